@@ -1,0 +1,36 @@
+# `make demo` and `make test` do all their own set-up: a virtual environment in .venv, made from requirements.lock.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+
+.PHONY: demo test verify bench lock setup format
+
+setup: $(STAMP)
+
+# Current as long as the lock and the project's own metadata have not changed since.
+$(STAMP): requirements.lock pyproject.toml deploy/setup.sh
+	@PYTHON=$(PYTHON) bash deploy/setup.sh $(VENV)
+	@touch $@
+
+demo: setup
+	@$(BIN)/overspill demo
+
+verify: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+test: verify
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup tests
+
+bench: setup
+	@$(BIN)/python -m tests.bench
+
+lock: setup
+	@$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 --universal --extra dev --output-file requirements.lock pyproject.toml
+
+format: setup
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .

@@ -1,0 +1,1 @@
+"""Overspill: a multi-cloud federation and bursting scheduler. See docs/architecture.md for the map."""

@@ -1,0 +1,72 @@
+"""The Kubernetes contract: every label, annotation, finalizer and condition that Overspill reads or writes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from scheduler.model.ports import Resource
+
+GROUP: Final = "overspill.dev"
+API_VERSION: Final = "overspill.dev/v1alpha1"
+FIELD_MANAGER: Final = "overspill"
+
+LABEL_QUEUE: Final = "overspill.dev/queue"
+"""On a hub object: opts in, and names its queue."""
+MANAGED_BY: Final = "overspill.dev/federation"
+"""Value of a hub Job's `spec.managedBy`."""
+FINALIZER: Final = "overspill.dev/federation"
+"""On a hub object from the moment a placement is written until its copy is gone."""
+
+ANNOTATION_PLACEMENT: Final = "overspill.dev/placement"
+"""On a hub object: the intent, a JSON object (see clusters.kinds.placement)."""
+ANNOTATION_QUEUED_AT: Final = "overspill.dev/queued-at"
+"""On a hub object: when it was last put back into its queue (RFC 3339)."""
+ANNOTATION_PRIORITY: Final = "overspill.dev/priority"
+"""By its user: a whole number; higher goes first within its queue. Default: the pods' priority, or 0."""
+ANNOTATION_EXPECTED: Final = "overspill.dev/expected-duration"
+"""By its user: how long the run takes, such as 90m or 2h30m."""
+ANNOTATION_CHECKPOINT: Final = "overspill.dev/checkpoint-every"
+ANNOTATION_DEADLINE: Final = "overspill.dev/deadline"
+"""By its user: RFC 3339, or a duration after creation."""
+ANNOTATION_GPU_MODELS: Final = "overspill.dev/gpu-models"
+"""By its user: accepted GPU models, comma-separated."""
+
+LABEL_ORIGIN_UID: Final = "overspill.dev/origin-uid"
+"""On a copy and on its pods: UID of the hub object."""
+ANNOTATION_ORIGIN_CLUSTER: Final = "overspill.dev/origin-cluster"
+ANNOTATION_ORIGIN_NAMESPACE: Final = "overspill.dev/origin-namespace"
+ANNOTATION_ORIGIN_NAME: Final = "overspill.dev/origin-name"
+ANNOTATION_ATTEMPT: Final = "overspill.dev/attempt"
+
+CONDITION_PLACED: Final = "overspill.dev/Placed"
+"""On a hub object's status: True once its copy is to exist; the reason and message say why, or why not yet."""
+
+LABEL_RESIDENCY: Final = "overspill.dev/residency"
+LABEL_POOL: Final = "overspill.dev/pool"
+"""On nodes of on-prem clusters: the pool's name."""
+TAINT_DRAINING: Final = "overspill.dev/giving-back"
+"""NoSchedule, on a bought node that is on its way out."""
+ANNOTATION_DO_NOT_DISRUPT: Final = "karpenter.sh/do-not-disrupt"
+
+GPU_RESOURCES: Final = ("nvidia.com/gpu", "amd.com/gpu")
+GPU_MODEL_LABELS: Final = ("nvidia.com/gpu.product", "cloud.google.com/gke-accelerator")
+
+NODES: Final = Resource("", "v1", "nodes", "Node", namespaced=False)
+PODS: Final = Resource("", "v1", "pods", "Pod")
+EVENTS: Final = Resource("", "v1", "events", "Event")
+NAMESPACES: Final = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
+JOBS: Final = Resource("batch", "v1", "jobs", "Job")
+DEPLOYMENTS: Final = Resource("apps", "v1", "deployments", "Deployment")
+REPLICASETS: Final = Resource("apps", "v1", "replicasets", "ReplicaSet")
+LEASES: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease")
+CRDS: Final = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", False)
+FEDERATED_WORKLOADS: Final = Resource(GROUP, "v1alpha1", "federatedworkloads", "FederatedWorkload")
+
+
+def copy_name(name: str, uid: str) -> str:
+    """The name of a workload's copy on a member: deterministic, and never the hub object's own name, so that the hub
+    may be a member of itself and a re-created hub object never meets the copy of its predecessor.
+
+    At most 63 characters: 52 of the name, a dash, 10 of the UID's hexadecimal digits.
+    """
+    return f"{name[:52].rstrip('-.')}-{uid.replace('-', '')[:10]}"

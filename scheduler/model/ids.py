@@ -1,0 +1,40 @@
+"""Identities. A workload is identified by the UID of its hub object; names are for people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NewType
+
+ClusterId = NewType("ClusterId", str)
+PoolId = NewType("PoolId", str)
+QueueId = NewType("QueueId", str)
+NodeName = NewType("NodeName", str)
+Uid = NewType("Uid", str)
+DecisionId = NewType("DecisionId", str)
+
+Instant = float
+"""A point in time: seconds since the Unix epoch, UTC."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PoolRef:
+    """A node pool; pool names are unique within their cluster only."""
+
+    cluster: ClusterId
+    pool: PoolId
+
+    def __str__(self) -> str:
+        return f"{self.cluster}/{self.pool}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class WorkloadRef:
+    """A workload's hub object. `kind` is the name of the plugin that speaks for it ("job")."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: Uid
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.namespace}/{self.name}"

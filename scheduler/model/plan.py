@@ -1,0 +1,112 @@
+"""What a cycle wants done, as data, and why. The actuator executes it; shadow mode and the simulator read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scheduler.model.ids import DecisionId, Instant, NodeName, PoolRef, QueueId, WorkloadRef
+from scheduler.model.money import Usd
+from scheduler.model.verdict import Reason
+from scheduler.model.workload import Placement
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An offering weighed for one workload. `score` is in the objective's unit, lower is better; None: refused."""
+
+    pool: PoolRef
+    capacity_type: str
+    bought: bool
+    score: float | None
+    usd_per_hour: Usd | None
+    """Of the nodes that the workload would occupy; None: unknown."""
+    expected_cost_usd: Usd | None
+    expected_start_seconds: float | None
+    expected_seconds: float | None
+    new_nodes: int
+    refused: tuple[Reason, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Why a workload is where it is, or why it waits; recorded with everything needed to explain it later."""
+
+    id: DecisionId
+    at: Instant
+    workload: WorkloadRef
+    queue: QueueId
+    outcome: str
+    """placed, burst, started, held, released."""
+    reason: Reason
+    sentence: str
+    policy: str
+    policy_digest: str
+    chosen: Candidate | None = None
+    alternatives: tuple[Candidate, ...] = ()
+    refused: tuple[tuple[Reason, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SetPlacement:
+    """Write `placement` as the workload's intent. Carries what it replaces, so that the actuator can re-validate."""
+
+    workload: WorkloadRef
+    placement: Placement
+    replaces: Placement | None
+    decision: DecisionId
+
+
+@dataclass(frozen=True, slots=True)
+class ScalePool:
+    """Ask the provider for `desired_nodes` in all (absolute, hence idempotent)."""
+
+    pool: PoolRef
+    current_nodes: int
+    desired_nodes: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveNode:
+    """Cordon, check again that it is idle, then give back this very node and lower the pool by one."""
+
+    pool: PoolRef
+    node: NodeName
+    node_uid: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueUsage:
+    """For status and metrics."""
+
+    queue: QueueId
+    pending: int
+    placed: int
+    gpus_used: int
+    dominant_share: float
+    """Weighted dominant share of the federation, 0..; see engine.fairshare."""
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetState:
+    policy: str
+    budget: str
+    limit_usd: Usd
+    spent_usd: Usd
+    committed_usd: Usd
+    """Expected further cost of what is placed already."""
+    window_ends_at: Instant | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    at: Instant
+    placements: tuple[SetPlacement, ...] = ()
+    scales: tuple[ScalePool, ...] = ()
+    removals: tuple[RemoveNode, ...] = ()
+    decisions: tuple[Decision, ...] = ()
+    queues: tuple[QueueUsage, ...] = ()
+    budgets: tuple[BudgetState, ...] = ()
+    wake_at: Instant | None = None
+    """When, if nothing else happens, the passing of time alone could change the plan; None: never."""

@@ -1,0 +1,136 @@
+"""Policies as the engine uses them: checked, with units, expressions compiled. `policies/` makes these from YAML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Protocol
+
+from scheduler.model.ids import QueueId
+from scheduler.model.money import Usd
+from scheduler.model.workload import Workload
+
+
+class Expression(Protocol):
+    """A compiled boolean CEL expression over a workload."""
+
+    @property
+    def source(self) -> str: ...
+
+    def matches(self, workload: Workload) -> bool:
+        """Pure and total: an evaluation error counts as no match."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """Of one resource (cpu in milli, memory in bytes, gpu, pods, or an extended name). None: no limit of that kind."""
+
+    resource: str
+    nominal: int
+    borrowing_limit: int | None = None
+    lending_limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSpec:
+    id: QueueId
+    cohort: str | None = None
+    """Queues of one cohort lend unused quota to one another; None: neither borrows nor lends."""
+    weight: Decimal = Decimal(1)
+    quotas: tuple[Quota, ...] = ()
+    """A resource without a quota is not limited."""
+    strict_fifo: bool = False
+    """True: the oldest workload blocks those behind it; False: those behind may go first if it does not fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What a policy speaks for; all given parts must hold, an empty part always does."""
+
+    queues: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    expression: Expression | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Constraints:
+    """Hard limits: no placement ever breaks one. None or empty: no limit."""
+
+    clusters: tuple[str, ...] = ()
+    excluded_clusters: tuple[str, ...] = ()
+    providers: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
+    residency: tuple[str, ...] = ()
+    """Allowed values of the cluster label `overspill.dev/residency` (such as eu)."""
+    capacity_types: tuple[str, ...] = ()
+    gpu_models: tuple[str, ...] = ()
+    min_gpu_memory_bytes: int | None = None
+    max_usd_per_gpu_hour: Usd | None = None
+    max_usd_per_run: Usd | None = None
+    """Upper limit of one run's expected cost; needs a known duration, else the offering is refused as unknown."""
+    deadline_seconds: float | None = None
+    """After creation; an offering that is not expected to finish in time is refused while another can."""
+    max_round_trip_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BurstRule:
+    """When capacity may be bought. No rule: never."""
+
+    after_wait_seconds: float = 0.0
+    max_nodes: int | None = None
+    """Bought nodes in use at once by the workloads of this policy."""
+    expression: Expression | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnRule:
+    idle_seconds: float = 300.0
+    """How long a bought node stays idle before it is given back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A spend limit that placements may not break."""
+
+    name: str
+    limit_usd: Usd
+    window: str
+    """day, week, month (calendar, UTC) or total."""
+    queues: tuple[str, ...] = ()
+    clusters: tuple[str, ...] = ()
+    capacity_types: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DisruptionRule:
+    member_lost_seconds: float | None = 900.0
+    """How long a silent member keeps its workloads before they are placed elsewhere; None: for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementPolicy:
+    name: str
+    precedence: int = 0
+    """Among policies that match, the highest wins; ties go to the first by name."""
+    match: Match = Match()
+    objective: str = "cost"
+    """Name of an objective plugin in `policies/objectives/`."""
+    constraints: Constraints = Constraints()
+    burst: BurstRule | None = None
+    give_back: ReturnRule = ReturnRule()
+    budgets: tuple[Budget, ...] = ()
+    disruption: DisruptionRule = DisruptionRule()
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySet:
+    """Everything loaded from the policy folder. `digest` names this very set in decisions and metrics."""
+
+    policies: tuple[PlacementPolicy, ...] = ()
+    queues: tuple[QueueSpec, ...] = ()
+    digest: str = ""
+    default_queue_allowed: bool = field(default=True)
+    """Whether a workload may name a queue that no Queue object defines (it then has no quota and weight 1)."""

@@ -1,0 +1,217 @@
+"""The seams between the pure core, the daemon and the adapters. Nothing here does anything."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from scheduler.model.cluster import NodePool, Shortage
+from scheduler.model.ids import ClusterId, Instant, NodeName, PoolId
+from scheduler.model.workload import Copy, Placement, Workload
+
+RawObject = Mapping[str, Any]
+"""A Kubernetes object as JSON, parsed but not typed. Never mutated: copies are made of what changes."""
+
+
+class Clock(Protocol):
+    """The time of the federation. Virtual in the sandbox, the system's elsewhere; nobody downstream knows which."""
+
+    def now(self) -> Instant: ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after `seconds` of this clock."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """For one workload on one pool; None: unknown. Times in seconds, medians."""
+
+    run_seconds: float | None
+    start_seconds: float | None
+    """From placing to running: provisioning (when nodes are bought), image pull, start-up."""
+
+
+class Predictor(Protocol):
+    """Pure: the same arguments give the same answer."""
+
+    def predict(self, workload: Workload, pool: NodePool, new_nodes: int) -> Prediction: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatus:
+    """A node pool as its provider reports it."""
+
+    pool: PoolId
+    """The provider's own name for it."""
+    instance_type: str
+    capacity_type: str
+    min_nodes: int
+    max_nodes: int
+    desired_nodes: int
+    labels: tuple[tuple[str, str], ...]
+    """Labels the provider puts on the pool's nodes, the one that names the pool included."""
+    busy: bool
+    """A resize is under way; most clouds refuse another one meanwhile."""
+    shortage: Shortage | None = None
+
+
+@runtime_checkable
+class NodePoolProvider(Protocol):
+    """Node pools of one member cluster. Async at this face; blocking SDKs run in their own bounded thread pool.
+
+    All raise the typed errors of `scheduler.model.errors`. Every call may be repeated: sizes are absolute, removing a
+    node that is gone succeeds.
+    """
+
+    async def list_pools(self) -> tuple[PoolStatus, ...]: ...
+
+    async def set_size(self, pool: PoolId, desired_nodes: int) -> None:
+        """Ask for that many nodes. Returns when the provider has accepted it, not when the nodes are there;
+        CapacityError and QuotaError when it says so at once, otherwise `PoolStatus.shortage` tells later."""
+        ...
+
+    async def remove_node(self, pool: PoolId, node: NodeName, provider_id: str) -> None:
+        """Give back this very node and lower the desired size by one."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A kind of Kubernetes object by its REST path."""
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+
+@dataclass(frozen=True, slots=True)
+class WatchEvent:
+    """`type`: ADDED, MODIFIED, DELETED or BOOKMARK (whose object carries only a resourceVersion)."""
+
+    type: str
+    object: RawObject
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectList:
+    items: tuple[RawObject, ...]
+    resource_version: str
+
+
+class KubeApi(Protocol):
+    """One cluster's Kubernetes API on raw JSON objects. Raises the typed errors of `scheduler.model.errors`.
+
+    Two implementations: over HTTP by the official client (`clusters.kubernetes.client`), and in process inside the
+    sandbox for its own controllers. `namespace` is "" for cluster-scoped resources and for all namespaces in lists.
+    """
+
+    async def list(
+        self, resource: Resource, *, namespace: str = "", label_selector: str = "", field_selector: str = ""
+    ) -> ObjectList:
+        """All of them (pages followed), consistent; the version to watch from."""
+        ...
+
+    def watch(
+        self,
+        resource: Resource,
+        *,
+        resource_version: str,
+        namespace: str = "",
+        label_selector: str = "",
+        field_selector: str = "",
+    ) -> AsyncIterator[WatchEvent]:
+        """Events after `resource_version`; ends when the server closes the stream; GoneError when too old."""
+        ...
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> RawObject: ...
+
+    async def create(self, resource: Resource, namespace: str, body: RawObject) -> RawObject: ...
+
+    async def update(
+        self, resource: Resource, namespace: str, name: str, body: RawObject, *, subresource: str = ""
+    ) -> RawObject:
+        """Replace; refused with ConflictError when `metadata.resourceVersion` is stale."""
+        ...
+
+    async def patch(
+        self, resource: Resource, namespace: str, name: str, body: RawObject, *, subresource: str = ""
+    ) -> RawObject:
+        """JSON merge patch; with `metadata.resourceVersion` or `metadata.uid` inside, a precondition."""
+        ...
+
+    async def create_subresource(
+        self, resource: Resource, namespace: str, name: str, subresource: str, body: RawObject
+    ) -> RawObject:
+        """POST to a subresource: `pods/binding`, `pods/eviction`."""
+        ...
+
+    async def delete(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        *,
+        uid: str = "",
+        propagation: str = "Background",
+        grace_period_seconds: int | None = None,
+    ) -> None:
+        """Ask for deletion (`uid` as a precondition); NotFoundError when it is not there."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class MemberFacts:
+    """What a kind needs of the chosen member to write its copy."""
+
+    cluster: ClusterId
+    hub: str
+    """The hub's configured name, for the origin annotations."""
+    pool_selector: tuple[tuple[str, str], ...]
+    """Node labels that tell the chosen pool's nodes; the copy's pods are pinned to them."""
+    pool_taints: tuple[tuple[str, str, str], ...] = ()
+    """(key, value, effect) of taints that the pool's nodes carry because they are Overspill's."""
+
+
+class WorkloadKind(Protocol):
+    """One kind of workload, one module in `clusters/kinds/`; pure functions of JSON. Raises InvalidObjectError."""
+
+    name: str
+    hub_resource: Resource
+    member_resource: Resource
+
+    def parse(self, obj: RawObject) -> Workload:
+        """The workload that a hub object stands for; `invalid` set when it can never be placed."""
+        ...
+
+    def make_copy(self, obj: RawObject, workload: Workload, placement: Placement, member: MemberFacts) -> RawObject:
+        """The object to create on the member."""
+        ...
+
+    def parse_copy(self, obj: RawObject, cluster: ClusterId) -> Copy: ...
+
+    def suspend_patch(self, obj: RawObject, *, suspend: bool) -> RawObject | None:
+        """Merge patch for the copy that stops or starts its pods; None when there is nothing to change."""
+        ...
+
+    def mirror_status(self, obj: RawObject, copy: RawObject | None) -> RawObject | None:
+        """Merge patch for the hub object's status subresource that makes it say what the copy's status says (None:
+        it does already). `copy` None: there is no copy now."""
+        ...
+
+    def condition_patch(
+        self, obj: RawObject, *, reason: str, message: str, placed: bool, now: Instant
+    ) -> RawObject | None:
+        """Merge patch for the status subresource that sets the Overspill condition; None when it says that already."""
+        ...

@@ -1,0 +1,47 @@
+"""What one cycle sees: everything, frozen, with the time in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scheduler.model.cluster import Cluster
+from scheduler.model.ids import ClusterId, Instant, PoolRef, QueueId
+from scheduler.model.money import Usd
+from scheduler.model.workload import Copy, Workload
+
+
+@dataclass(frozen=True, slots=True)
+class SpendBucket:
+    """Money spent on bought nodes in one hour, up to `Snapshot.now`."""
+
+    hour_start: Instant
+    cluster: ClusterId
+    capacity_type: str
+    queue: QueueId | None
+    """None: nobody's (a node that was bought and never used)."""
+    usd: Usd
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """An offering that failed to deliver is not tried again before `until`."""
+
+    pool: PoolRef
+    until: Instant
+    failures: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The world at `now`. Tuples may come in any order: a cycle gives the same plan for every order of its input."""
+
+    now: Instant
+    hub_synced: bool
+    clusters: tuple[Cluster, ...] = ()
+    workloads: tuple[Workload, ...] = ()
+    """Not finished, or finished and still with a copy or finalizer."""
+    copies: tuple[Copy, ...] = ()
+    spend: tuple[SpendBucket, ...] = ()
+    backoffs: tuple[Backoff, ...] = ()
+    bursting_paused: bool = False

@@ -1,0 +1,147 @@
+"""Workloads as the hub tells them, the placements written on them, and their copies on members."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from scheduler.model.ids import ClusterId, Instant, PoolId, PoolRef, QueueId, Uid, WorkloadRef
+from scheduler.model.resources import Resources
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Toleration:
+    """A pod's toleration; an empty key with Exists tolerates everything."""
+
+    key: str
+    operator: str
+    value: str
+    effect: str
+
+
+@dataclass(frozen=True, slots=True)
+class PodSet:
+    """`count` identical pods that a workload runs at the same time."""
+
+    name: str
+    count: int
+    requests: Resources
+    """Of one pod; `requests.pods` is 1."""
+    node_selector: tuple[tuple[str, str], ...] = ()
+    tolerations: tuple[Toleration, ...] = ()
+    gpu_models: tuple[str, ...] = ()
+    """Accepted GPU models, any of them; empty: no preference."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What the user says of the run in `overspill.dev/*` annotations. None: not said."""
+
+    expected_seconds: float | None = None
+    checkpoint_every_seconds: float | None = None
+    deadline_at: Instant | None = None
+
+
+class PlacementState(StrEnum):
+    """How far a placement has come. The words are those in the `overspill.dev/placement` annotation."""
+
+    RESERVED = "reserved"
+    """Capacity is being bought for it; no copy may exist yet."""
+    STARTED = "started"
+    """The copy is to exist on the member."""
+    RELEASING = "releasing"
+    """The copy is to be deleted; when it is gone for certain the placement is cleared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The intent, written on the hub object before anything is created elsewhere."""
+
+    cluster: ClusterId
+    pool: PoolId
+    capacity_type: str
+    bought: bool
+    """True when the pool is one that is bought for bursts (its nodes go back when idle)."""
+    state: PlacementState
+    attempt: int
+    decided_at: Instant
+    decision: str
+    reason: str = ""
+    """For RELEASING: the code of why."""
+
+    @property
+    def pool_ref(self) -> PoolRef:
+        return PoolRef(self.cluster, self.pool)
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A hub object that opted in by the queue label, as its kind plugin parsed it."""
+
+    ref: WorkloadRef
+    queue: QueueId
+    priority: int
+    created_at: Instant
+    queued_at: Instant
+    """When it last began to wait: created, resumed or released."""
+    pod_sets: tuple[PodSet, ...]
+    labels: tuple[tuple[str, str], ...] = ()
+    hints: Hints = Hints()
+    runs_forever: bool = False
+    """Serving: no end is expected."""
+    suspended: bool = False
+    """By its user: must not run; keeps its placement but not its capacity."""
+    deleting: bool = False
+    finished: bool = False
+    has_finalizer: bool = False
+    placement: Placement | None = None
+    condition: tuple[str, str] | None = None
+    """(reason, message) of the Overspill condition that the hub object carries now."""
+    invalid: str | None = None
+    """Why it can never be placed as it stands (one line), when that is so."""
+
+    @property
+    def requests(self) -> Resources:
+        """Of all its pods together."""
+        total = Resources()
+        for pod_set in self.pod_sets:
+            total = total + pod_set.requests.times(pod_set.count)
+        return total
+
+
+class CopyState(StrEnum):
+    PENDING = "pending"
+    RUNNING = "running"
+    SUSPENDED = "suspended"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A workload's copy on a member, told by its origin annotations."""
+
+    origin: Uid
+    """UID of the hub object."""
+    cluster: ClusterId
+    kind: str
+    namespace: str
+    name: str
+    uid: Uid
+    attempt: int
+    state: CopyState
+    suspended: bool
+    deleting: bool
+    created_at: Instant
+    started_at: Instant | None
+    finished_at: Instant | None
+    pods_wanted: int
+    """Pods that should exist now: min(parallelism, completions left), replicas; 0 when suspended or finished."""
+    pods_bound: int = 0
+    """Of those, how many are bound to a node and not terminal; filled in by the mirror."""
+    origin_cluster: str = ""
+    """The hub that it came from (its configured name): one member may serve two hubs."""
+
+    @property
+    def finished(self) -> bool:
+        return self.state in (CopyState.SUCCEEDED, CopyState.FAILED)
