@@ -105,7 +105,7 @@ class Resources:
         return (*short, *self._extended_shortfall(room))
 
     def amount(self, name: str) -> int:
-        """The amount of one resource, named as in quotas: cpu (milli), memory (bytes), gpu, pods, or an extended name."""
+        """The amount of a resource, named as in quotas: cpu (milli), memory (bytes), gpu, pods, or an extended name."""
         match name:
             case "cpu":
                 return self.cpu_milli
