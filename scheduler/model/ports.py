@@ -199,6 +199,14 @@ class WorkloadKind(Protocol):
         """The object to create on the member."""
         ...
 
+    def refresh_copy(
+        self, obj: RawObject, workload: Workload, placement: Placement, member: MemberFacts, copy: RawObject
+    ) -> RawObject | None:
+        """Merge patch for the copy that brings it up to what the hub object asks for now (a Deployment's template and
+        replicas, a Job's parallelism); None when it is, or when it cannot be changed any more. Never suspends or
+        resumes: that is `suspend_patch`."""
+        ...
+
     def parse_copy(self, obj: RawObject, cluster: ClusterId) -> Copy: ...
 
     def suspend_patch(self, obj: RawObject, *, suspend: bool) -> RawObject | None:
