@@ -1,0 +1,180 @@
+"""Keeps a receiver in step with one resource of one cluster: list once, then watch, resuming as long as one can.
+
+The cluster may vanish, lie or send garbage: each failure is counted, told to the receiver and followed by a pause that
+grows with jitter; nothing but cancellation ends the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from clusters.kubernetes.codec import object_name
+from scheduler.model.errors import ExternalError, GoneError, RefusedError, ThrottledError
+from scheduler.model.ids import Instant
+from scheduler.model.ports import Clock, KubeApi, ObjectList, RawObject, Resource, WatchEvent
+
+_FIRST_PAUSE_SECONDS: Final = 0.5
+_LONGEST_PAUSE_SECONDS: Final = 30.0
+_QUICK_END_SECONDS: Final = 1.0
+"""A watch that ends sooner and brought nothing is followed by a pause, so that a broken server is not hammered."""
+_HEALTHY_SECONDS: Final = 10.0
+"""A watch that lived so long shows that earlier failures are over, even when it was silent."""
+
+
+class Sink(Protocol):
+    """What a reflector feeds. Called on the event loop; must return soon and take any JSON object."""
+
+    def on_replace(self, objects: tuple[RawObject, ...]) -> None:
+        """All objects there are now, after a full list: what is not among them is gone."""
+        ...
+
+    def on_event(self, event: WatchEvent) -> None:
+        """ADDED, MODIFIED or DELETED."""
+        ...
+
+    def on_state(self, reachable: bool, error: str | None) -> None:
+        """Told when it changes, and for every new error text."""
+        ...
+
+
+@dataclass(slots=True)
+class Counters:
+    lists: int = 0
+    watches: int = 0
+    events: int = 0
+    errors: int = 0
+    """Failed lists and watches, and objects that were refused as malformed."""
+
+
+class Reflector:
+    """One list and watch loop. `run()` it in a TaskGroup."""
+
+    def __init__(
+        self,
+        api: KubeApi,
+        resource: Resource,
+        sink: Sink,
+        *,
+        wall: Clock,
+        jitter: Callable[[], float],
+        namespace: str = "",
+        label_selector: str = "",
+        field_selector: str = "",
+    ) -> None:
+        """`wall`: the machine's own clock, not the federation's: pauses are about real servers. `jitter`: uniform in
+        [0, 1), such as `random.random`."""
+        self._api = api
+        self._resource = resource
+        self._sink = sink
+        self._wall = wall
+        self._jitter = jitter
+        self._selection = {
+            "namespace": namespace,
+            "label_selector": label_selector,
+            "field_selector": field_selector,
+        }
+        self._version: str | None = None
+        self._failures = 0
+        self._watch_began: Instant | None = None
+        self._told: tuple[bool, str | None] | None = None
+        self.counters = Counters()
+        self.synced = False
+        """True from the first full list on."""
+        self.last_event_at: Instant | None = None
+        """Wall time of the last list, event or bookmark."""
+
+    async def run(self) -> None:
+        """For ever, until cancelled."""
+        while True:
+            try:
+                if self._version is None:
+                    await self._list()
+                pause = await self._watch()
+            except ExternalError as error:
+                pause = self._failed(error)
+            if pause > 0:
+                await self._wall.sleep(pause)
+
+    async def _list(self) -> None:
+        found: ObjectList = await self._api.list(self._resource, **self._selection)
+        self.counters.lists += 1
+        objects = tuple(obj for obj in found.items if self._sound(obj))
+        self._version = found.resource_version
+        self.last_event_at = self._wall.now()
+        self._tell(True, None)
+        self.synced = True
+        self._sink.on_replace(objects)
+
+    async def _watch(self) -> float:
+        """One watch, to its end. Seconds to pause before the next one."""
+        self.counters.watches += 1
+        self._watch_began, events = self._wall.now(), 0
+        stream = self._api.watch(self._resource, resource_version=self._version or "", **self._selection)
+        try:
+            async for event in stream:
+                self._take(event)
+                events += 1
+        finally:
+            if isinstance(stream, AsyncGenerator):
+                await stream.aclose()
+        self._tell(True, None)
+        if events == 0 and self._wall.now() - self._watch_began < _QUICK_END_SECONDS:
+            return self._pause(None)
+        self._failures = 0
+        return 0.0
+
+    def _failed(self, error: ExternalError) -> float:
+        """Count and tell a failure. Seconds to pause."""
+        self.counters.errors += 1
+        if self._watch_began is not None and self._wall.now() - self._watch_began >= _HEALTHY_SECONDS:
+            self._failures = 0
+        self._watch_began = None
+        if isinstance(error, GoneError | RefusedError):
+            # A compacted history, or a server restored from a backup: what is known may be wrong, so list anew.
+            self._version = None
+        if isinstance(error, GoneError) and self._failures == 0:
+            self._failures = 1
+            return 0.0
+        self._tell(False, str(error))
+        return self._pause(error)
+
+    def _take(self, event: WatchEvent) -> None:
+        metadata = event.object.get("metadata")
+        version = metadata.get("resourceVersion") if isinstance(metadata, dict) else None
+        self._failures = 0
+        self.last_event_at = self._wall.now()
+        self._tell(True, None)
+        if isinstance(version, str) and version:
+            self._version = version
+        if event.type == "BOOKMARK":
+            return
+        self.counters.events += 1
+        if self._sound(event.object):
+            self._sink.on_event(event)
+
+    def _sound(self, obj: RawObject) -> bool:
+        """Whether it can be told apart from others at all; what it says is for the receiver to judge."""
+        metadata = obj.get("metadata") if isinstance(obj, dict) else None
+        if (
+            isinstance(metadata, dict)
+            and isinstance(metadata.get("name"), str)
+            and isinstance(metadata.get("uid"), str)
+        ):
+            return True
+        self.counters.errors += 1
+        self._tell(True, f"{self._resource.plural} {object_name(obj)}: no name or uid; ignored")
+        return False
+
+    def _tell(self, reachable: bool, error: str | None) -> None:
+        if self._told != (reachable, error):
+            self._told = (reachable, error)
+            self._sink.on_state(reachable, error)
+
+    def _pause(self, error: ExternalError | None) -> float:
+        """Full jitter, doubling with each failure in a row; at least what a throttling server asks for."""
+        ceiling = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2.0 ** min(self._failures, 10))
+        self._failures += 1
+        asked = error.retry_after_seconds if isinstance(error, ThrottledError) else None
+        return (asked or 0.0) + ceiling * self._jitter()
