@@ -1,0 +1,15 @@
+"""The shell: everything that touches the outside while the daemon runs.
+
+    main.py        composition root: builds the parts from the federation file and runs them
+    mirror.py      live state of hub and members, and the frozen Snapshot made of it
+    planning.py    the cycle loop: snapshot -> engine.cycle -> plan handed out
+    reconciler.py  carries placements out, one idempotent write at a time
+    pools.py       node pools: asks providers, buys, gives back
+    ledger.py      meters spend from node lifetimes
+    history.py     decisions and node lifetimes in SQL
+    leader.py      the Lease, and the fence that every write passes
+    telemetry.py   Prometheus metrics          http.py  health, metrics and the read API
+    federation.py  the federation file         supervise.py  loops that restart
+
+Decisions are not made here: they are pure functions in `scheduler.engine`.
+"""

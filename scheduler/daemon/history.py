@@ -1,0 +1,160 @@
+"""What is worth keeping: decisions and the lifetimes of bought nodes, in SQL. Losing it loses learning, no workload.
+
+One code path for SQLite (embedded) and PostgreSQL (by URL), through SQLAlchemy. Writes are queued and batched, so that a
+slow database never delays a cycle; when it is too slow, records are dropped and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+import sqlalchemy as sql
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from scheduler.daemon.telemetry import Telemetry
+from scheduler.model.errors import InvalidObjectError, OverspillError
+
+log = structlog.get_logger(__name__)
+_WAITING_AT_MOST: Final = 20_000
+_BATCH: Final = 500
+
+METADATA: Final = sql.MetaData()
+DECISIONS: Final = sql.Table(
+    "decisions",
+    METADATA,
+    sql.Column("id", sql.String(64), primary_key=True),
+    sql.Column("at", sql.Double, nullable=False, index=True),
+    sql.Column("workload_uid", sql.String(64), nullable=False, index=True),
+    sql.Column("kind", sql.String(64), nullable=False),
+    sql.Column("namespace", sql.String(253), nullable=False),
+    sql.Column("name", sql.String(253), nullable=False, index=True),
+    sql.Column("queue", sql.String(253), nullable=False),
+    sql.Column("outcome", sql.String(32), nullable=False),
+    sql.Column("reason", sql.String(64), nullable=False),
+    sql.Column("body", sql.Text, nullable=False),
+)
+NODE_LIFETIMES: Final = sql.Table(
+    "node_lifetimes",
+    METADATA,
+    sql.Column("cluster", sql.String(253), primary_key=True),
+    sql.Column("node_uid", sql.String(64), primary_key=True),
+    sql.Column("created_at", sql.Double, nullable=False, index=True),
+    sql.Column("ended_at", sql.Double),
+    sql.Column("body", sql.Text, nullable=False),
+)
+
+
+class History:
+    """The database, and the queue before it."""
+
+    def __init__(self, engine: AsyncEngine, telemetry: Telemetry) -> None:
+        self._engine = engine
+        self._telemetry = telemetry
+        self._waiting: asyncio.Queue[tuple[sql.Table, dict[str, Any]]] = asyncio.Queue(_WAITING_AT_MOST)
+
+    @classmethod
+    async def open(cls, url: str, telemetry: Telemetry) -> History:
+        """Connect, and make the tables where they are missing. Raises: InvalidObjectError, without the password."""
+        try:
+            engine = create_async_engine(url)
+        except (SQLAlchemyError, ModuleNotFoundError) as error:
+            raise InvalidObjectError(f"history.url: {_first_line(error)}") from error
+        try:
+            async with engine.begin() as connection:
+                if engine.dialect.name == "sqlite":
+                    await connection.execute(sql.text("PRAGMA journal_mode=WAL"))
+                await connection.run_sync(METADATA.create_all)
+        except (SQLAlchemyError, OSError) as error:
+            await engine.dispose()
+            shown = engine.url.render_as_string(hide_password=True)
+            raise InvalidObjectError(f"history.url {shown}: {_first_line(error)}") from error
+        return cls(engine, telemetry)
+
+    def record(self, table: sql.Table, row: dict[str, Any]) -> None:
+        """Queue one row; an existing row of the same key is replaced."""
+        try:
+            self._waiting.put_nowait((table, row))
+        except asyncio.QueueFull:
+            self._telemetry.history_dropped.inc()
+
+    async def run(self) -> None:
+        """Write what is queued, in batches, for ever."""
+        while True:
+            batch = [await self._waiting.get()]
+            while len(batch) < _BATCH and not self._waiting.empty():
+                batch.append(self._waiting.get_nowait())
+            await self._write(batch)
+
+    async def close(self) -> None:
+        """Write what is left, then disconnect."""
+        batch = []
+        while not self._waiting.empty():
+            batch.append(self._waiting.get_nowait())
+        if batch:
+            await self._write(batch)
+        await self._engine.dispose()
+
+    async def _write(self, batch: Sequence[tuple[sql.Table, dict[str, Any]]]) -> None:
+        try:
+            async with self._engine.begin() as connection:
+                for table in (DECISIONS, NODE_LIFETIMES):
+                    rows = _last_by_key(table, [row for owner, row in batch if owner is table])
+                    if rows:
+                        await self._replace(connection, table, rows)
+        except SQLAlchemyError as error:
+            self._telemetry.history_dropped.inc(len(batch))
+            log.warning("history_not_written", rows=len(batch), error=_first_line(error))
+
+    async def _replace(self, connection: Any, table: sql.Table, rows: list[dict[str, Any]]) -> None:
+        keys = [column.name for column in table.primary_key.columns]
+        condition = sql.and_(*(table.c[key] == sql.bindparam(f"key_{key}") for key in keys))
+        await connection.execute(
+            table.delete().where(condition), [{f"key_{key}": row[key] for key in keys} for row in rows]
+        )
+        await connection.execute(table.insert(), rows)
+
+    async def decisions_of(self, uid: str, limit: int = 50) -> list[dict[str, Any]]:
+        """The decisions about one workload, newest first, as they were recorded."""
+        query = (
+            sql.select(DECISIONS.c.body)
+            .where(DECISIONS.c.workload_uid == uid)
+            .order_by(DECISIONS.c.at.desc())
+            .limit(limit)
+        )
+        return [orjson.loads(body) for (body,) in await self._read(query)]
+
+    async def find_workload(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
+        """The newest decision's row for a workload by name (empty kind or namespace: any)."""
+        query = sql.select(DECISIONS).where(DECISIONS.c.name == name).order_by(DECISIONS.c.at.desc()).limit(1)
+        if kind:
+            query = query.where(DECISIONS.c.kind == kind)
+        if namespace:
+            query = query.where(DECISIONS.c.namespace == namespace)
+        rows = await self._read(query)
+        return dict(rows[0]._mapping) if rows else None
+
+    async def node_lifetimes(self) -> list[dict[str, Any]]:
+        """All lifetimes of bought nodes, oldest first."""
+        query = sql.select(NODE_LIFETIMES.c.body).order_by(NODE_LIFETIMES.c.created_at, NODE_LIFETIMES.c.node_uid)
+        return [orjson.loads(body) for (body,) in await self._read(query)]
+
+    async def _read(self, query: sql.Select[Any]) -> Sequence[sql.Row[Any]]:
+        try:
+            async with self._engine.connect() as connection:
+                return (await connection.execute(query)).all()
+        except SQLAlchemyError as error:
+            raise OverspillError(f"the history cannot be read: {_first_line(error)}") from error
+
+
+def _last_by_key(table: sql.Table, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    keys = [column.name for column in table.primary_key.columns]
+    return list({tuple(row[key] for key in keys): row for row in rows}.values())
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

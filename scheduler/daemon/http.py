@@ -1,0 +1,110 @@
+"""Health, metrics and the read API. Nothing here changes state; it listens on loopback unless told otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import orjson
+from aiohttp import web
+
+from scheduler.daemon.status import StatusReport
+from scheduler.daemon.telemetry import Telemetry
+from scheduler.model.errors import OverspillError
+
+_BODY_LIMIT_BYTES: Final = 64 * 1024
+_WORKLOADS_AT_MOST: Final = 5000
+
+
+class HttpServer:
+    """aiohttp on one address and port."""
+
+    def __init__(
+        self, address: str, port: int, report: StatusReport, telemetry: Telemetry, *, healthy: Callable[[], str | None]
+    ) -> None:
+        """`healthy` says in one line what is wrong, or None."""
+        self._address = address
+        self._port = port
+        self._report = report
+        self._telemetry = telemetry
+        self._healthy = healthy
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> str:
+        """Listen; the URL. Raises: OverspillError when the port is taken."""
+        app = web.Application(client_max_size=_BODY_LIMIT_BYTES, middlewares=[_one_line_errors])
+        app.add_routes(
+            [
+                web.get("/healthz", self._healthz),
+                web.get("/readyz", self._readyz),
+                web.get("/metrics", self._metrics),
+                web.get("/api/v1/status", self._status),
+                web.get("/api/v1/workloads", self._workloads),
+                web.get("/api/v1/decisions", self._decisions),
+                web.get("/api/v1/explain", self._explain),
+            ]
+        )
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._address, self._port)
+        try:
+            await site.start()
+        except OSError as error:
+            await self.stop()
+            raise OverspillError(
+                f"cannot listen on {self._address}:{self._port} ({error.strerror or error}); set spec.listen.port"
+            ) from error
+        host, port = self._runner.addresses[0][:2]
+        return f"http://{host}:{port}"
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def _healthz(self, _request: web.Request) -> web.Response:
+        trouble = self._healthy()
+        return web.Response(text=trouble or "ok", status=503 if trouble else 200)
+
+    async def _readyz(self, _request: web.Request) -> web.Response:
+        """Ready once hub and reachable members are synced; a member that does not answer never makes it unready."""
+        trouble = self._report.not_ready()
+        return web.Response(text=trouble or "ok", status=503 if trouble else 200)
+
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        self._report.refresh_metrics()
+        return web.Response(body=self._telemetry.expose(), headers={"Content-Type": "text/plain; version=0.0.4"})
+
+    async def _status(self, _request: web.Request) -> web.Response:
+        return _json(self._report.status())
+
+    async def _workloads(self, request: web.Request) -> web.Response:
+        queue = request.query.get("queue", "")
+        return _json({"workloads": self._report.workloads(queue, _WORKLOADS_AT_MOST)})
+
+    async def _decisions(self, _request: web.Request) -> web.Response:
+        return _json({"decisions": self._report.latest_decisions(50)})
+
+    async def _explain(self, request: web.Request) -> web.Response:
+        name = request.query.get("workload", "")
+        if not name or len(name) > 600:
+            return _json({"error": "say which: ?workload=kind/namespace/name, namespace/name or name"}, 400)
+        found = await self._report.explain(name)
+        if found is None:
+            return _json({"error": f"no workload {name!r} is known; `overspill status` lists the queues"}, 404)
+        return _json(found)
+
+
+@web.middleware
+async def _one_line_errors(request: web.Request, handler: Any) -> web.StreamResponse:
+    try:
+        response: web.StreamResponse = await handler(request)
+    except web.HTTPException as error:
+        return _json({"error": f"{request.method} {request.path[:200]}: {error.reason}"}, error.status)
+    except OverspillError as error:
+        return _json({"error": str(error)}, 503)
+    return response
+
+
+def _json(value: object, status: int = 200) -> web.Response:
+    return web.Response(body=orjson.dumps(value), status=status, content_type="application/json")

@@ -1,0 +1,154 @@
+"""Leader election by Lease, and the fence that every write passes.
+
+Times are the field's usual ones (15 s lease, 10 s to renew, 2 s between tries; client-go's `leaderelection`). Expiry is
+judged by how long the Lease has not changed under our own monotonic clock, never by comparing clocks of two machines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from clusters.kubernetes.codec import format_time
+from scheduler.daemon.telemetry import Telemetry
+from scheduler.model.contract import LEASES
+from scheduler.model.errors import AlreadyExistsError, ConflictError, ExternalError, FencedError, NotFoundError
+from scheduler.model.ports import Clock, KubeApi, RawObject
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseSettings:
+    namespace: str = "kube-system"
+    name: str = "overspill"
+    duration_seconds: float = 15.0
+    renew_deadline_seconds: float = 10.0
+    retry_seconds: float = 2.0
+
+
+class Leader:
+    """Holds, or tries to hold, one Lease."""
+
+    def __init__(
+        self,
+        api: KubeApi,
+        identity: str,
+        clock: Clock,
+        telemetry: Telemetry,
+        settings: LeaseSettings = LeaseSettings(),  # noqa: B008  (frozen)
+        monotonic: Callable[[], float] | None = None,
+    ) -> None:
+        self._api = api
+        self._identity = identity
+        self._clock = clock
+        self._telemetry = telemetry
+        self._settings = settings
+        self._monotonic = monotonic or asyncio.get_running_loop().time
+        self._renewed_at: float | None = None
+        self._observed: tuple[str, float] | None = None
+        self.acquired = asyncio.Event()
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether a write may go out now: the Lease was renewed within the renewal deadline."""
+        return (
+            self._renewed_at is not None
+            and self._monotonic() - self._renewed_at < self._settings.renew_deadline_seconds
+        )
+
+    def check(self) -> None:
+        """Raises: FencedError when the Lease may be another's by now."""
+        if not self.is_leader:
+            raise FencedError("the leader Lease was lost; stopping so that its new holder can go on")
+
+    async def run(self) -> None:
+        """Acquire, then renew for ever. Raises: FencedError once a held Lease is lost."""
+        while True:
+            held = self._renewed_at is not None
+            try:
+                async with asyncio.timeout(self._settings.renew_deadline_seconds):
+                    await self._try_once()
+            except (ExternalError, TimeoutError) as error:
+                log.warning("lease_not_renewed", error=str(error)[:200])
+            self._telemetry.leader.set(1 if self.is_leader else 0)
+            if self.is_leader:
+                self.acquired.set()
+            elif held:
+                self.check()
+            await asyncio.sleep(self._settings.retry_seconds)
+
+    async def release(self) -> None:
+        """Give the Lease up, so that a standby need not wait for it to expire."""
+        if not self.is_leader:
+            return
+        self._renewed_at = None
+        self._telemetry.leader.set(0)
+        try:
+            async with asyncio.timeout(self._settings.retry_seconds):
+                lease = await self._api.get(LEASES, self._settings.namespace, self._settings.name)
+                if lease.get("spec", {}).get("holderIdentity") == self._identity:
+                    spec = {"holderIdentity": None, "leaseDurationSeconds": 1}
+                    version = lease["metadata"]["resourceVersion"]
+                    body = {"metadata": {"resourceVersion": version}, "spec": spec}
+                    await self._api.patch(LEASES, self._settings.namespace, self._settings.name, body)
+        except (ExternalError, TimeoutError) as error:
+            log.warning("lease_not_released", error=str(error)[:200])
+
+    async def _try_once(self) -> None:
+        asked_at = self._monotonic()
+        try:
+            lease = await self._api.get(LEASES, self._settings.namespace, self._settings.name)
+        except NotFoundError:
+            await self._write(lambda: self._api.create(LEASES, self._settings.namespace, self._body(None, 0)), asked_at)
+            return
+        spec = lease.get("spec") or {}
+        holder = spec.get("holderIdentity") or ""
+        version = str(lease["metadata"]["resourceVersion"])
+        if holder and holder != self._identity and not self._expired(version, spec):
+            self._renewed_at = None
+            return
+        transitions = int(spec.get("leaseTransitions") or 0) + (0 if holder == self._identity else 1)
+        body = self._body(lease, transitions)
+        await self._write(
+            lambda: self._api.update(LEASES, self._settings.namespace, self._settings.name, body), asked_at
+        )
+
+    async def _write(self, call: Callable[[], Any], asked_at: float) -> None:
+        try:
+            await call()
+        except (ConflictError, AlreadyExistsError):
+            self._renewed_at = None
+            return
+        self._renewed_at = asked_at
+
+    def _expired(self, version: str, spec: RawObject) -> bool:
+        now = self._monotonic()
+        if self._observed is None or self._observed[0] != version:
+            self._observed = (version, now)
+            return False
+        return now - self._observed[1] > float(spec.get("leaseDurationSeconds") or self._settings.duration_seconds)
+
+    def _body(self, lease: RawObject | None, transitions: int) -> dict[str, Any]:
+        now = format_time(self._clock.now(), micro=True)
+        old = (lease or {}).get("spec") or {}
+        acquired = old.get("acquireTime") if old.get("holderIdentity") == self._identity else None
+        metadata: dict[str, Any] = {"name": self._settings.name, "namespace": self._settings.namespace}
+        if lease is not None:
+            metadata["resourceVersion"] = lease["metadata"]["resourceVersion"]
+        return {
+            "apiVersion": LEASES.api_version,
+            "kind": LEASES.kind,
+            "metadata": metadata,
+            "spec": {
+                "holderIdentity": self._identity,
+                "leaseDurationSeconds": int(self._settings.duration_seconds),
+                "acquireTime": acquired or now,
+                "renewTime": now,
+                "leaseTransitions": transitions,
+            },
+        }

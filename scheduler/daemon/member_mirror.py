@@ -1,0 +1,243 @@
+"""What is known of one member cluster: nodes, pods by node, copies; kept incrementally as watch events arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from clusters.kubernetes.codec import NodeFacts, PodFacts, parse_node, parse_pod
+from scheduler.daemon.federation import Member
+from scheduler.model.cluster import Cluster, Node, NodePool
+from scheduler.model.ids import Instant, PoolId, Uid
+from scheduler.model.ports import PoolStatus, RawObject, WorkloadKind
+from scheduler.model.resources import Resources
+from scheduler.model.workload import Copy
+
+CopyKey = tuple[str, str, str]
+"""Kind plugin, namespace, name."""
+NODES = "nodes"
+PODS = "pods"
+
+
+@dataclass(frozen=True, slots=True)
+class CopyEntry:
+    copy: Copy
+    raw: RawObject
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the pods bound to one node ask for."""
+
+    requests: Resources = Resources()
+    workload_pods: int = 0
+
+
+class MemberMirror:
+    """One member's state. Not thread-safe: it belongs to the event loop."""
+
+    def __init__(self, member: Member, resources: Iterable[str], touched: Callable[[Uid], None]) -> None:
+        self.member = member
+        self._touched = touched
+        self._awaiting = set(resources)
+        self._failing: dict[str, str] = {}
+        self.unreachable_since: Instant | None = None
+        self.round_trip_seconds: float | None = None
+        self.nodes: dict[str, NodeFacts] = {}
+        self.pods: dict[str, PodFacts] = {}
+        self.copies: dict[CopyKey, CopyEntry] = {}
+        self.copies_of: dict[Uid, set[CopyKey]] = {}
+        self.bound: dict[Uid, int] = {}
+        self.pool_status: dict[PoolId, PoolStatus] = {}
+        self._usage: dict[str, Usage] = {}
+        self._idle_since: dict[str, Instant] = {}
+        self._node_cache: dict[str, Node] = {}
+
+    # -- reachability ------------------------------------------------------------------------------------------
+
+    @property
+    def synced(self) -> bool:
+        """Whether a complete list of every watched resource has been seen."""
+        return not self._awaiting
+
+    @property
+    def error(self) -> str | None:
+        """Why it cannot be reached, when that is so."""
+        return next(iter(self._failing.values()), None)
+
+    def set_reachable(self, resource: str, reachable: bool, error: str | None, now: Instant) -> None:
+        """One of its watches came up or went down."""
+        if reachable:
+            self._failing.pop(resource, None)
+        else:
+            self._failing[resource] = error or "unreachable"
+        if not self._failing:
+            self.unreachable_since = None
+        elif self.unreachable_since is None:
+            self.unreachable_since = now
+
+    def listed(self, resource: str) -> None:
+        """A complete list of `resource` has been applied."""
+        self._awaiting.discard(resource)
+
+    # -- nodes -------------------------------------------------------------------------------------------------
+
+    def apply_node(self, raw: RawObject, now: Instant) -> NodeFacts:
+        facts = parse_node(raw)
+        self.nodes[facts.name] = facts
+        self._node_cache.pop(facts.name, None)
+        if facts.name not in self._idle_since and not self._usage.get(facts.name, Usage()).workload_pods:
+            self._idle_since[facts.name] = now
+        return facts
+
+    def drop_node(self, name: str) -> NodeFacts | None:
+        self._node_cache.pop(name, None)
+        self._idle_since.pop(name, None)
+        return self.nodes.pop(name, None)
+
+    def pool_of(self, facts: NodeFacts) -> NodePool | None:
+        """The first pool of the federation file whose selector the node's labels satisfy."""
+        labels = dict(facts.labels)
+        for pool in self.member.pools:
+            if all(labels.get(key) == value for key, value in pool.selector):
+                return pool
+        return None
+
+    # -- pods --------------------------------------------------------------------------------------------------
+
+    def apply_pod(self, raw: RawObject, now: Instant) -> None:
+        self._put_pod(parse_pod(raw), now)
+
+    def drop_pod(self, key: str, now: Instant) -> None:
+        pod = self.pods.pop(key, None)
+        if pod is not None:
+            self._account(pod, -1, now)
+
+    def _put_pod(self, pod: PodFacts, now: Instant) -> None:
+        key = f"{pod.namespace}/{pod.name}"
+        old = self.pods.get(key)
+        if old == pod:
+            return
+        if old is not None:
+            self._account(old, -1, now)
+        self.pods[key] = pod
+        self._account(pod, +1, now)
+
+    def _account(self, pod: PodFacts, sign: int, now: Instant) -> None:
+        if pod.node is None or pod.terminal:
+            return
+        usage = self._usage.get(pod.node, Usage())
+        requests = usage.requests + pod.requests if sign > 0 else usage.requests - pod.requests
+        busy = usage.workload_pods + (0 if pod.daemon_or_static else sign)
+        self._usage[pod.node] = Usage(requests, busy)
+        if busy:
+            self._idle_since.pop(pod.node, None)
+        else:
+            self._idle_since.setdefault(pod.node, now)
+        self._node_cache.pop(pod.node, None)
+        if pod.origin_uid is not None:
+            uid = Uid(pod.origin_uid)
+            self.bound[uid] = self.bound.get(uid, 0) + sign
+            if not self.bound[uid]:
+                del self.bound[uid]
+
+    # -- copies ------------------------------------------------------------------------------------------------
+
+    def apply_copy(self, kind: WorkloadKind, raw: RawObject) -> None:
+        copy = kind.parse_copy(raw, self.member.id)
+        key = (kind.name, copy.namespace, copy.name)
+        old = self.copies.get(key)
+        if old is not None and not is_newer(raw, old.raw):
+            return
+        if old is not None and old.copy.origin != copy.origin:
+            self.drop_copy(key)
+        self.copies[key] = CopyEntry(copy, raw)
+        self.copies_of.setdefault(copy.origin, set()).add(key)
+        self._touched(copy.origin)
+
+    def drop_copy(self, key: CopyKey, uid: str | None = None) -> None:
+        """Forget a copy; with `uid`, only that very object."""
+        entry = self.copies.get(key)
+        if entry is None or (uid is not None and entry.copy.uid != uid):
+            return
+        del self.copies[key]
+        keys = self.copies_of[entry.copy.origin]
+        keys.discard(key)
+        if not keys:
+            del self.copies_of[entry.copy.origin]
+        self._touched(entry.copy.origin)
+
+    def copies_for(self, uid: Uid) -> list[CopyEntry]:
+        return [self.copies[key] for key in sorted(self.copies_of.get(uid, ()))]
+
+    def copy_now(self, entry: CopyEntry) -> Copy:
+        """The copy with the number of its pods that are bound."""
+        bound = self.bound.get(entry.copy.origin, 0)
+        return replace(entry.copy, pods_bound=bound) if bound else entry.copy
+
+    # -- the frozen view ---------------------------------------------------------------------------------------
+
+    def cluster(self) -> Cluster:
+        member = self.member
+        return Cluster(
+            id=member.id,
+            provider=member.provider_type,
+            region=member.region,
+            labels=member.labels,
+            synced=self.synced,
+            unreachable_since=self.unreachable_since,
+            nodes=tuple(self._node(facts) for facts in self.nodes.values()),
+            pools=tuple(self._pool(pool) for pool in member.pools),
+            round_trip_seconds=self.round_trip_seconds,
+        )
+
+    def _node(self, facts: NodeFacts) -> Node:
+        cached = self._node_cache.get(facts.name)
+        if cached is not None:
+            return cached
+        usage = self._usage.get(facts.name, Usage())
+        pool = self.pool_of(facts)
+        node = Node(
+            name=facts.name,
+            uid=facts.uid,
+            pool=pool.ref.pool if pool else None,
+            allocatable=facts.allocatable,
+            used=usage.requests,
+            workload_pods=usage.workload_pods,
+            labels=facts.labels,
+            taints=facts.taints,
+            ready=facts.ready,
+            unschedulable=facts.unschedulable,
+            deleting=facts.deleting,
+            created_at=facts.created_at,
+            idle_since=self._idle_since.get(facts.name),
+            do_not_disrupt=facts.do_not_disrupt,
+            provider_id=facts.provider_id,
+        )
+        self._node_cache[facts.name] = node
+        return node
+
+    def _pool(self, template: NodePool) -> NodePool:
+        if template.scaling == "fixed":
+            return template
+        status = self.pool_status.get(template.ref.pool)
+        if status is None:
+            return template
+        return replace(
+            template,
+            desired_nodes=status.desired_nodes,
+            max_nodes=min(template.max_nodes, status.max_nodes),
+            shortage=status.shortage,
+        )
+
+
+def is_newer(raw: RawObject, old: RawObject) -> bool:
+    """Whether `raw` is not older than `old`. Versions are compared as numbers (Kubernetes 1.35 makes that a promise);
+    another object of the same name always counts as newer."""
+    new_meta, old_meta = raw["metadata"], old["metadata"]
+    if new_meta.get("uid") != old_meta.get("uid"):
+        return True
+    try:
+        return int(new_meta["resourceVersion"]) >= int(old_meta["resourceVersion"])
+    except (KeyError, ValueError):
+        return True

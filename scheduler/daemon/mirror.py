@@ -1,0 +1,339 @@
+"""The live state of the federation, fed by watches and by the answers to our own writes; and the Snapshot made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import structlog
+
+from scheduler.daemon.federation import Federation
+from scheduler.daemon.member_mirror import NODES, PODS, CopyEntry, MemberMirror, is_newer
+from scheduler.daemon.telemetry import Telemetry
+from scheduler.model.errors import InvalidObjectError
+from scheduler.model.ids import ClusterId, Instant, PoolRef, Uid
+from scheduler.model.ports import Clock, RawObject, WatchEvent, WorkloadKind
+from scheduler.model.snapshot import Backoff, Snapshot, SpendBucket
+from scheduler.model.workload import Placement, Workload
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class HubEntry:
+    workload: Workload
+    raw: RawObject
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSeen:
+    """A node of a bought pool came, changed or went; the ledger listens to these."""
+
+    cluster: ClusterId
+    node_uid: str
+    node: str
+    pool: PoolRef
+    created_at: Instant
+    ended_at: Instant | None
+
+
+class Mirror:
+    """Everything known now. Belongs to the event loop; the Snapshot is what leaves it."""
+
+    def __init__(
+        self, federation: Federation, kinds: Mapping[str, WorkloadKind], clock: Clock, telemetry: Telemetry
+    ) -> None:
+        self.federation = federation
+        self.kinds = kinds
+        self._clock = clock
+        self._telemetry = telemetry
+        self.hub: dict[Uid, HubEntry] = {}
+        self._hub_names: dict[tuple[str, str, str], Uid] = {}
+        self._hub_awaiting = set(kinds)
+        self._hub_failing: dict[str, str] = {}
+        self._assumed: dict[Uid, Placement] = {}
+        self.backoffs: dict[PoolRef, Backoff] = {}
+        self.on_key: Callable[[Uid], None] = lambda uid: None
+        """Called when anything about a workload changed."""
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when the next cycle could decide otherwise."""
+        self.on_node: Callable[[NodeSeen], None] = lambda seen: None
+        watched = [NODES, PODS, *kinds]
+        self.members = {member.id: MemberMirror(member, watched, self._touched) for member in federation.members}
+
+    # -- hub ---------------------------------------------------------------------------------------------------
+
+    @property
+    def hub_synced(self) -> bool:
+        return not self._hub_awaiting and not self._hub_failing
+
+    @property
+    def ever_synced(self) -> bool:
+        """Whether the hub and every member that can be reached have been listed once."""
+        return not self._hub_awaiting and all(
+            member.synced or member.unreachable_since is not None for member in self.members.values()
+        )
+
+    @property
+    def hub_error(self) -> str | None:
+        return next(iter(self._hub_failing.values()), None)
+
+    def apply_hub(self, kind: WorkloadKind, raw: RawObject) -> None:
+        """A hub object as a watch or the answer to our own write tells it; an older version than ours is ignored."""
+        meta = raw["metadata"]
+        uid = Uid(str(meta["uid"]))
+        old = self.hub.get(uid)
+        if old is not None and not is_newer(raw, old.raw):
+            return
+        workload = kind.parse(raw)
+        self.hub[uid] = HubEntry(workload, raw)
+        self._hub_names[(kind.name, workload.ref.namespace, workload.ref.name)] = uid
+        if self._assumed.get(uid) == workload.placement:
+            self._assumed.pop(uid, None)
+        if old is None or old.workload != workload:
+            self.on_change()
+        self.on_key(uid)
+
+    def drop_hub(self, kind: WorkloadKind, namespace: str, name: str, uid: Uid) -> None:
+        if self.hub.pop(uid, None) is not None:
+            if self._hub_names.get((kind.name, namespace, name)) == uid:
+                del self._hub_names[(kind.name, namespace, name)]
+            self._assumed.pop(uid, None)
+            self.on_key(uid)
+            self.on_change()
+
+    # -- placements that are decided but not yet read back ------------------------------------------------------
+
+    def assume(self, uid: Uid, placement: Placement) -> None:
+        """Count `placement` as written until the hub says so, so that no cycle gives its capacity away meanwhile."""
+        self._assumed[uid] = placement
+
+    def forget(self, uid: Uid) -> None:
+        """The write failed: the workload is where the hub says it is."""
+        if self._assumed.pop(uid, None) is not None:
+            self.on_change()
+
+    # -- the frozen view ---------------------------------------------------------------------------------------
+
+    def workload(self, uid: Uid) -> Workload | None:
+        """With its assumed placement, if it has one."""
+        entry = self.hub.get(uid)
+        if entry is None:
+            return None
+        assumed = self._assumed.get(uid)
+        return replace(entry.workload, placement=assumed) if assumed is not None else entry.workload
+
+    def copies(self, uid: Uid) -> list[CopyEntry]:
+        """Its copies on all members."""
+        return [entry for member in self.members.values() for entry in member.copies_for(uid)]
+
+    def snapshot(self, spend: tuple[SpendBucket, ...], *, bursting_paused: bool = False) -> Snapshot:
+        now = self._clock.now()
+        assumed = self._assumed
+        return Snapshot(
+            now=now,
+            hub_synced=self.hub_synced,
+            clusters=tuple(member.cluster() for member in self.members.values()),
+            workloads=tuple(
+                replace(entry.workload, placement=assumed[uid]) if uid in assumed else entry.workload
+                for uid, entry in self.hub.items()
+                if not entry.workload.finished
+            ),
+            copies=tuple(
+                member.copy_now(entry)
+                for member in self.members.values()
+                for entry in member.copies.values()
+                if entry.copy.origin in self.hub
+            ),
+            spend=spend,
+            backoffs=tuple(self.backoffs.values()),
+            bursting_paused=bursting_paused,
+        )
+
+    def available(self) -> frozenset[ClusterId]:
+        return frozenset(
+            cluster for cluster, member in self.members.items() if member.synced and member.unreachable_since is None
+        )
+
+    def _touched(self, uid: Uid) -> None:
+        self.on_key(uid)
+        self.on_change()
+
+    # -- what the watches call -----------------------------------------------------------------------------------
+
+    def hub_sink(self, kind: WorkloadKind) -> HubSink:
+        return HubSink(self, kind)
+
+    def member_sink(self, cluster: ClusterId, resource: str) -> MemberSink:
+        return MemberSink(self, self.members[cluster], resource)
+
+    def hub_listed(self, kind: WorkloadKind, objects: Iterable[RawObject]) -> None:
+        """A complete list: what it lacks is gone."""
+        seen = set()
+        for raw in objects:
+            with self.tolerating("hub", kind.name, raw):
+                seen.add(Uid(str(raw["metadata"]["uid"])))
+                self.apply_hub(kind, raw)
+        for uid, entry in list(self.hub.items()):
+            ref = entry.workload.ref
+            if ref.kind == kind.name and uid not in seen:
+                self.drop_hub(kind, ref.namespace, ref.name, uid)
+        self._hub_awaiting.discard(kind.name)
+        self.on_change()
+
+    def set_hub_reachable(self, kind: WorkloadKind, reachable: bool, error: str | None) -> None:
+        if reachable:
+            self._hub_failing.pop(kind.name, None)
+        else:
+            self._hub_failing[kind.name] = error or "unreachable"
+        self.on_change()
+
+    def node_seen(self, member: MemberMirror, raw: RawObject, *, gone: bool) -> None:
+        """Apply a node and tell the ledger when it is one of a bought pool."""
+        now = self._clock.now()
+        facts = member.apply_node(raw, now)
+        if gone:
+            member.drop_node(facts.name)
+        pool = member.pool_of(facts)
+        if pool is not None and pool.bought:
+            ended_at = facts.deleted_at if facts.deleting else None
+            if gone and ended_at is None:
+                ended_at = now
+            self.on_node(NodeSeen(member.member.id, facts.uid, facts.name, pool.ref, facts.created_at, ended_at))
+        self.on_change()
+
+    def tolerating(self, cluster: str, resource: str, raw: object) -> _Tolerating:
+        return _Tolerating(self._telemetry, cluster, resource, raw)
+
+    def now(self) -> Instant:
+        return self._clock.now()
+
+
+class _Tolerating:
+    """An object that cannot be understood is reported and counted; what was known before stays."""
+
+    def __init__(self, telemetry: Telemetry, cluster: str, resource: str, raw: object) -> None:
+        self._telemetry = telemetry
+        self._cluster = cluster
+        self._resource = resource
+        self._raw = raw
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> bool:
+        if not isinstance(error, (InvalidObjectError, KeyError, TypeError, ValueError, AttributeError)):
+            return False
+        self._telemetry.malformed.labels(self._cluster, self._resource).inc()
+        meta = self._raw.get("metadata") if isinstance(self._raw, Mapping) else None
+        name = meta.get("name") if isinstance(meta, Mapping) else None
+        log.warning(
+            "malformed_object",
+            cluster=self._cluster,
+            resource=self._resource,
+            name=str(name)[:80],
+            error=str(error)[:300],
+        )
+        return True
+
+
+class HubSink:
+    """Receives one kind's hub objects from a reflector."""
+
+    def __init__(self, mirror: Mirror, kind: WorkloadKind) -> None:
+        self._mirror = mirror
+        self._kind = kind
+
+    def on_replace(self, objects: tuple[RawObject, ...]) -> None:
+        self._mirror.hub_listed(self._kind, objects)
+
+    def on_event(self, event: WatchEvent) -> None:
+        if event.type == "BOOKMARK":
+            return
+        with self._mirror.tolerating("hub", self._kind.name, event.object):
+            if event.type == "DELETED":
+                meta = event.object["metadata"]
+                self._mirror.drop_hub(
+                    self._kind, str(meta.get("namespace", "")), str(meta["name"]), Uid(str(meta["uid"]))
+                )
+            else:
+                self._mirror.apply_hub(self._kind, event.object)
+
+    def on_state(self, reachable: bool, error: str | None) -> None:
+        self._mirror.set_hub_reachable(self._kind, reachable, error)
+
+
+class MemberSink:
+    """Receives one resource of one member from a reflector: nodes, pods, or the copies of one kind."""
+
+    def __init__(self, mirror: Mirror, member: MemberMirror, resource: str) -> None:
+        self._mirror = mirror
+        self._member = member
+        self._resource = resource
+
+    def on_replace(self, objects: tuple[RawObject, ...]) -> None:
+        present = set()
+        for raw in objects:
+            with self._mirror.tolerating(self._member.member.id, self._resource, raw):
+                present.add(_name_of(raw))
+                self._apply(raw)
+        for name in self._known_names() - present:
+            self._drop(name)
+        self._member.listed(self._resource)
+        self._mirror.on_change()
+
+    def on_event(self, event: WatchEvent) -> None:
+        if event.type == "BOOKMARK":
+            return
+        with self._mirror.tolerating(self._member.member.id, self._resource, event.object):
+            if event.type != "DELETED":
+                self._apply(event.object)
+            elif self._resource == NODES:
+                self._mirror.node_seen(self._member, event.object, gone=True)
+            else:
+                self._drop(_name_of(event.object), str(event.object["metadata"]["uid"]))
+
+    def on_state(self, reachable: bool, error: str | None) -> None:
+        self._member.set_reachable(self._resource, reachable, error, self._mirror.now())
+        self._mirror.on_change()
+
+    def _apply(self, raw: RawObject) -> None:
+        if self._resource == NODES:
+            self._mirror.node_seen(self._member, raw, gone=False)
+        elif self._resource == PODS:
+            self._member.apply_pod(raw, self._mirror.now())
+            self._mirror.on_change()
+        else:
+            self._member.apply_copy(self._mirror.kinds[self._resource], raw)
+
+    def _known_names(self) -> set[str]:
+        if self._resource == NODES:
+            return set(self._member.nodes)
+        if self._resource == PODS:
+            return set(self._member.pods)
+        return {f"{namespace}/{name}" for kind, namespace, name in self._member.copies if kind == self._resource}
+
+    def _drop(self, name: str, uid: str | None = None) -> None:
+        now = self._mirror.now()
+        if self._resource == NODES:
+            facts = self._member.nodes[name]
+            pool = self._member.pool_of(facts)
+            self._member.drop_node(name)
+            if pool is not None and pool.bought:
+                # It went while nobody was watching: now is the latest that it can have gone.
+                ended_at = facts.deleted_at if facts.deleted_at is not None else now
+                self._mirror.on_node(
+                    NodeSeen(self._member.member.id, facts.uid, name, pool.ref, facts.created_at, ended_at)
+                )
+        elif self._resource == PODS:
+            self._member.drop_pod(name, now)
+        else:
+            namespace, _, short = name.partition("/")
+            self._member.drop_copy((self._resource, namespace, short), uid)
+        self._mirror.on_change()
+
+
+def _name_of(raw: RawObject) -> str:
+    meta = raw["metadata"]
+    namespace = meta.get("namespace")
+    return f"{namespace}/{meta['name']}" if namespace else str(meta["name"])

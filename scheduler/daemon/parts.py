@@ -1,0 +1,187 @@
+"""The composition of one daemon: the parts, wired, over whatever APIs, providers and clock it is given."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from clusters.clock import SystemClock
+from clusters.kubernetes.reflector import Reflector
+from policies.reload import PolicyFolder
+from scheduler.daemon.decisions import DecisionLog
+from scheduler.daemon.events import EventWriter
+from scheduler.daemon.federation import Federation
+from scheduler.daemon.history import History
+from scheduler.daemon.leader import Leader, LeaseSettings
+from scheduler.daemon.ledger import Ledger
+from scheduler.daemon.member_mirror import NODES, PODS
+from scheduler.daemon.mirror import Mirror
+from scheduler.daemon.planning import Planner
+from scheduler.daemon.pools import PoolKeeper
+from scheduler.daemon.reconciler import Reconciler
+from scheduler.daemon.status import StatusReport
+from scheduler.daemon.supervise import measure_lag, supervised
+from scheduler.daemon.telemetry import Telemetry
+from scheduler.engine.policy_match import policy_for
+from scheduler.model import contract
+from scheduler.model.ids import ClusterId
+from scheduler.model.ports import Clock, KubeApi, NodePoolProvider, Predictor, WorkloadKind
+from scheduler.model.workload import Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """Everything the daemon reaches, given from outside so that tests and the real process compose it alike."""
+
+    federation: Federation
+    hub_api: KubeApi
+    member_apis: Mapping[ClusterId, KubeApi]
+    providers: Mapping[ClusterId, NodePoolProvider]
+    kinds: Mapping[str, WorkloadKind]
+    clock: Clock
+    policies: PolicyFolder
+    predictor: Predictor
+    history: History
+    telemetry: Telemetry
+    identity: str
+    lease: LeaseSettings = field(default_factory=LeaseSettings)
+
+
+class Daemon:
+    """One scheduler. `run` until cancelled; raises FencedError when leadership is lost."""
+
+    def __init__(self, outside: Outside, *, shadow: bool) -> None:
+        self.outside = outside
+        self.shadow = shadow
+        federation, clock, telemetry = outside.federation, outside.clock, outside.telemetry
+        self.mirror = Mirror(federation, outside.kinds, clock, telemetry)
+        self.ledger = Ledger(self.mirror, outside.history, clock)
+        self.decisions = DecisionLog(outside.history, telemetry, shadow=shadow)
+        self.leader = Leader(outside.hub_api, outside.identity, clock, telemetry, outside.lease)
+        self.events = EventWriter(self.mirror, outside.hub_api, clock, telemetry, self.leader.check)
+        self.reconciler = Reconciler(
+            self.mirror,
+            outside.hub_api,
+            outside.member_apis,
+            clock,
+            telemetry,
+            fence=self.leader.check,
+            is_lost=self._is_lost,
+            emit=self.events.emit,
+        )
+        self.keepers = {
+            cluster: PoolKeeper(
+                self.mirror,
+                self.mirror.members[cluster],
+                provider,
+                outside.member_apis[cluster],
+                clock,
+                telemetry,
+                self.leader.check,
+            )
+            for cluster, provider in outside.providers.items()
+        }
+        self.planner = Planner(
+            self.mirror,
+            outside.policies,
+            outside.predictor,
+            clock,
+            telemetry,
+            self.decisions,
+            spend=self.ledger.buckets,
+            placements=None if shadow else self.reconciler,
+            pools={} if shadow else self.keepers,
+        )
+        self.mirror.on_change = self.planner.trigger
+        self.mirror.on_key = self._on_key
+        self.mirror.on_node = self.ledger.node_seen
+        self.report = StatusReport(
+            name=federation.name,
+            mode="shadow" if shadow else "active",
+            clock=clock,
+            mirror=self.mirror,
+            planner=self.planner,
+            decisions=self.decisions,
+            ledger=self.ledger,
+            history=outside.history,
+            policies=outside.policies,
+            telemetry=telemetry,
+            is_leader=lambda: self.leader.is_leader,
+            is_idle=self.is_idle,
+        )
+
+    def is_idle(self) -> bool:
+        """Whether nothing is under way: no cycle due, no write waiting, no cloud call open."""
+        return (
+            self.planner.idle
+            and (self.shadow or self.reconciler.idle)
+            and self.events.idle
+            and all(keeper.idle for keeper in self.keepers.values())
+        )
+
+    async def run(self) -> None:
+        """All loops. Watches run from the start (a standby keeps its mirror warm); writers only once leader."""
+        await self.ledger.load()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for name, loop in self._watches().items():
+                    group.create_task(supervised(name, loop, self.outside.telemetry))
+                group.create_task(measure_lag(self.outside.telemetry))
+                group.create_task(supervised("history", self.outside.history.run, self.outside.telemetry))
+                if not self.shadow:
+                    group.create_task(self.leader.run())
+                    await self.leader.acquired.wait()
+                for name, loop in self._deciders().items():
+                    group.create_task(supervised(name, loop, self.outside.telemetry))
+        finally:
+            self.reconciler.keys.close()
+            if not self.shadow:
+                await self.leader.release()
+
+    def _watches(self) -> dict[str, Callable[[], Awaitable[None]]]:
+        """One reflector for each resource of each cluster."""
+        wall = SystemClock()
+        loops: dict[str, Callable[[], Awaitable[None]]] = {}
+        for name, kind in self.outside.kinds.items():
+            loops[f"watch:hub:{name}"] = Reflector(
+                self.outside.hub_api,
+                kind.hub_resource,
+                self.mirror.hub_sink(kind),
+                wall=wall,
+                jitter=random.random,
+                label_selector=contract.LABEL_QUEUE,
+            ).run
+        for cluster, api in self.outside.member_apis.items():
+            watched = {NODES: (contract.NODES, ""), PODS: (contract.PODS, "")}
+            for name, kind in self.outside.kinds.items():
+                watched[name] = (kind.member_resource, contract.LABEL_ORIGIN_UID)
+            for name, (resource, selector) in watched.items():
+                sink = self.mirror.member_sink(cluster, name)
+                loops[f"watch:{cluster}:{name}"] = Reflector(
+                    api, resource, sink, wall=wall, jitter=random.random, label_selector=selector
+                ).run
+        return loops
+
+    def _deciders(self) -> dict[str, Callable[[], Awaitable[None]]]:
+        loops: dict[str, Callable[[], Awaitable[None]]] = {"planner": self.planner.run, "ledger": self.ledger.run}
+        for cluster, keeper in self.keepers.items():
+            loops[f"pools:{cluster}"] = keeper.run
+        if not self.shadow:
+            loops["reconciler"] = self.reconciler.run
+            loops["events"] = self.events.run
+        return loops
+
+    def _on_key(self, uid: str) -> None:
+        if not self.shadow:
+            self.reconciler.keys.add(uid)
+
+    def _is_lost(self, workload: Workload | None, cluster: ClusterId) -> bool:
+        """Whether a silent member is given up, by the policy of the workload."""
+        since = self.mirror.members[cluster].unreachable_since
+        if since is None:
+            return False
+        policy = policy_for(workload, self.outside.policies.current) if workload is not None else None
+        limit = policy.disruption.member_lost_seconds if policy is not None else None
+        return limit is not None and self.outside.clock.now() - since > limit

@@ -1,0 +1,181 @@
+"""The cycle loop: a frozen snapshot goes into `engine.cycle`, the plan comes out and is handed to those who act."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Final, Protocol
+
+import structlog
+
+from policies.reload import PolicyFolder
+from scheduler.daemon.decisions import DecisionLog
+from scheduler.daemon.mirror import Mirror
+from scheduler.daemon.telemetry import Telemetry
+from scheduler.daemon.waiting import happened_or_due
+from scheduler.engine.cycle import cycle
+from scheduler.model.ids import ClusterId, Instant, Uid
+from scheduler.model.plan import Decision, Plan, RemoveNode, ScalePool, SetPlacement
+from scheduler.model.ports import Clock, Predictor
+from scheduler.model.snapshot import SpendBucket
+from scheduler.model.workload import PlacementState, Workload
+
+log = structlog.get_logger(__name__)
+_GATHER_WALL_SECONDS: Final = 0.004
+"""How long a cycle waits for what comes with the first event, so that a burst of arrivals is planned as one."""
+_OFF_LOOP_SECONDS: Final = 0.05
+_LOOK_AGAIN_SECONDS: Final = 60.0
+"""Without any event, in the federation's time: a guard against a missed one."""
+
+
+class PlacementSink(Protocol):
+    """Where placements and decisions go (the reconciler; nowhere in shadow mode)."""
+
+    def want(self, placement: SetPlacement) -> None: ...
+
+    def tell(self, decision: Decision) -> None: ...
+
+
+class PoolSink(Protocol):
+    def want(self, scales: list[ScalePool], removals: list[RemoveNode]) -> None: ...
+
+
+class Planner:
+    """Runs the cycle whenever something changed or a time has come."""
+
+    def __init__(
+        self,
+        mirror: Mirror,
+        policies: PolicyFolder,
+        predictor: Predictor,
+        clock: Clock,
+        telemetry: Telemetry,
+        decisions: DecisionLog,
+        *,
+        spend: Callable[[], tuple[SpendBucket, ...]],
+        placements: PlacementSink | None,
+        pools: Mapping[ClusterId, PoolSink],
+    ) -> None:
+        """`placements` None is shadow mode: everything is decided, nothing is written."""
+        self._mirror = mirror
+        self._policies = policies
+        self._predictor = predictor
+        self._clock = clock
+        self._telemetry = telemetry
+        self._decisions = decisions
+        self._spend = spend
+        self._placements = placements
+        self._pools = pools
+        self._changed = asyncio.Event()
+        self._cycling = False
+        self.bursting_paused = False
+        self.last_plan: Plan | None = None
+        self.last_cycle_seconds = 0.0
+        self.cycles = 0
+
+    def trigger(self) -> None:
+        """Something changed that a cycle could decide otherwise on."""
+        self._changed.set()
+
+    @property
+    def idle(self) -> bool:
+        return not self._changed.is_set() and not self._cycling
+
+    @property
+    def wake_at(self) -> Instant | None:
+        return self.last_plan.wake_at if self.last_plan is not None else None
+
+    async def run(self) -> None:
+        """Plan for ever. Takes no decision before hub and members have been listed."""
+        while True:
+            look_again = self._clock.now() + _LOOK_AGAIN_SECONDS
+            wake_at = self.wake_at
+            due = look_again if wake_at is None else min(look_again, wake_at)
+            await happened_or_due(self._changed, self._clock, due)
+            self._cycling = True
+            try:
+                await asyncio.sleep(_GATHER_WALL_SECONDS)
+                self._changed.clear()
+                if self._mirror.ever_synced and self._mirror.hub_synced:
+                    await self._cycle_once()
+            finally:
+                self._cycling = False
+
+    async def _cycle_once(self) -> None:
+        policies = self._policies.current
+        snapshot = self._mirror.snapshot(self._spend(), bursting_paused=self.bursting_paused)
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        if self.last_cycle_seconds > _OFF_LOOP_SECONDS:
+            plan = await asyncio.to_thread(cycle, snapshot, policies, self._predictor)
+        else:
+            plan = cycle(snapshot, policies, self._predictor)
+        self.last_cycle_seconds = clock() - started
+        self.cycles += 1
+        self.last_plan = plan
+        self._telemetry.cycles.inc()
+        self._telemetry.cycle_seconds.observe(self.last_cycle_seconds)
+        self._hand_out(plan)
+        self._measure(plan)
+
+    def _hand_out(self, plan: Plan) -> None:
+        for decision in plan.decisions:
+            self._decisions.add(decision)
+            if decision.outcome == "burst" and decision.chosen is not None:
+                self._telemetry.bursts.labels(decision.chosen.pool.cluster).inc()
+        if self._placements is None:
+            self._pretend(plan)
+            return
+        for placement in plan.placements:
+            if self._is_current(placement):
+                self._placements.want(placement)
+        for decision in plan.decisions:
+            self._placements.tell(decision)
+        for cluster, keeper in self._pools.items():
+            keeper.want(
+                [scale for scale in plan.scales if scale.pool.cluster == cluster],
+                [removal for removal in plan.removals if removal.pool.cluster == cluster],
+            )
+
+    def _is_current(self, intent: SetPlacement) -> bool:
+        """While a cycle ran off the loop, its workload may have changed."""
+        workload = self._mirror.workload(intent.workload.uid)
+        return workload is not None and workload.placement == intent.replaces
+
+    def _pretend(self, plan: Plan) -> None:
+        """Shadow mode: count the placements as done, so that the next cycle goes on from there. Capacity that would be
+        bought is taken as delivered, since nobody buys it."""
+        for intent in plan.placements:
+            if intent.placement.state is not PlacementState.RELEASING:
+                self._mirror.assume(intent.workload.uid, replace(intent.placement, state=PlacementState.STARTED))
+
+    def _measure(self, plan: Plan) -> None:
+        for usage in plan.queues:
+            self._telemetry.queue_share.labels(usage.queue).set(usage.dominant_share)
+        for budget in plan.budgets:
+            left = budget.limit_usd - budget.spent_usd - budget.committed_usd
+            self._telemetry.budget_left.labels(budget.policy, budget.budget).set(float(left))
+        self._telemetry.workloads.clear()
+        for (queue, phase), count in count_phases(self._workloads()).items():
+            self._telemetry.workloads.labels(queue, phase).set(count)
+
+    def _workloads(self) -> list[Workload]:
+        return [workload for uid in self._mirror.hub if (workload := self._mirror.workload(Uid(uid))) is not None]
+
+
+def phase_of(workload: Workload) -> str:
+    """pending, reserved, started, releasing, suspended, finished or invalid."""
+    if workload.finished:
+        return "finished"
+    if workload.invalid is not None:
+        return "invalid"
+    if workload.placement is not None:
+        return workload.placement.state.value
+    return "suspended" if workload.suspended else "pending"
+
+
+def count_phases(workloads: Iterable[Workload]) -> Counter[tuple[str, str]]:
+    """Workloads by queue and phase."""
+    return Counter((str(workload.queue), phase_of(workload)) for workload in workloads)

@@ -1,0 +1,207 @@
+"""Node pools: what providers say of them, and the buying and giving back that the plan asks for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from scheduler.daemon.member_mirror import MemberMirror
+from scheduler.daemon.mirror import Mirror
+from scheduler.daemon.telemetry import Telemetry
+from scheduler.daemon.waiting import happened_or_due
+from scheduler.model.cluster import Shortage
+from scheduler.model.contract import NODES, PODS
+from scheduler.model.errors import CapacityError, ExternalError, NotFoundError, QuotaError
+from scheduler.model.ids import NodeName, PoolId, PoolRef
+from scheduler.model.plan import RemoveNode, ScalePool
+from scheduler.model.ports import Clock, KubeApi, NodePoolProvider
+from scheduler.model.snapshot import Backoff
+
+log = structlog.get_logger(__name__)
+_POLL_SECONDS: Final = 15.0
+"""Between two looks at a provider, in the federation's time."""
+_POLL_AT_LEAST_WALL_SECONDS: Final = 0.1
+_CALL_SECONDS: Final = 60.0
+_FIRST_BACKOFF_SECONDS: Final = 300.0
+_LONGEST_BACKOFF_SECONDS: Final = 3600.0
+_REMOVAL_RETRY_SECONDS: Final = 300.0
+
+
+class PoolKeeper:
+    """Looks after the pools of one member. The only caller of its provider."""
+
+    def __init__(
+        self,
+        mirror: Mirror,
+        member: MemberMirror,
+        provider: NodePoolProvider,
+        api: KubeApi,
+        clock: Clock,
+        telemetry: Telemetry,
+        fence: Callable[[], None],
+    ) -> None:
+        self._mirror = mirror
+        self._member = member
+        self._provider = provider
+        self._api = api
+        self._clock = clock
+        self._telemetry = telemetry
+        self._fence = fence
+        self._scales: dict[PoolId, ScalePool] = {}
+        self._removals: dict[str, RemoveNode] = {}
+        self._removed_at: dict[str, float] = {}
+        self._wakeup = asyncio.Event()
+        self._working = False
+
+    @property
+    def idle(self) -> bool:
+        return not self._scales and not self._removals and not self._working
+
+    def want(self, scales: list[ScalePool], removals: list[RemoveNode]) -> None:
+        """What the latest plan asks of these pools; it replaces what an earlier one asked."""
+        now = self._clock.now()
+        self._scales = {scale.pool.pool: scale for scale in scales}
+        self._removals = {
+            removal.node_uid: removal
+            for removal in removals
+            if now - self._removed_at.get(removal.node_uid, float("-inf")) > _REMOVAL_RETRY_SECONDS
+        }
+        if self._scales or self._removals:
+            self._wakeup.set()
+
+    async def run(self) -> None:
+        """Poll and act, for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            started = loop.time()
+            self._working = True
+            try:
+                await self._poll()
+                await self._act()
+            finally:
+                self._working = False
+            await asyncio.sleep(max(0.0, _POLL_AT_LEAST_WALL_SECONDS - (loop.time() - started)))
+            await self._wait()
+
+    async def _wait(self) -> None:
+        self._wakeup.clear()
+        if not self._scales and not self._removals:
+            await happened_or_due(self._wakeup, self._clock, self._clock.now() + _POLL_SECONDS)
+
+    # -- looking -------------------------------------------------------------------------------------------------
+
+    async def _poll(self) -> None:
+        try:
+            async with asyncio.timeout(_CALL_SECONDS):
+                pools = await self._provider.list_pools()
+        except (ExternalError, TimeoutError) as error:
+            self._count("list_pools", error)
+            log.warning("pools_not_listed", cluster=self._member.member.id, error=str(error)[:300])
+            return
+        self._count("list_pools", None)
+        known = {pool.ref.pool for pool in self._member.member.pools}
+        fresh = {status.pool: status for status in pools if status.pool in known}
+        if fresh != self._member.pool_status:
+            self._member.pool_status = fresh
+            for status in fresh.values():
+                self._note_shortage(PoolRef(self._member.member.id, status.pool), status.shortage)
+            self._mirror.on_change()
+
+    def _note_shortage(self, pool: PoolRef, shortage: Shortage | None) -> None:
+        """Keep a pool that cannot deliver out of the choice, longer each time; forget it once it delivers again."""
+        if shortage is None:
+            backoff = self._mirror.backoffs.get(pool)
+            if backoff is not None and backoff.until <= self._clock.now():
+                del self._mirror.backoffs[pool]
+            return
+        self._back_off(pool, shortage.text)
+
+    def _back_off(self, pool: PoolRef, text: str) -> None:
+        now = self._clock.now()
+        old = self._mirror.backoffs.get(pool)
+        if old is not None and old.until > now:
+            return
+        failures = old.failures + 1 if old is not None else 1
+        pause = min(_FIRST_BACKOFF_SECONDS * 2 ** min(failures - 1, 10), _LONGEST_BACKOFF_SECONDS)
+        self._mirror.backoffs[pool] = Backoff(pool, now + pause, failures, text[:200])
+        log.info("pool_backed_off", pool=str(pool), seconds=pause, failures=failures, why=text[:200])
+        self._mirror.on_change()
+
+    # -- acting --------------------------------------------------------------------------------------------------
+
+    async def _act(self) -> None:
+        scales, self._scales = self._scales, {}
+        removals, self._removals = self._removals, {}
+        for scale in scales.values():
+            await self._scale(scale)
+        for removal in removals.values():
+            await self._remove(removal)
+
+    async def _scale(self, scale: ScalePool) -> None:
+        status = self._member.pool_status.get(scale.pool.pool)
+        if status is None or status.busy or status.desired_nodes == scale.desired_nodes:
+            return
+        self._fence()
+        try:
+            async with asyncio.timeout(_CALL_SECONDS):
+                await self._provider.set_size(scale.pool.pool, scale.desired_nodes)
+        except (CapacityError, QuotaError) as error:
+            self._count("set_size", error)
+            kind = "quota" if isinstance(error, QuotaError) else "capacity"
+            shortage = Shortage(kind, str(error)[:200], self._clock.now())
+            self._member.pool_status[scale.pool.pool] = replace(status, shortage=shortage)
+            self._back_off(scale.pool, str(error))
+            return
+        except (ExternalError, TimeoutError) as error:
+            self._count("set_size", error)
+            log.warning("pool_not_resized", pool=str(scale.pool), error=str(error)[:300])
+            return
+        self._count("set_size", None)
+        log.info("pool_resized", pool=str(scale.pool), nodes=scale.desired_nodes, why=scale.reason)
+        self._member.pool_status[scale.pool.pool] = replace(status, desired_nodes=scale.desired_nodes)
+        self._mirror.on_change()
+
+    async def _remove(self, removal: RemoveNode) -> None:
+        """Cordon, look once more with the API's own eyes, then give the node back."""
+        facts = self._member.nodes.get(removal.node)
+        if facts is None or facts.uid != removal.node_uid or facts.deleting:
+            return
+        self._fence()
+        try:
+            if not await self._cordon_idle(removal.node, removal.node_uid):
+                return
+            async with asyncio.timeout(_CALL_SECONDS):
+                await self._provider.remove_node(removal.pool.pool, removal.node, facts.provider_id)
+        except NotFoundError:
+            pass
+        except (ExternalError, TimeoutError) as error:
+            self._count("remove_node", error)
+            log.warning("node_not_removed", node=removal.node, pool=str(removal.pool), error=str(error)[:300])
+            return
+        self._count("remove_node", None)
+        self._removed_at[removal.node_uid] = self._clock.now()
+        self._telemetry.returns.labels(removal.pool.cluster).inc()
+        log.info("node_given_back", node=removal.node, pool=str(removal.pool), why=removal.reason)
+
+    async def _cordon_idle(self, node: NodeName, uid: str) -> bool:
+        """Close the node to new pods; False (and opened again) when a pod has come meanwhile."""
+        body = {"metadata": {"uid": uid}, "spec": {"unschedulable": True}}
+        await self._api.patch(NODES, "", node, body)
+        pods = await self._api.list(PODS, field_selector=f"spec.nodeName={node}")
+        for raw in pods.items:
+            owners = raw["metadata"].get("ownerReferences") or []
+            phase = (raw.get("status") or {}).get("phase")
+            if phase not in ("Succeeded", "Failed") and not any(
+                owner.get("kind") in ("DaemonSet", "Node") for owner in owners
+            ):
+                await self._api.patch(NODES, "", node, {"metadata": {"uid": uid}, "spec": {"unschedulable": False}})
+                return False
+        return True
+
+    def _count(self, call: str, error: Exception | None) -> None:
+        result = type(error).__name__ if error is not None else "ok"
+        self._telemetry.provider_calls.labels(self._member.member.id, call, result).inc()

@@ -1,0 +1,514 @@
+"""Carries placements out: for one workload at a time, the next idempotent write, until there is none.
+
+What the write is comes from `scheduler.engine.lifecycle`; here are the effects, the fence before each of them, and the
+reading back of outcomes. The answer to each write goes into the mirror at once, so that the next step does not rest on a
+watch that lags behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+
+from clusters.kubernetes.annotations import encode_placement
+from clusters.kubernetes.codec import format_time
+from scheduler.daemon.keys import KeyQueue
+from scheduler.daemon.member_mirror import CopyEntry
+from scheduler.daemon.mirror import HubEntry, Mirror
+from scheduler.daemon.telemetry import Telemetry
+from scheduler.engine import lifecycle
+from scheduler.engine.lifecycle import Step, View, next_step
+from scheduler.model.contract import (
+    ANNOTATION_PLACEMENT,
+    ANNOTATION_QUEUED_AT,
+    FINALIZER,
+    LABEL_ORIGIN_UID,
+    NAMESPACES,
+)
+from scheduler.model.errors import (
+    AlreadyExistsError,
+    AuthError,
+    ConflictError,
+    ExternalError,
+    InvalidObjectError,
+    NotFoundError,
+    OutcomeUnknownError,
+    RefusedError,
+    ThrottledError,
+)
+from scheduler.model.ids import ClusterId, Uid
+from scheduler.model.plan import Decision, SetPlacement
+from scheduler.model.ports import Clock, KubeApi, MemberFacts, RawObject, WorkloadKind
+from scheduler.model.workload import Placement, Workload
+
+log = structlog.get_logger(__name__)
+_STEPS_AT_ONCE: Final = 12
+"""More in one go would mean that two rules undo each other; the key is then looked at again after a pause."""
+_WORKERS: Final = 64
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """What the cycle has decided and the hub object does not say yet."""
+
+    placement: SetPlacement | None = None
+    decision: Decision | None = None
+
+
+class Reconciler:
+    """The only writer of workloads, on the hub and on members."""
+
+    def __init__(
+        self,
+        mirror: Mirror,
+        hub_api: KubeApi,
+        member_apis: Mapping[ClusterId, KubeApi],
+        clock: Clock,
+        telemetry: Telemetry,
+        *,
+        fence: Callable[[], None],
+        is_lost: Callable[[Workload | None, ClusterId], bool],
+        emit: Callable[[Workload, str, str], None],
+    ) -> None:
+        self._mirror = mirror
+        self._hub_api = hub_api
+        self._member_apis = member_apis
+        self._clock = clock
+        self._telemetry = telemetry
+        self._fence = fence
+        self._is_lost = is_lost
+        self._emit = emit
+        self._wanted: dict[Uid, _Wanted] = {}
+        self._uncertain: set[Uid] = set()
+        """Workloads with a write of unknown outcome: looked at directly before the next step."""
+        self.keys = KeyQueue()
+
+    # -- what the cycle hands over -------------------------------------------------------------------------------
+
+    def want(self, placement: SetPlacement) -> None:
+        """Have a placement written; until then the mirror assumes it."""
+        uid = placement.workload.uid
+        self._mirror.assume(uid, placement.placement)
+        self._wanted.setdefault(uid, _Wanted()).placement = placement
+        self.keys.add(uid)
+
+    def tell(self, decision: Decision) -> None:
+        """Have a decision shown on the hub object, as its condition and an Event."""
+        uid = decision.workload.uid
+        self._wanted.setdefault(uid, _Wanted()).decision = decision
+        self.keys.add(uid)
+
+    @property
+    def idle(self) -> bool:
+        return not len(self.keys) and not self.keys.retrying
+
+    # -- workers -------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_WORKERS):
+                group.create_task(self._work())
+
+    async def _work(self) -> None:
+        while True:
+            uid = Uid(await self.keys.get())
+            try:
+                self._fence()
+                await self.reconcile(uid)
+            except ThrottledError as error:
+                self._failed(uid, error, error.retry_after_seconds)
+            except (ExternalError, InvalidObjectError) as error:
+                self._failed(uid, error, None)
+            else:
+                self.keys.done(uid)
+            self._telemetry.keys.set(len(self.keys))
+
+    def _failed(self, uid: Uid, error: Exception, after_seconds: float | None) -> None:
+        pause = self.keys.retry(uid, after_seconds)
+        workload = self._mirror.workload(uid)
+        name = str(workload.ref) if workload else uid
+        log.warning("write_failed", workload=name, error=str(error)[:300], retry_seconds=round(pause, 3))
+
+    async def reconcile(self, uid: Uid) -> None:
+        """Take the workload as far as it goes now."""
+        if uid in self._uncertain:
+            await self._look(uid)
+        await self._write_wanted(uid)
+        for _ in range(_STEPS_AT_ONCE):
+            step = next_step(self._view(uid))
+            if isinstance(step, lifecycle.Done):
+                await self._write_condition(uid)
+                return
+            await self._execute(uid, step)
+        self.keys.retry(uid)
+
+    def _view(self, uid: Uid) -> View:
+        entry = self._mirror.hub.get(uid)
+        copies = self._mirror.copies(uid)
+        # Only the written placement counts here: one that is merely assumed must not create a copy.
+        workload = entry.workload if entry is not None else None
+        clusters = {copy.copy.cluster for copy in copies}
+        if workload is not None and workload.placement is not None:
+            clusters.add(workload.placement.cluster)
+        current = _current_copy(workload, copies)
+        kind = self._mirror.kinds[workload.ref.kind] if workload is not None else None
+        live = entry is not None and kind is not None and current is not None and workload is not None
+        return View(
+            hub=workload,
+            copies=tuple(copy.copy for copy in copies),
+            available=self._mirror.available(),
+            lost=frozenset(cluster for cluster in clusters if self._is_lost(workload, cluster)),
+            status_differs=bool(live) and _status_patch(kind, entry, current, None, self._clock) is not None,
+            suspension_differs=bool(live) and kind.suspend_patch(current.raw, suspend=workload.suspended) is not None,
+            template_differs=bool(live) and self._refresh_patch(kind, entry, current) is not None,
+        )
+
+    # -- steps ---------------------------------------------------------------------------------------------------
+
+    async def _execute(self, uid: Uid, step: Step) -> None:
+        name = type(step).__name__
+        cluster = _cluster_of(step)
+        self._fence()
+        try:
+            await self._perform(uid, step)
+        except OutcomeUnknownError:
+            self._uncertain.add(uid)
+            self._telemetry.writes.labels(cluster, name, "unknown").inc()
+            raise
+        except (ExternalError, InvalidObjectError) as error:
+            self._telemetry.writes.labels(cluster, name, type(error).__name__).inc()
+            raise
+        self._telemetry.writes.labels(cluster, name, "ok").inc()
+
+    async def _perform(self, uid: Uid, step: Step) -> None:
+        match step:
+            case lifecycle.CreateCopy(placement):
+                await self._create(self._mirror.hub[uid], placement)
+            case lifecycle.DeleteCopy(copy, why):
+                await self._delete(uid, self._entry(uid, copy.uid), why)
+            case lifecycle.SuspendCopy(copy, suspend):
+                entry = self._entry(uid, copy.uid)
+                await self._patch_copy(entry, self._kind(entry).suspend_patch(entry.raw, suspend=suspend))
+            case lifecycle.RefreshCopy(copy):
+                entry = self._entry(uid, copy.uid)
+                await self._patch_copy(entry, self._refresh_patch(self._kind(entry), self._mirror.hub[uid], entry))
+            case lifecycle.MirrorStatus(copy):
+                await self._mirror_status(uid, self._entry(uid, copy.uid))
+            case lifecycle.ClearPlacement(placement, lost):
+                await self._clear(self._mirror.hub[uid], placement, lost=lost)
+            case lifecycle.RemoveFinalizer():
+                await self._remove_finalizer(self._mirror.hub[uid])
+
+    async def _create(self, hub: HubEntry, placement: Placement) -> None:
+        workload = hub.workload
+        kind = self._mirror.kinds[workload.ref.kind]
+        member = self._member_facts(placement)
+        body = kind.make_copy(hub.raw, workload, placement, member)
+        api = self._member_apis[placement.cluster]
+        namespace = workload.ref.namespace
+        try:
+            made = await api.create(kind.member_resource, namespace, body)
+        except AlreadyExistsError:
+            made = await self._adopt(api, kind, namespace, str(body["metadata"]["name"]), workload)
+        except NotFoundError:
+            await self._ensure_namespace(api, namespace)
+            made = await api.create(kind.member_resource, namespace, body)
+        except (RefusedError, AuthError) as error:
+            await self._report_refusal(hub, placement, error)
+            raise
+        self._mirror.members[placement.cluster].apply_copy(kind, made)
+        self._telemetry.queue_wait.labels(workload.queue).observe(max(0.0, self._clock.now() - workload.queued_at))
+
+    async def _report_refusal(self, hub: HubEntry, placement: Placement, error: ExternalError) -> None:
+        """Say on the hub object that the member will not have the copy; it is tried again, with growing pauses."""
+        message = f"{placement.cluster} refuses the copy: {error}"[:500]
+        kind = self._mirror.kinds[hub.workload.ref.kind]
+        patch = kind.condition_patch(
+            hub.raw, reason="CopyRefused", message=message, placed=False, now=self._clock.now()
+        )
+        if patch is not None:
+            await self._patch_hub(hub, patch, subresource="status")
+            self._emit(hub.workload, "CopyRefused", message)
+
+    async def _adopt(
+        self, api: KubeApi, kind: WorkloadKind, namespace: str, name: str, workload: Workload
+    ) -> RawObject:
+        """A copy of that name is there: ours from before a crash, or somebody else's."""
+        there = await api.get(kind.member_resource, namespace, name)
+        labels = there["metadata"].get("labels") or {}
+        if labels.get(LABEL_ORIGIN_UID) != workload.ref.uid:
+            raise RefusedError(
+                f"{kind.member_resource.plural} {namespace}/{name} exists on the member and is not ours: "
+                "delete it there, or rename the workload"
+            )
+        return there
+
+    async def _ensure_namespace(self, api: KubeApi, namespace: str) -> None:
+        try:
+            await api.create(NAMESPACES, "", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+        except AlreadyExistsError:
+            return
+
+    async def _delete(self, uid: Uid, entry: CopyEntry, why: str) -> None:
+        if uid not in self._mirror.hub and await self._hub_has(entry):
+            raise ConflictError("the hub object of a seeming orphan exists; waiting for the watch to show it")
+        copy = entry.copy
+        kind = self._kind(entry)
+        log.info("delete_copy", cluster=copy.cluster, copy=f"{copy.namespace}/{copy.name}", why=why)
+        try:
+            await self._member_apis[copy.cluster].delete(kind.member_resource, copy.namespace, copy.name, uid=copy.uid)
+        except NotFoundError:
+            pass
+        member = self._mirror.members[copy.cluster]
+        try:
+            left = await self._member_apis[copy.cluster].get(kind.member_resource, copy.namespace, copy.name)
+        except NotFoundError:
+            member.drop_copy((kind.name, copy.namespace, copy.name), copy.uid)
+            return
+        member.apply_copy(kind, left)
+
+    async def _hub_has(self, entry: CopyEntry) -> bool:
+        """Whether the hub object of this copy really exists: asked of the API itself before an orphan is deleted."""
+        annotations = entry.raw["metadata"].get("annotations") or {}
+        kind = self._kind(entry)
+        name = annotations.get("overspill.dev/origin-name", "")
+        namespace = annotations.get("overspill.dev/origin-namespace", "")
+        try:
+            there = await self._hub_api.get(kind.hub_resource, namespace, name)
+        except NotFoundError:
+            return False
+        return bool(there["metadata"]["uid"] == entry.copy.origin)
+
+    async def _patch_copy(self, entry: CopyEntry, patch: RawObject | None) -> None:
+        if patch is None:
+            return
+        copy = entry.copy
+        kind = self._kind(entry)
+        body = _with_metadata(patch, {"uid": copy.uid})
+        api = self._member_apis[copy.cluster]
+        changed = await api.patch(kind.member_resource, copy.namespace, copy.name, body)
+        self._mirror.members[copy.cluster].apply_copy(kind, changed)
+
+    async def _mirror_status(self, uid: Uid, entry: CopyEntry) -> None:
+        hub = self._mirror.hub[uid]
+        wanted = self._wanted.get(uid)
+        decision = wanted.decision if wanted else None
+        patch = _status_patch(self._kind(entry), hub, entry, decision, self._clock)
+        if patch is not None:
+            await self._patch_hub(hub, patch, subresource="status")
+        self._told(uid, decision)
+
+    async def _clear(self, hub: HubEntry, placement: Placement, *, lost: bool) -> None:
+        """Back into the queue, once it is certain that no copy is left (or the member is given up)."""
+        if not lost:
+            await self._look(hub.workload.ref.uid)
+            if self._mirror.copies(hub.workload.ref.uid):
+                return
+        annotations = {ANNOTATION_PLACEMENT: None, ANNOTATION_QUEUED_AT: format_time(self._clock.now(), micro=True)}
+        body = {"metadata": {"annotations": annotations, "finalizers": _without_ours(hub.raw)}}
+        await self._patch_hub(hub, body)
+        log.info("released", workload=str(hub.workload.ref), cluster=placement.cluster, reason=placement.reason)
+
+    async def _remove_finalizer(self, hub: HubEntry) -> None:
+        try:
+            await self._patch_hub(hub, {"metadata": {"finalizers": _without_ours(hub.raw)}})
+        except NotFoundError:
+            ref = hub.workload.ref
+            self._mirror.drop_hub(self._mirror.kinds[ref.kind], ref.namespace, ref.name, ref.uid)
+
+    # -- placements and conditions ----------------------------------------------------------------------------------
+
+    async def _write_wanted(self, uid: Uid) -> None:
+        """Write the placement that the cycle decided, if the workload still is as the cycle saw it."""
+        wanted = self._wanted.get(uid)
+        if wanted is None or wanted.placement is None:
+            return
+        intent, hub = wanted.placement, self._mirror.hub.get(uid)
+        if hub is None or not _still_holds(hub.workload, intent):
+            wanted.placement = None
+            self._mirror.forget(uid)
+            return
+        finalizers = [*_without_ours(hub.raw), FINALIZER]
+        annotations = {ANNOTATION_PLACEMENT: encode_placement(intent.placement)}
+        self._fence()
+        try:
+            await self._patch_hub(hub, {"metadata": {"annotations": annotations, "finalizers": finalizers}})
+        except (ConflictError, NotFoundError, RefusedError):
+            # Someone changed it meanwhile: the next cycle decides on what it is now.
+            wanted.placement = None
+            self._mirror.forget(uid)
+            raise
+        except OutcomeUnknownError:
+            self._uncertain.add(uid)
+            raise
+        if wanted.placement is intent:
+            wanted.placement = None
+
+    async def _write_condition(self, uid: Uid) -> None:
+        wanted = self._wanted.get(uid)
+        if wanted is None:
+            return
+        decision, hub = wanted.decision, self._mirror.hub.get(uid)
+        if decision is not None and hub is not None and not hub.workload.finished and not hub.workload.deleting:
+            if _waits_for_status(decision, hub.workload):
+                return
+            patch = _condition_patch(self._mirror.kinds[hub.workload.ref.kind], hub.raw, decision, self._clock)
+            if patch is not None:
+                await self._patch_hub(hub, patch, subresource="status")
+        self._told(uid, decision)
+
+    def _told(self, uid: Uid, decision: Decision | None) -> None:
+        wanted = self._wanted.get(uid)
+        if wanted is None:
+            return
+        workload = self._mirror.workload(uid)
+        if decision is not None and workload is not None:
+            self._emit(workload, decision.reason.code, decision.sentence)
+        if wanted.decision is decision:
+            wanted.decision = None
+        if wanted.placement is None and wanted.decision is None:
+            del self._wanted[uid]
+
+    # -- reads and small writes ---------------------------------------------------------------------------------------
+
+    async def _look(self, uid: Uid) -> None:
+        """Read the hub object and its possible copies directly, past the watches."""
+        hub = self._mirror.hub.get(uid)
+        if hub is not None:
+            ref = hub.workload.ref
+            kind = self._mirror.kinds[ref.kind]
+            try:
+                self._mirror.apply_hub(kind, await self._hub_api.get(kind.hub_resource, ref.namespace, ref.name))
+            except NotFoundError:
+                self._mirror.drop_hub(kind, ref.namespace, ref.name, uid)
+            placement = hub.workload.placement
+            if placement is not None:
+                await self._look_for_copies(placement.cluster, kind, uid, ref.namespace)
+        self._uncertain.discard(uid)
+
+    async def _look_for_copies(self, cluster: ClusterId, kind: WorkloadKind, uid: Uid, namespace: str) -> None:
+        api, member = self._member_apis[cluster], self._mirror.members[cluster]
+        selector = f"{LABEL_ORIGIN_UID}={uid}"
+        found = await api.list(kind.member_resource, namespace=namespace, label_selector=selector)
+        seen = set()
+        for raw in found.items:
+            member.apply_copy(kind, raw)
+            seen.add(str(raw["metadata"]["uid"]))
+        for entry in member.copies_for(uid):
+            if entry.copy.kind == kind.name and entry.copy.uid not in seen:
+                member.drop_copy((kind.name, entry.copy.namespace, entry.copy.name), entry.copy.uid)
+
+    async def _patch_hub(self, hub: HubEntry, patch: RawObject, *, subresource: str = "") -> None:
+        """Patch the hub object on condition that it is still the version that the step was decided on."""
+        ref = hub.workload.ref
+        kind = self._mirror.kinds[ref.kind]
+        version = {"resourceVersion": hub.raw["metadata"]["resourceVersion"], "uid": ref.uid}
+        try:
+            changed = await self._hub_api.patch(
+                kind.hub_resource, ref.namespace, ref.name, _with_metadata(patch, version), subresource=subresource
+            )
+        except ConflictError:
+            self._uncertain.add(ref.uid)
+            raise
+        if changed["metadata"].get("deletionTimestamp") and not changed["metadata"].get("finalizers"):
+            self._mirror.drop_hub(kind, ref.namespace, ref.name, ref.uid)
+        else:
+            self._mirror.apply_hub(kind, changed)
+
+    def _entry(self, uid: Uid, copy_uid: Uid) -> CopyEntry:
+        for entry in self._mirror.copies(uid):
+            if entry.copy.uid == copy_uid:
+                return entry
+        raise ConflictError("the copy went away meanwhile")
+
+    def _kind(self, entry: CopyEntry) -> WorkloadKind:
+        return self._mirror.kinds[entry.copy.kind]
+
+    def _refresh_patch(self, kind: WorkloadKind, hub: HubEntry, entry: CopyEntry) -> RawObject | None:
+        placement = hub.workload.placement
+        if placement is None:
+            return None
+        return kind.refresh_copy(hub.raw, hub.workload, placement, self._member_facts(placement), entry.raw)
+
+    def _member_facts(self, placement: Placement) -> MemberFacts:
+        member = self._mirror.members[placement.cluster].member
+        for pool in member.pools:
+            if pool.ref.pool == placement.pool:
+                taints = tuple((taint.key, taint.value, taint.effect) for taint in pool.taints)
+                return MemberFacts(placement.cluster, self._mirror.federation.hub.name, pool.selector, taints)
+        raise InvalidObjectError(
+            f"placement names pool {placement.cluster}/{placement.pool}, which the federation file does not have"
+        )
+
+
+def _current_copy(workload: Workload | None, copies: list[CopyEntry]) -> CopyEntry | None:
+    placement = workload.placement if workload is not None else None
+    if placement is None:
+        return None
+    for entry in copies:
+        if entry.copy.cluster == placement.cluster and entry.copy.attempt == placement.attempt:
+            return entry
+    return None
+
+
+def _still_holds(workload: Workload, intent: SetPlacement) -> bool:
+    """Whether the decision still fits what it was made of (a command is validated again before it is executed)."""
+    return not workload.finished and not workload.deleting and workload.placement == intent.replaces
+
+
+def _waits_for_status(decision: Decision, workload: Workload) -> bool:
+    """A placement's condition travels with the first status of its copy: one write instead of two."""
+    placement = workload.placement
+    return decision.outcome in ("placed", "burst", "started") and placement is not None and placement.state == "started"
+
+
+def _condition_patch(kind: WorkloadKind, raw: RawObject, decision: Decision, clock: Clock) -> RawObject | None:
+    placed = decision.outcome in ("placed", "burst", "started")
+    return kind.condition_patch(
+        raw, reason=decision.reason.code, message=decision.sentence, placed=placed, now=clock.now()
+    )
+
+
+def _status_patch(
+    kind: WorkloadKind | None, hub: HubEntry | None, copy: CopyEntry | None, decision: Decision | None, clock: Clock
+) -> RawObject | None:
+    """One merge patch for the status: the condition of the decision (if any), then what the copy says."""
+    if kind is None or hub is None or copy is None:
+        return None
+    condition = _condition_patch(kind, hub.raw, decision, clock) if decision is not None else None
+    raw = _merged(hub.raw, condition) if condition is not None else hub.raw
+    status = kind.mirror_status(raw, copy.raw)
+    if status is None:
+        return condition
+    return status if condition is None else _merged(condition, status)
+
+
+def _merged(base: RawObject, patch: RawObject) -> dict[str, Any]:
+    """`patch` laid over `base` by RFC 7386, keeping nulls (so that two patches compose into one)."""
+    result = dict(base)
+    for key, value in patch.items():
+        old = result.get(key)
+        result[key] = _merged(old, value) if isinstance(value, Mapping) and isinstance(old, Mapping) else value
+    return result
+
+
+def _with_metadata(patch: RawObject, metadata: Mapping[str, object]) -> dict[str, Any]:
+    return {**patch, "metadata": {**(patch.get("metadata") or {}), **metadata}}
+
+
+def _without_ours(raw: RawObject) -> list[str]:
+    return [name for name in raw["metadata"].get("finalizers") or [] if name != FINALIZER]
+
+
+def _cluster_of(step: Step) -> str:
+    match step:
+        case lifecycle.CreateCopy(placement):
+            return placement.cluster
+        case lifecycle.DeleteCopy(copy, _) | lifecycle.SuspendCopy(copy, _) | lifecycle.RefreshCopy(copy):
+            return copy.cluster
+    return "hub"

@@ -1,0 +1,190 @@
+"""What the daemon says of itself: the answers of the read API, as plain JSON values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from policies.reload import PolicyFolder
+from scheduler.daemon.decisions import DecisionLog, to_json
+from scheduler.daemon.history import History
+from scheduler.daemon.ledger import Ledger
+from scheduler.daemon.member_mirror import MemberMirror
+from scheduler.daemon.mirror import HubEntry, Mirror
+from scheduler.daemon.planning import Planner, phase_of
+from scheduler.daemon.telemetry import Telemetry
+from scheduler.model.cluster import Cluster, NodePool
+from scheduler.model.money import to_cents
+from scheduler.model.ports import Clock
+
+_PHASES = ("pending", "reserved", "started", "releasing", "suspended", "finished", "invalid")
+
+
+@dataclass(frozen=True, slots=True)
+class StatusReport:
+    """Reads the daemon's parts; changes none."""
+
+    name: str
+    mode: str
+    clock: Clock
+    mirror: Mirror
+    planner: Planner
+    decisions: DecisionLog
+    ledger: Ledger
+    history: History
+    policies: PolicyFolder
+    telemetry: Telemetry
+    is_leader: Callable[[], bool]
+    is_idle: Callable[[], bool]
+
+    def not_ready(self) -> str | None:
+        """Why this process cannot serve yet, or None."""
+        if not self.mirror.ever_synced:
+            return f"not synced: {self.mirror.hub_error or 'listing'}"
+        return None
+
+    def status(self) -> dict[str, Any]:
+        plan = self.planner.last_plan
+        now = self.clock.now()
+        phases = Counter(phase_of(entry.workload) for entry in self.mirror.hub.values())
+        return {
+            "federation": self.name,
+            "mode": self.mode,
+            "now": now,
+            "leader": self.is_leader(),
+            "synced": self.mirror.ever_synced and self.mirror.hub_synced,
+            "progress": {
+                "idle": self.is_idle(),
+                "wake_at": self.planner.wake_at,
+                "cycles": self.planner.cycles,
+                "last_cycle_seconds": round(self.planner.last_cycle_seconds, 6),
+            },
+            "clusters": [self._cluster(member, now) for member in self.mirror.members.values()],
+            "queues": to_json(plan.queues) if plan is not None else [],
+            "budgets": to_json(plan.budgets) if plan is not None else [],
+            "spend": self.ledger.by_queue(),
+            "spend_usd": str(to_cents(self.ledger.total_usd)),
+            "unpriced_node_seconds": self.ledger.unpriced_seconds,
+            "workloads": {phase: phases.get(phase, 0) for phase in _PHASES},
+            "counters": {**self.decisions.counters, "returns": self.ledger.nodes_ended},
+            "policies": {
+                "digest": self.policies.current.digest,
+                "loaded_at": self.policies.loaded_at,
+                "error": self.policies.error,
+            },
+            "shadow": self.decisions.shadow,
+        }
+
+    def workloads(self, queue: str, limit: int) -> list[dict[str, Any]]:
+        """Not more than `limit`, those not finished first, oldest first."""
+        entries = [entry for entry in self.mirror.hub.values() if queue in ("", entry.workload.queue)]
+        entries.sort(key=lambda entry: (entry.workload.finished, entry.workload.created_at, entry.workload.ref))
+        return [_workload(entry) for entry in entries[:limit]]
+
+    def latest_decisions(self, count: int) -> list[dict[str, Any]]:
+        return self.decisions.latest(count)
+
+    async def explain(self, name: str) -> dict[str, Any] | None:
+        """The workload called kind/namespace/name, namespace/name or name, with its decisions; None: not known."""
+        kind, namespace, short = _split(name)
+        entry = self._find(kind, namespace, short)
+        if entry is not None:
+            uid = entry.workload.ref.uid
+            decisions = self.decisions.of(uid) or await self.history.decisions_of(uid)
+            return {"workload": _workload(entry), "decisions": decisions}
+        row = await self.history.find_workload(kind, namespace, short)
+        if row is None:
+            return None
+        workload = {key: row[key] for key in ("kind", "namespace", "name", "queue")}
+        gone = {
+            **workload,
+            "uid": row["workload_uid"],
+            "phase": "gone",
+            "priority": 0,
+            "placement": None,
+            "condition": None,
+        }
+        return {"workload": gone, "decisions": await self.history.decisions_of(row["workload_uid"])}
+
+    def refresh_metrics(self) -> None:
+        """Bring the gauges that are read off state up to date, just before a scrape."""
+        now = self.clock.now()
+        for line in self.ledger.by_queue():
+            labels = (line["queue"] or "", line["cluster"], line["capacity_type"])
+            self.telemetry.spend.labels(*labels).set(float(line["usd"]))
+        for member in self.mirror.members.values():
+            self.telemetry.member_reachable.labels(member.member.id).set(0 if member.unreachable_since else 1)
+            for pool in self._cluster(member, now)["pools"]:
+                for state in ("nodes", "nodes_ready", "gpus", "gpus_used"):
+                    self.telemetry.pool_nodes.labels(member.member.id, pool["pool"], state).set(pool[state])
+
+    def _find(self, kind: str, namespace: str, name: str) -> HubEntry | None:
+        found = [
+            entry
+            for entry in self.mirror.hub.values()
+            if entry.workload.ref.name == name
+            and kind in ("", entry.workload.ref.kind)
+            and namespace in ("", entry.workload.ref.namespace)
+        ]
+        return max(found, key=lambda entry: (not entry.workload.finished, entry.workload.created_at), default=None)
+
+    def _cluster(self, member: MemberMirror, now: float) -> dict[str, Any]:
+        cluster = member.cluster()
+        silent = cluster.unreachable_since
+        return {
+            "id": cluster.id,
+            "provider": cluster.provider,
+            "region": cluster.region,
+            "available": cluster.available,
+            "unreachable_seconds": now - silent if silent is not None else None,
+            "error": member.error,
+            "round_trip_seconds": cluster.round_trip_seconds,
+            "pools": [_pool(cluster, pool) for pool in cluster.pools],
+        }
+
+
+def _pool(cluster: Cluster, pool: NodePool) -> dict[str, Any]:
+    nodes = [node for node in cluster.nodes if node.pool == pool.ref.pool and not node.deleting]
+    return {
+        "pool": pool.ref.pool,
+        "capacity_type": pool.capacity_type,
+        "scaling": pool.scaling,
+        "bought": pool.bought,
+        "instance_type": pool.instance_type,
+        "gpu_model": pool.gpu_model,
+        "nodes": len(nodes),
+        "nodes_ready": sum(node.ready for node in nodes),
+        "desired_nodes": pool.desired_nodes,
+        "max_nodes": pool.max_nodes,
+        "gpus": sum(node.allocatable.gpus for node in nodes),
+        "gpus_used": sum(node.used.gpus for node in nodes),
+        "usd_per_hour": str(pool.price.usd_per_hour) if pool.price is not None else None,
+        "shortage": pool.shortage.text if pool.shortage is not None else None,
+    }
+
+
+def _workload(entry: HubEntry) -> dict[str, Any]:
+    workload = entry.workload
+    return {
+        "kind": workload.ref.kind,
+        "namespace": workload.ref.namespace,
+        "name": workload.ref.name,
+        "uid": workload.ref.uid,
+        "queue": workload.queue,
+        "priority": workload.priority,
+        "phase": phase_of(workload),
+        "gpus": workload.requests.gpus,
+        "created_at": workload.created_at,
+        "placement": to_json(workload.placement),
+        "condition": list(workload.condition) if workload.condition is not None else None,
+        "invalid": workload.invalid,
+    }
+
+
+def _split(name: str) -> tuple[str, str, str]:
+    parts = name.split("/")
+    if len(parts) >= 3:
+        return parts[0], parts[1], "/".join(parts[2:])
+    return ("", parts[0], parts[1]) if len(parts) == 2 else ("", "", name)

@@ -1,0 +1,98 @@
+"""Prometheus metrics of the daemon, in one place. Base units, bounded labels, `overspill_` before each name."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_WAITS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 21600.0, 86400.0, 604800.0)
+
+
+class Telemetry:
+    """All metrics of one daemon, on a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        one = self.registry
+        self.cycles = Counter("overspill_cycles", "Scheduling cycles run.", registry=one)
+        self.cycle_seconds = Histogram(
+            "overspill_cycle_duration_seconds", "Time of one pure scheduling cycle.", buckets=_SECONDS, registry=one
+        )
+        self.decisions = Counter(
+            "overspill_decisions", "Decisions by outcome and reason.", ["outcome", "reason"], registry=one
+        )
+        self.bursts = Counter("overspill_bursts", "Workloads placed on bought capacity.", ["cluster"], registry=one)
+        self.returns = Counter("overspill_returns", "Bought nodes given back.", ["cluster"], registry=one)
+        self.workloads = Gauge("overspill_workloads", "Workloads by queue and phase.", ["queue", "phase"], registry=one)
+        self.queue_share = Gauge(
+            "overspill_queue_dominant_share_ratio", "Weighted dominant share of a queue.", ["queue"], registry=one
+        )
+        self.queue_wait = Histogram(
+            "overspill_queue_wait_seconds",
+            "From being queued to the copy's start, in the federation's time.",
+            ["queue"],
+            buckets=_WAITS,
+            registry=one,
+        )
+        self.spend = Gauge(
+            "overspill_spend_usd",
+            "Metered spend on bought nodes so far.",
+            ["queue", "cluster", "capacity_type"],
+            registry=one,
+        )
+        self.budget_left = Gauge(
+            "overspill_budget_left_usd", "Limit less spent and committed.", ["policy", "budget"], registry=one
+        )
+        self.pool_nodes = Gauge(
+            "overspill_pool_nodes", "Nodes of a pool by state.", ["cluster", "pool", "state"], registry=one
+        )
+        self.writes = Counter(
+            "overspill_writes",
+            "Kubernetes writes by cluster, step and result.",
+            ["cluster", "step", "result"],
+            registry=one,
+        )
+        self.provider_calls = Counter(
+            "overspill_provider_calls",
+            "Cloud calls by cluster, call and result.",
+            ["cluster", "call", "result"],
+            registry=one,
+        )
+        self.malformed = Counter(
+            "overspill_malformed_objects",
+            "API objects that could not be understood.",
+            ["cluster", "resource"],
+            registry=one,
+        )
+        self.member_reachable = Gauge(
+            "overspill_member_reachable", "1 while the member's API answers.", ["cluster"], registry=one
+        )
+        self.loop_restarts = Counter(
+            "overspill_loop_restarts", "Loops that failed and restarted.", ["loop"], registry=one
+        )
+        self.loop_lag = Gauge(
+            "overspill_event_loop_lag_seconds", "How late the event loop runs its timers.", registry=one
+        )
+        self.keys = Gauge("overspill_reconcile_queue_keys", "Workloads waiting to be reconciled.", registry=one)
+        self.leader = Gauge("overspill_leader", "1 while this process holds the Lease.", registry=one)
+        self.policy_reload = Gauge(
+            "overspill_policy_last_reload_success", "1 when the policies on disk are the ones in force.", registry=one
+        )
+        self.policy_reloaded_at = Gauge(
+            "overspill_policy_last_reload_timestamp_seconds", "When the policies in force were loaded.", registry=one
+        )
+        self.history_dropped = Counter(
+            "overspill_history_dropped", "History records dropped because the database was too slow.", registry=one
+        )
+        self.events_dropped = Counter(
+            "overspill_events_dropped", "Kubernetes Events not written because too many were waiting.", registry=one
+        )
+        self.shadow_saved = Gauge(
+            "overspill_shadow_saved_usd",
+            "Shadow mode: expected cost below running each workload on the cheapest on-demand offering open to it.",
+            registry=one,
+        )
+
+    def expose(self) -> bytes:
+        """The text exposition format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,170 @@
+"""The one next write that a workload needs, decided from what is observed of it. Pure.
+
+The cycle decides where a workload belongs and says so in its placement (the intent on the hub object); this module
+carries the intent out. Each step is one idempotent write, derived from observed state alone, so that a crash between
+any two steps heals when the same question is asked again. The rules that keep a workload from being lost or doubled:
+
+- a copy is created only on the cluster that the written placement names, only while no copy is elsewhere;
+- a placement is cleared only after its copy is known to be gone;
+- the finalizer leaves the hub object only after that, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
+
+from scheduler.model.ids import ClusterId
+from scheduler.model.workload import Copy, Placement, PlacementState, Workload
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is observed of one workload. `hub` None: its hub object does not exist (and the hub is synced)."""
+
+    hub: Workload | None
+    copies: tuple[Copy, ...]
+    available: Set[ClusterId]
+    """Clusters whose state is known now."""
+    lost: Set[ClusterId] = frozenset()
+    """Clusters silent for so long that the policy gives them up."""
+    status_differs: bool = False
+    """The copy's status is not yet mirrored on the hub object."""
+    suspension_differs: bool = False
+    template_differs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Nothing to write now; `why` is for logs and tests."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class CreateCopy:
+    placement: Placement
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteCopy:
+    copy: Copy
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class SuspendCopy:
+    copy: Copy
+    suspend: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshCopy:
+    copy: Copy
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorStatus:
+    copy: Copy
+
+
+@dataclass(frozen=True, slots=True)
+class ClearPlacement:
+    """The copy is gone (the actuator looks once more, unless the cluster is lost): back into the queue."""
+
+    placement: Placement
+    lost: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveFinalizer:
+    """Nothing of the workload is left on any member."""
+
+
+Step = Done | CreateCopy | DeleteCopy | SuspendCopy | RefreshCopy | MirrorStatus | ClearPlacement | RemoveFinalizer
+
+
+def next_step(view: View) -> Step:
+    """The next write for this workload, or `Done`."""
+    hub = view.hub
+    if hub is None:
+        return _delete_any(view, "its hub object is gone") or Done("gone")
+    if hub.deleting:
+        return _delete_any(view, "its hub object is being deleted") or _let_go(view, hub)
+    if hub.finished:
+        return _delete_any(view, "it has finished") or _let_go(view, hub)
+    placement = hub.placement
+    if placement is None:
+        return _delete_any(view, "it has no placement") or Done("queued")
+    if placement.state is PlacementState.STARTED:
+        return _started(view, hub, placement)
+    if placement.state is PlacementState.RELEASING:
+        return _releasing(view, placement)
+    return _delete_any(view, "its capacity is not there yet") or Done("reserved")
+
+
+def _started(view: View, hub: Workload, placement: Placement) -> Step:
+    stale = [copy for copy in view.copies if not _is_current(copy, placement)]
+    if stale:
+        return _delete_first(view, stale, "another placement has replaced it")
+    if not view.copies:
+        if hub.suspended:
+            return Done("suspended before it was created")
+        if placement.cluster not in view.available:
+            return Done("its cluster cannot be reached")
+        return CreateCopy(placement)
+    copy = view.copies[0]
+    if copy.deleting:
+        return Done("its copy is being deleted")
+    if view.status_differs:
+        return MirrorStatus(copy)
+    if placement.cluster not in view.available:
+        return Done("its cluster cannot be reached")
+    if view.suspension_differs:
+        return SuspendCopy(copy, hub.suspended)
+    if view.template_differs:
+        return RefreshCopy(copy)
+    return Done("running as placed")
+
+
+def _releasing(view: View, placement: Placement) -> Step:
+    for copy in view.copies:
+        if copy.finished and view.status_differs and _is_current(copy, placement):
+            # It ended before it could be stopped: to run it again would be to run it twice.
+            return MirrorStatus(copy)
+    here = [copy for copy in view.copies if copy.cluster not in view.lost]
+    if here:
+        return _delete_first(view, here, placement.reason or "it is moved")
+    if placement.cluster in view.lost:
+        return ClearPlacement(placement, lost=True)
+    if placement.cluster not in view.available:
+        return Done("its cluster cannot be reached")
+    return ClearPlacement(placement, lost=False)
+
+
+def _let_go(view: View, hub: Workload) -> Step:
+    """Drop the finalizer once no copy can be left behind. On a lost member one may be: it is deleted as an orphan when
+    that member comes back, so a hub object is not held for ever by a member that never does."""
+    if not hub.has_finalizer:
+        return Done("finished" if hub.finished else "deleted")
+    cluster = hub.placement.cluster if hub.placement else None
+    if cluster is not None and cluster not in view.available and cluster not in view.lost:
+        return Done("its cluster cannot be reached")
+    return RemoveFinalizer()
+
+
+def _is_current(copy: Copy, placement: Placement) -> bool:
+    return copy.cluster == placement.cluster and copy.attempt == placement.attempt
+
+
+def _delete_any(view: View, why: str) -> Step | None:
+    """Delete the copies that are left; None when there are none (on members that are not lost)."""
+    copies = [copy for copy in view.copies if copy.cluster not in view.lost]
+    return _delete_first(view, copies, why) if copies else None
+
+
+def _delete_first(view: View, copies: list[Copy], why: str) -> Step:
+    for copy in sorted(copies, key=lambda copy: (copy.cluster, copy.namespace, copy.name)):
+        if not copy.deleting and copy.cluster in view.available:
+            return DeleteCopy(copy, why)
+    return Done("a copy is on its way out")
