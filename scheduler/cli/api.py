@@ -1,0 +1,242 @@
+"""The daemon's HTTP API as the command line reads it: the shape of its answers, and one blocking GET."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from decimal import Decimal
+from typing import Annotated, Any, TypeVar
+from urllib.parse import urlencode, urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from scheduler.cli.output import CommandError
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+_TIMEOUT_SECONDS = 10.0
+_BODY_LIMIT_BYTES = 64 * 2**20
+_ReplyT = TypeVar("_ReplyT", bound="Reply")
+
+
+class Reply(BaseModel):
+    """Answers may grow keys: those that this version does not know are left alone."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class PoolReply(Reply):
+    pool: str
+    capacity_type: str
+    scaling: str
+    bought: bool
+    instance_type: str = ""
+    gpu_model: str | None = None
+    nodes: int
+    nodes_ready: int
+    desired_nodes: int | None = None
+    max_nodes: int = 0
+    gpus: int = 0
+    gpus_used: int = 0
+    usd_per_hour: Decimal | None = None
+    shortage: str | None = None
+
+
+class ClusterReply(Reply):
+    id: str
+    provider: str
+    region: str
+    available: bool
+    unreachable_seconds: float | None = None
+    round_trip_seconds: float | None = None
+    pools: tuple[PoolReply, ...] = ()
+
+
+class QueueReply(Reply):
+    queue: str
+    pending: int
+    placed: int
+    gpus_used: int
+    dominant_share: float = 0.0
+
+
+class BudgetReply(Reply):
+    policy: str
+    budget: str
+    limit_usd: Decimal
+    spent_usd: Decimal
+    committed_usd: Decimal
+    window_ends_at: float | None = None
+
+
+class SpendReply(Reply):
+    queue: str | None
+    cluster: str
+    capacity_type: str
+    usd: Decimal
+
+
+class ProgressReply(Reply):
+    idle: bool = False
+    wake_at: float | None = None
+    cycles: int = 0
+    last_cycle_seconds: float | None = None
+
+
+class WorkloadCounts(Reply):
+    pending: int = 0
+    reserved: int = 0
+    started: int = 0
+    finished: int = 0
+    invalid: int = 0
+
+
+class PoliciesReply(Reply):
+    digest: str = ""
+    error: str | None = None
+
+
+class StatusReply(Reply):
+    federation: str
+    mode: str
+    now: float
+    leader: bool
+    synced: bool
+    progress: ProgressReply = ProgressReply()
+    clusters: tuple[ClusterReply, ...] = ()
+    queues: tuple[QueueReply, ...] = ()
+    budgets: tuple[BudgetReply, ...] = ()
+    spend: tuple[SpendReply, ...] = ()
+    spend_usd: Decimal = Decimal(0)
+    workloads: WorkloadCounts = WorkloadCounts()
+    counters: dict[str, float] = {}
+    policies: PoliciesReply = PoliciesReply()
+    shadow: dict[str, Any] | None = None
+
+
+class ReasonReply(Reply):
+    code: str
+    text: str
+
+
+def _pool_name(value: Any) -> Any:
+    if isinstance(value, dict) and {"cluster", "pool"} <= value.keys():
+        return f"{value['cluster']}/{value['pool']}"
+    return value
+
+
+class CandidateReply(Reply):
+    pool: Annotated[str, BeforeValidator(_pool_name)]
+    capacity_type: str
+    bought: bool
+    score: float | None = None
+    usd_per_hour: Decimal | None = None
+    expected_cost_usd: Decimal | None = None
+    expected_start_seconds: float | None = None
+    expected_seconds: float | None = None
+    new_nodes: int = 0
+    refused: tuple[ReasonReply, ...] = ()
+
+
+class DecisionReply(Reply):
+    id: str
+    at: float
+    outcome: str
+    reason: ReasonReply
+    sentence: str
+    policy: str = ""
+    policy_digest: str = ""
+    chosen: CandidateReply | None = None
+    alternatives: tuple[CandidateReply, ...] = ()
+    refused: tuple[tuple[ReasonReply, int], ...] = ()
+
+
+class PlacementReply(Reply):
+    cluster: str
+    pool: str
+    capacity_type: str
+    bought: bool
+    state: str
+    attempt: int = 0
+
+
+def _condition_text(value: Any) -> Any:
+    if isinstance(value, dict):
+        return f"{value.get('reason', '')}: {value.get('message', '')}".strip(": ")
+    return ": ".join(str(part) for part in value) if isinstance(value, list | tuple) else value
+
+
+class WorkloadReply(Reply):
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    queue: str
+    priority: int = 0
+    phase: str = ""
+    placement: PlacementReply | None = None
+    condition: Annotated[str | None, BeforeValidator(_condition_text)] = None
+
+
+class ExplainReply(Reply):
+    workload: WorkloadReply
+    decisions: tuple[DecisionReply, ...] = ()
+
+
+def fetch(url: str, path: str, **query: str) -> Any:
+    """The JSON that the daemon at `url` answers to GET `path`.
+
+    Raises: CommandError, in one line, when there is no daemon, it refuses, or it answers something else.
+    """
+    status, body = _get(url, path + ("?" + urlencode(query) if query else ""))
+    try:
+        answer = json.loads(body)
+    except ValueError as error:
+        raise CommandError(f"{url} answered something else than JSON; is that the daemon's address?") from error
+    if status != http.client.OK:
+        said = answer.get("error") if isinstance(answer, dict) else None
+        raise CommandError(str(said) if said else f"{url}{path} answered HTTP {status}")
+    return answer
+
+
+def _get(url: str, target: str) -> tuple[int, bytes]:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise CommandError(f"--url {url!r}: write for example {DEFAULT_URL}", exit_code=2)
+    try:
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        connection = kind(parts.hostname, parts.port, timeout=_TIMEOUT_SECONDS)
+    except ValueError as error:
+        raise CommandError(f"--url {url!r}: {error}", exit_code=2) from error
+    try:
+        connection.request("GET", parts.path.rstrip("/") + target, headers={"Accept": "application/json"})
+        response = connection.getresponse()
+        return response.status, response.read(_BODY_LIMIT_BYTES)
+    except ConnectionRefusedError as error:
+        raise CommandError(
+            f"no daemon at {url}; start `overspill run --config federation.yaml --policies DIR` or give its --url"
+        ) from error
+    except TimeoutError as error:
+        raise CommandError(f"the daemon at {url} gave no answer within {_TIMEOUT_SECONDS:.0f} s") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise CommandError(f"cannot ask the daemon at {url}: {error or type(error).__name__}") from error
+    finally:
+        connection.close()
+
+
+def parse_status(answer: Any) -> StatusReply:
+    """Raises: CommandError when it is not the status of a daemon."""
+    return _parse(StatusReply, answer)
+
+
+def parse_explain(answer: Any) -> ExplainReply:
+    """Raises: CommandError when it is not an explanation."""
+    return _parse(ExplainReply, answer)
+
+
+def _parse(model: type[_ReplyT], answer: Any) -> _ReplyT:
+    try:
+        return model.model_validate(answer)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the answer"
+        raise CommandError(f"the daemon's answer is not understood: {place}: {first['msg']}") from error

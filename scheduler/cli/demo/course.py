@@ -1,0 +1,264 @@
+"""The run itself: submit what is due, leap over quiet time, and sum up what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any, Final
+
+from scheduler.cli.api import ExplainReply, StatusReply
+from scheduler.cli.demo import DemoOptions, manifests
+from scheduler.cli.demo.arrivals import Arrival
+from scheduler.cli.demo.invariants import BOUGHT_NODES_LEFT, BUDGET_EXCEEDED, SPEND_MISMATCH
+from scheduler.cli.demo.observer import Observer
+from scheduler.cli.demo.pace import Moment, is_stuck, leap_target
+from scheduler.cli.demo.processes import Child
+from scheduler.cli.demo.remote import Remote
+from scheduler.cli.demo.summary import Summary, job_counts, wait_seconds
+from scheduler.cli.demo.view import Frame, Screen
+from scheduler.model.contract import FEDERATED_WORKLOADS, JOBS
+from scheduler.model.errors import AlreadyExistsError, NotFoundError, OutcomeUnknownError, TransientError
+from scheduler.model.ids import Instant
+from scheduler.model.money import to_cents
+from scheduler.model.ports import Clock, KubeApi, RawObject, Resource
+
+_DRAIN_WALL_SECONDS: Final = 120.0
+_LEDGER_WALL_SECONDS: Final = 10.0
+_STUCK_WALL_SECONDS: Final = 20.0
+_POLL_SECONDS: Final = 0.02
+_AT_ONCE: Final = 32
+
+
+class Course:
+    """From the first submission to the last bought machine given back."""
+
+    def __init__(
+        self,
+        options: DemoOptions,
+        arrivals: tuple[Arrival, ...],
+        screen: Screen,
+        *,
+        hub: KubeApi,
+        remote: Remote,
+        observer: Observer,
+        clock: Clock,
+        daemon: Child,
+        children: tuple[Child, ...],
+    ) -> None:
+        self._options = options
+        self._screen = screen
+        self._hub = hub
+        self._remote = remote
+        self._observer = observer
+        self._invariants = observer.invariants
+        self._clock = clock
+        self._daemon = daemon
+        self._children = children
+        self._waiting = deque(arrivals)
+        self._total = len(arrivals)
+        self._drawn = options.trace is None
+        self._began = time.monotonic()
+        self._origin = clock.now()
+        self._sent_at: dict[str, float] = {}
+        """Wall time (monotonic) of submission, by hub UID."""
+        self._status: StatusReply | None = None
+        self._rss_mib: float | None = None
+        self._phase = "running"
+        self._aborted: str | None = None
+        self._stuck_since: float | None = None
+
+    async def run(self) -> tuple[Summary, ExplainReply | None]:
+        """The figures, and why the first burst was decided (None: there was none, or the daemon cannot tell).
+
+        Raises: CommandError when one of the two processes ends meanwhile.
+        """
+        if self._drawn:
+            await self._create(FEDERATED_WORKLOADS, manifests.service())
+        await self._until(self._all_ended, self._began + self._options.timeout_seconds)
+        ended_at = self._clock.now()
+        self._phase = "giving back"
+        if self._drawn:
+            with contextlib.suppress(NotFoundError):
+                await self._hub.delete(FEDERATED_WORKLOADS, manifests.NAMESPACE, manifests.SERVICE_NAME)
+        if self._aborted is None:
+            await self._until(self._all_given_back, time.monotonic() + _DRAIN_WALL_SECONDS)
+        return await self._sum_up(ended_at), await self._explain_one()
+
+    # The loop ----------------------------------------------------------------------------------------------------
+
+    async def _until(self, done: Callable[[], bool], deadline: float) -> None:
+        """Let time pass until `done()`; note why when that does not come."""
+        while not done():
+            for child in self._children:
+                child.check()
+            if time.monotonic() > deadline:
+                self._aborted = f"{self._phase}: not over after {self._options.timeout_seconds:g} s (see --timeout)"
+                return
+            await self._submit_due()
+            moment = await self._look()
+            if self._is_stuck(moment):
+                self._aborted = f"{self._phase}: nothing is going to happen any more"
+                return
+            target = leap_target(moment) if self._options.skip else None
+            if target is not None:
+                await self._remote.leap(target)
+            self._show()
+            await asyncio.sleep(_POLL_SECONDS)
+        self._show(force=True)
+
+    async def _look(self) -> Moment:
+        """The sandbox first: a daemon that is idle after the sandbox had been quiet has seen everything."""
+        state = await self._remote.state()
+        self._status = await self._remote.status() or self._status
+        progress = self._status.progress if self._status is not None else None
+        now = self._clock.now()
+        return Moment(
+            now=now,
+            speed=self._options.speed,
+            daemon_idle=progress is not None and progress.idle,
+            quiet_wall_seconds=state.quiet_wall_seconds,
+            next_arrival=self._origin + self._waiting[0].at_seconds if self._waiting else None,
+            next_event=state.next_event_at,
+            wake_at=progress.wake_at if progress is not None else None,
+        )
+
+    def _is_stuck(self, moment: Moment) -> bool:
+        if not is_stuck(moment):
+            self._stuck_since = None
+            return False
+        self._stuck_since = self._stuck_since or time.monotonic()
+        return time.monotonic() - self._stuck_since > _STUCK_WALL_SECONDS
+
+    async def _submit_due(self) -> None:
+        now = self._clock.now() - self._origin
+        while self._waiting and self._waiting[0].at_seconds <= now:
+            due = []
+            while self._waiting and self._waiting[0].at_seconds <= now and len(due) < _AT_ONCE:
+                due.append(self._waiting.popleft())
+            await asyncio.gather(*(self._submit(arrival) for arrival in due))
+
+    async def _submit(self, arrival: Arrival) -> None:
+        sent = time.monotonic()
+        created = await self._create(JOBS, manifests.job(arrival))
+        self._sent_at[created["metadata"]["uid"]] = sent
+
+    async def _create(self, resource: Resource, body: dict[str, Any]) -> RawObject:
+        """Tried again until the hub has it, once."""
+        while True:
+            try:
+                return await self._hub.create(resource, manifests.NAMESPACE, body)
+            except AlreadyExistsError:
+                return await self._hub.get(resource, manifests.NAMESPACE, body["metadata"]["name"])
+            except (TransientError, OutcomeUnknownError):
+                await asyncio.sleep(_POLL_SECONDS)
+
+    # What has come of it -----------------------------------------------------------------------------------------
+
+    def _all_ended(self) -> bool:
+        return not self._waiting and all(self._has_ended(uid) for uid in self._sent_at)
+
+    def _has_ended(self, uid: str) -> bool:
+        record = self._invariants.hub.get(uid)
+        return record is not None and (record.complete or record.failed or record.gone)
+
+    def _all_given_back(self) -> bool:
+        return not self._invariants.bought_nodes()
+
+    def _show(self, *, force: bool = False) -> None:
+        if not force and not self._screen.due():
+            return
+        self._rss_mib = max(self._daemon.resident_mib() or 0.0, self._rss_mib or 0.0) or None
+        finished = sum(1 for uid in self._sent_at if self._has_ended(uid))
+        running = sum(1 for uid in self._invariants.running_at if uid in self._sent_at and not self._has_ended(uid))
+        self._screen.show(
+            Frame(
+                phase=self._phase,
+                virtual_seconds=self._clock.now() - self._origin,
+                wall_seconds=time.monotonic() - self._began,
+                speed=self._options.speed,
+                total=self._total,
+                submitted=len(self._sent_at),
+                running=running,
+                finished=finished,
+                bursts=len(self._bursts()),
+                returns=self._returns(),
+                bought_nodes=self._invariants.bought_nodes(),
+                status=self._status,
+                sayings=self._observer.sayings,
+            )
+        )
+
+    def _bursts(self) -> list[str]:
+        return [uid for uid in self._invariants.bursts() if uid in self._sent_at]
+
+    def _returns(self) -> int:
+        counted = self._status.counters.get("returns") if self._status is not None else None
+        return self._invariants.given_back if counted is None else int(counted)
+
+    async def _sum_up(self, ended_at: Instant) -> Summary:
+        wall_seconds = time.monotonic() - self._began
+        spend, metered = await self._settle_accounts()
+        now = self._clock.now()
+        self._invariants.check(now)
+        left = self._invariants.bought_nodes()
+        if left:
+            text = f"{left} bought machines were never given back"
+            self._invariants.record(BOUGHT_NODES_LEFT, "federation", text, now)
+        if to_cents(spend) != to_cents(metered):
+            text = f"the ledger says {to_cents(spend)} USD, the bill {to_cents(metered)} USD"
+            self._invariants.record(SPEND_MISMATCH, "federation", text, now)
+        for budget in self._status.budgets if self._status is not None else ():
+            if budget.spent_usd > budget.limit_usd:
+                text = f"{budget.policy}/{budget.budget}: {budget.spent_usd} of {budget.limit_usd} USD spent"
+                self._invariants.record(BUDGET_EXCEEDED, f"{budget.policy}/{budget.budget}", text, now)
+        submitted = frozenset(self._sent_at)
+        finished, lost, duplicated = job_counts(self._invariants, submitted)
+        return Summary(
+            submitted=len(submitted),
+            finished=finished,
+            lost=lost + len(self._waiting),
+            duplicated=duplicated,
+            bursts=len(self._bursts()),
+            returns=self._returns(),
+            bought_nodes_left=left,
+            violations=tuple(self._invariants.violations),
+            spend_usd=spend,
+            metered_usd=metered,
+            waits_seconds=wait_seconds(self._invariants, submitted),
+            wall_seconds=wall_seconds,
+            virtual_seconds=ended_at - self._origin,
+            copy_latencies_seconds=self._latencies(),
+            daemon_rss_mib=self._rss_mib,
+            aborted=self._aborted,
+        )
+
+    async def _settle_accounts(self) -> tuple[Decimal, Decimal]:
+        """The daemon's ledger and the sandbox's bill, once they agree to the cent or a few seconds have passed."""
+        deadline = time.monotonic() + _LEDGER_WALL_SECONDS
+        while True:
+            self._status = await self._remote.status() or self._status
+            spend = self._status.spend_usd if self._status is not None else Decimal(0)
+            metered = await self._remote.bill_usd()
+            if to_cents(spend) == to_cents(metered) or time.monotonic() > deadline:
+                return spend, metered
+            await asyncio.sleep(_POLL_SECONDS)
+
+    def _latencies(self) -> tuple[float, ...]:
+        seen = self._observer.copy_seen
+        return tuple(
+            max(0.0, seen[uid] - sent)
+            for uid, sent in self._sent_at.items()
+            if uid in seen and uid not in self._invariants.waited
+        )
+
+    async def _explain_one(self) -> ExplainReply | None:
+        """Of the first job that was burst; None when there was none."""
+        records = [record for uid in self._bursts() if (record := self._invariants.hub.get(uid)) is not None]
+        if not records:
+            return None
+        first = min(records, key=lambda record: (record.created_at, record.name))
+        return await self._remote.explain(f"{first.kind}/{first.namespace}/{first.name}")

@@ -1,0 +1,105 @@
+"""`overspill explain`: where a workload is and why, from what was recorded with the decision."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from scheduler.cli.api import CandidateReply, DecisionReply, ExplainReply, fetch, parse_explain
+from scheduler.cli.output import UNKNOWN, console, duration, print_json, usd
+
+_HISTORY = 12
+
+
+def run(workload: str, url: str, *, as_json: bool) -> int:
+    """Show why `workload` is where it is.
+
+    Raises: CommandError when there is no daemon at `url` or it knows no such workload.
+    """
+    answer = fetch(url, "/api/v1/explain", workload=workload)
+    if as_json:
+        print_json(answer)
+        return 0
+    console().print(view(parse_explain(answer)))
+    return 0
+
+
+def view(explained: ExplainReply) -> RenderableType:
+    """The sentence, the choice and its alternatives, the refusals, the history."""
+    workload = explained.workload
+    head = Text(f"{workload.kind}/{workload.namespace}/{workload.name}", style="bold")
+    head.append(f"  queue {workload.queue}, priority {workload.priority}", style="default")
+    if workload.phase:
+        head.append(f", {workload.phase}", style="cyan")
+    parts: list[RenderableType] = [head]
+    if workload.placement is not None:
+        place = workload.placement
+        bought = ", bought for it" if place.bought else ""
+        parts.append(Text(f"on {place.cluster}/{place.pool} ({place.capacity_type}{bought}), {place.state}"))
+    if not explained.decisions:
+        parts.append(Text(workload.condition or "no decision is recorded yet", style="yellow"))
+        return Group(*parts)
+    telling = next((one for one in explained.decisions if one.chosen is not None), explained.decisions[0])
+    parts.append(Text(explained.decisions[0].sentence, style="yellow"))
+    parts += _decision_parts(telling)
+    parts += [Text(), _history(explained.decisions)]
+    return Group(*parts)
+
+
+def _decision_parts(decision: DecisionReply) -> list[RenderableType]:
+    policy = f"policy {decision.policy or UNKNOWN}"
+    if decision.policy_digest:
+        policy += f" (set {decision.policy_digest[:12]})"
+    parts: list[RenderableType] = [Text(), Text(f"Decision {_when(decision.at)}: {decision.outcome}, {policy}")]
+    offerings = ([decision.chosen] if decision.chosen else []) + [
+        one for one in decision.alternatives if decision.chosen is None or one.pool != decision.chosen.pool
+    ]
+    if offerings:
+        parts.append(_offerings(offerings, decision.chosen))
+    if decision.refused:
+        parts.append(Text("Why the rest did not fit:", style="bold"))
+        parts += [Text(f"  {count} x {reason.text} ({reason.code})") for reason, count in decision.refused]
+    return parts
+
+
+def _offerings(offerings: list[CandidateReply], chosen: CandidateReply | None) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("", no_wrap=True)
+    table.add_column("offering", no_wrap=True, overflow="ellipsis")
+    table.add_column("capacity", no_wrap=True)
+    for heading in ("score", "cost", "starts in", "runs", "new"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for one in offerings:
+        score = UNKNOWN if one.score is None else f"{one.score:.4g}"
+        table.add_row(
+            Text("->" if chosen is not None and one.pool == chosen.pool else "", style="green"),
+            Text(one.pool),
+            one.capacity_type,
+            score,
+            usd(one.expected_cost_usd),
+            duration(one.expected_start_seconds),
+            duration(one.expected_seconds),
+            str(one.new_nodes),
+        )
+        if one.refused:
+            table.add_row("", Text("  " + "; ".join(reason.text for reason in one.refused), style="dim"))
+    return table
+
+
+def _history(decisions: tuple[DecisionReply, ...]) -> Table:
+    table = Table(title="History", title_justify="left", title_style="bold", box=None, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for decision in decisions[:_HISTORY]:
+        table.add_row(_when(decision.at), decision.outcome, Text(decision.sentence))
+    if len(decisions) > _HISTORY:
+        table.add_row("", "", Text(f"... and {len(decisions) - _HISTORY} earlier ones (see --json)", style="dim"))
+    return table
+
+
+def _when(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%m-%d %H:%M:%S")

@@ -1,0 +1,212 @@
+"""The `overspill` command. Commands import their parts when they are run, so that `--help` stays quick."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scheduler.cli import policy
+from scheduler.cli.output import CommandError, debugging, print_error
+from scheduler.model.errors import InvalidObjectError, OverspillError
+
+app = typer.Typer(
+    name="overspill",
+    help="Multi-cloud federation and bursting scheduler for AI workloads on Kubernetes.",
+    invoke_without_command=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
+)
+app.add_typer(policy.app, name="policy")
+
+Url = Annotated[str, typer.Option("--url", help="Where the daemon listens.", envvar="OVERSPILL_URL")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_DEFAULT_URL = "http://127.0.0.1:8080"
+
+
+class Mode(StrEnum):
+    SHADOW = "shadow"
+    ACTIVE = "active"
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"overspill {version('overspill')}")
+        except PackageNotFoundError:
+            print("overspill (not installed)")
+        raise typer.Exit
+
+
+@app.callback()
+def overspill(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command("run")
+def run_command(
+    config: Annotated[Path, typer.Option("--config", help="The federation file.")],
+    policies: Annotated[Path, typer.Option("--policies", help="The folder of policy files.")],
+    mode: Annotated[
+        Mode | None, typer.Option("--mode", help="Overrides the federation file's mode; shadow writes nothing.")
+    ] = None,
+) -> int:
+    """Run the daemon: watch, place, burst, return."""
+    from scheduler.cli import run
+
+    return run.run(config, policies, mode=mode.value if mode else None)
+
+
+@app.command("sandbox")
+def sandbox_command(
+    directory: Annotated[
+        Path, typer.Option("--dir", help="Where its kubeconfigs, federation file and clock are written.")
+    ] = Path("sandbox"),
+    speed: Annotated[float, typer.Option("--speed", min=0.001, help="Virtual seconds in a second.")] = 60.0,
+    seed: Annotated[int, typer.Option("--seed", help="Of delays, shortages and spot reclaims.")] = 0,
+    scenario: Annotated[
+        Path | None, typer.Option("--scenario", help="Clusters, pools and faults; default: one on-prem, three clouds.")
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Start an emulated federation: a hub and its members, each a Kubernetes API on a loopback port."""
+    from scheduler.cli import sandbox
+
+    return sandbox.run(directory, speed=speed, seed=seed, scenario=scenario, as_json=as_json)
+
+
+@app.command("demo")
+def demo_command(
+    trace: Annotated[
+        Path | None,
+        typer.Option("--trace", help="CSV (or .csv.gz) of arrivals to replay: arrival_s,duration_s,num_gpus,vc."),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", min=1, help="How many jobs (default: 60 drawn, or the whole trace).")
+    ] = None,
+    first: Annotated[int, typer.Option("--from", min=0, help="Rows of the trace to leave out first.")] = 0,
+    speed: Annotated[
+        float, typer.Option("--speed", min=0.001, help="Virtual seconds in a second, between leaps over quiet time.")
+    ] = 120.0,
+    seed: Annotated[int, typer.Option("--seed", help="Of drawn jobs, hints and the sandbox.")] = 0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Progress on stderr; the last line of stdout is one JSON object.")
+    ] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the state folder (logs, history, kubeconfigs).")] = False,
+    no_skip: Annotated[bool, typer.Option("--no-skip", help="Do not leap over quiet time.")] = False,
+    policies: Annotated[
+        Path | None, typer.Option("--policies", help="Your own policy folder instead of the demo's.")
+    ] = None,
+    timeout: Annotated[float, typer.Option("--timeout", min=1, help="Give up after that many seconds.")] = 900.0,
+) -> int:
+    """Sandbox, daemon and real jobs together: place, burst, return, explain.
+
+    In the summary, bursts are workloads that ran on capacity bought for them, and returns are bought nodes that were
+    given back. Exits 0 only when every job finished exactly once and no invariant was broken.
+    """
+    from scheduler.cli.demo import DemoOptions, run
+
+    return run(
+        DemoOptions(
+            trace=trace,
+            jobs=jobs,
+            first=first,
+            speed=speed,
+            seed=seed,
+            as_json=as_json,
+            keep=keep,
+            skip=not no_skip,
+            policies=policies,
+            timeout_seconds=timeout,
+        )
+    )
+
+
+@app.command("status")
+def status_command(
+    url: Url = _DEFAULT_URL,
+    as_json: AsJson = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again every second until Ctrl-C.")] = False,
+) -> int:
+    """Clusters, pools, queues, budgets and spend of a running daemon."""
+    from scheduler.cli import status
+
+    return status.run(url, as_json=as_json, watch=watch)
+
+
+@app.command("explain")
+def explain_command(
+    workload: Annotated[str, typer.Argument(help="NAME, NAMESPACE/NAME or KIND/NAMESPACE/NAME.")],
+    url: Url = _DEFAULT_URL,
+    as_json: AsJson = False,
+) -> int:
+    """Why a workload is where it is: the decision, its alternatives, and why the rest did not fit."""
+    from scheduler.cli import explain
+
+    return explain.run(workload, url, as_json=as_json)
+
+
+def invoke(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit status. Whatever goes wrong is one line on standard error."""
+    try:
+        status = app(args=arguments, prog_name="overspill", standalone_mode=False)
+    except typer.Abort:
+        return 130
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone; there is nobody to tell
+        return 1
+    except Exception as error:  # noqa: BLE001  (the outermost edge: a person reads one line, not a traceback)
+        if debugging():
+            traceback.print_exc()
+        message, exit_code = _failure(_innermost(error))
+        print_error(message)
+        return exit_code
+    return status if isinstance(status, int) else 0
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """The first failure of a task group, or the failure itself."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _failure(error: BaseException) -> tuple[str, int]:
+    match error:
+        case CommandError():
+            return str(error), error.exit_code
+        case InvalidObjectError():
+            return str(error), 2
+        case OverspillError():
+            return str(error), 1
+        case typer.TyperException():
+            return f"{error.format_message()} (see `overspill --help`)", error.exit_code
+        case OSError():
+            return str(error), 1
+    return f"internal error: {type(error).__name__}: {error} (OVERSPILL_DEBUG=1 shows where)", 1
+
+
+def main() -> None:
+    """The console entry."""
+    raise SystemExit(invoke())
+
+
+if __name__ == "__main__":
+    main()
