@@ -1,0 +1,158 @@
+"""New placements: each pending workload in its turn gets the best offering that fits, or is held with the reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from scheduler.engine import explain
+from scheduler.engine.candidates import Weighed, Weigher, in_time
+from scheduler.engine.filters import Ask
+from scheduler.engine.queue_order import Turns
+from scheduler.engine.world import World
+from scheduler.model.ids import Instant
+from scheduler.model.plan import Decision, SetPlacement
+from scheduler.model.policy import PlacementPolicy
+from scheduler.model.verdict import Reason
+from scheduler.model.workload import Placement, PlacementState, Workload
+
+BEHIND: Final = Reason("QueueBlocked", "waits behind an older workload of its strict queue")
+PLACED_PER_MILLISECOND: Final = 1000
+
+
+def attempt_number(now: Instant, index: int) -> int:
+    """The attempt of the `index`-th placement of a cycle at `now`.
+
+    When a placement has been cleared nothing tells the number of the last attempt, so numbers come from the time: whole
+    milliseconds since the epoch, then three digits that number the placements of one cycle. They grow with every later
+    placement of the same workload, and stay below 2**53 until the year 2255, so that JSON keeps them exactly.
+    """
+    return round(now * 1000) * PLACED_PER_MILLISECOND + min(index, PLACED_PER_MILLISECOND - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Why a class fits nowhere."""
+
+    reason: Reason
+    text: str
+    waits: bool
+    codes: frozenset[str]
+    weighed: tuple[Weighed, ...]
+
+
+class Assignment:
+    """Goes through the pending workloads once; collects placements and decisions."""
+
+    def __init__(self, world: World, weigher: Weigher) -> None:
+        self._world = world
+        self._weigher = weigher
+        self._refused: dict[int, _Refusal] = {}
+        """Classes that fit nowhere: room, quota and budgets only shrink within a cycle, so equal ones need no look."""
+        self.placements: list[SetPlacement] = []
+        self.decisions: list[Decision] = []
+
+    def run(self) -> None:
+        world = self._world
+        pending = [workload for workload in world.workloads if _is_pending(workload)]
+        turns = Turns(pending, world.quotas, world.capacity)
+        while (workload := turns.next()) is not None:
+            blocked = self._consider(workload)
+            if blocked and world.quotas.spec(workload.queue).strict_fifo:
+                for later in turns.rest_of(workload.queue):
+                    self._hold(later, world.policy_of(later), BEHIND, BEHIND.text)
+
+    def _consider(self, workload: Workload) -> bool:
+        """Place or hold it; True when it waits for capacity, so that a strict queue waits with it."""
+        world = self._world
+        if workload.invalid is not None:
+            self._hold(workload, None, Reason("Invalid", "cannot be placed as it stands"), workload.invalid)
+            return False
+        if not world.policies.default_queue_allowed and not world.quotas.defined(workload.queue):
+            text = f"no Queue object named {workload.queue}; create it or change the queue label"
+            self._hold(workload, None, Reason("QueueUnknown", "of an unknown queue"), text)
+            return False
+        policy = world.policy_of(workload)
+        if policy is None:
+            text = f"no placement policy matches it; add one that matches queue {workload.queue}"
+            self._hold(workload, None, Reason("NoPolicy", "no policy matches"), text)
+            return False
+        ask = world.ask_of(workload, policy)
+        known = self._refused.get(ask.number)
+        if known is None:
+            chosen, weighed = self._choose(workload, ask)
+            if chosen is not None:
+                self._place(workload, ask, chosen, weighed)
+                return False
+            known = self._refuse(ask, weighed)
+        self._note_wakes(workload, policy, known)
+        self._hold(workload, policy, known.reason, known.text, known.weighed)
+        return known.waits
+
+    def _choose(self, workload: Workload, ask: Ask) -> tuple[Weighed | None, tuple[Weighed, ...]]:
+        if self._world.quotas.refusal(ask.queue, ask.shape.requests) is not None:
+            return None, ()
+        weighed = tuple(in_time(self._weigher.weigh(ask), workload, ask, self._world.now))
+        fitting = (each for each in weighed if each.fit is not None)
+        return min(fitting, key=lambda each: each.order, default=None), weighed
+
+    def _refuse(self, ask: Ask, weighed: tuple[Weighed, ...]) -> _Refusal:
+        quota = self._world.quotas.refusal(ask.queue, ask.shape.requests)
+        if quota is not None:
+            refusal = _Refusal(quota, quota.text, True, frozenset((quota.code,)), weighed)
+        else:
+            reason, text = explain.hold_reason(weighed)
+            codes = frozenset(each.code for one in weighed for each in one.candidate.refused)
+            refusal = _Refusal(reason, text, explain.waits_for_capacity(weighed), codes, weighed)
+        self._refused[ask.number] = refusal
+        return refusal
+
+    def _place(self, workload: Workload, ask: Ask, chosen: Weighed, weighed: tuple[Weighed, ...]) -> None:
+        world, room, fit = self._world, chosen.room, chosen.fit
+        assert fit is not None
+        if not room.assume(ask.shape.pod_sets, buy=not fit.now):
+            raise AssertionError(f"{workload.ref} was weighed as fitting on {room.pool.ref} but does not")
+        world.quotas.add(workload.queue, ask.shape.requests)
+        world.commit(workload, ask.policy.name, room, chosen.prediction)
+        state = PlacementState.STARTED if fit.now else PlacementState.RESERVED
+        attempt = attempt_number(world.now, len(self.placements))
+        decision = explain.placed(
+            workload, chosen, weighed, ask.policy, state, attempt, world.policies.digest, world.now
+        )
+        pool = room.pool
+        placement = Placement(
+            pool.ref.cluster, pool.ref.pool, pool.capacity_type, pool.bought, state, attempt, world.now, decision.id
+        )
+        self.placements.append(SetPlacement(workload.ref, placement, workload.placement, decision.id))
+        self.decisions.append(decision)
+
+    def _hold(
+        self,
+        workload: Workload,
+        policy: PlacementPolicy | None,
+        reason: Reason,
+        text: str,
+        weighed: tuple[Weighed, ...] = (),
+    ) -> None:
+        world = self._world
+        decision = explain.held(workload, reason, text, policy, world.policies.digest, world.now, weighed)
+        if decision is not None:
+            self.decisions.append(decision)
+
+    def _note_wakes(self, workload: Workload, policy: PlacementPolicy, refusal: _Refusal) -> None:
+        """When time alone may let it in."""
+        world = self._world
+        if "BurstWaiting" in refusal.codes and policy.burst is not None:
+            world.wake_at(workload.queued_at + policy.burst.after_wait_seconds)
+        if "BackedOff" in refusal.codes:
+            for each in refusal.weighed:
+                if each.room.backoff is not None:
+                    world.wake_at(each.room.backoff.until)
+        if "OverBudget" in refusal.codes:
+            end = world.budgets.next_window_end()
+            if end is not None:
+                world.wake_at(end)
+
+
+def _is_pending(workload: Workload) -> bool:
+    return workload.placement is None and not (workload.suspended or workload.finished or workload.deleting)

@@ -1,0 +1,90 @@
+"""What is committed on bought capacity: which nodes the placed workloads keep busy, and for how long.
+
+The snapshot does not say which pod is on which node, so the placed workloads of a bought pool are packed, in the order
+in which they were placed, onto imagined nodes of it. Each node costs its price until its longest workload ends and the
+node has then been idle long enough to be given back; a workload's charge is what it adds to that (so charges add up
+exactly). A duration that nobody knows counts as one hour ahead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Final
+
+from scheduler.engine.packing import Bin, Opener, Shape, Take, make_bin, pack, undo
+from scheduler.engine.rooms import PoolRoom
+from scheduler.model.ids import PoolRef
+from scheduler.model.money import Usd, cost_usd
+from scheduler.model.resources import Resources
+
+UNKNOWN_RUN_SECONDS: Final = 3600.0
+_NO_LIMIT: Final = 1_000_000
+
+
+@dataclass(slots=True, eq=False)
+class _ImaginedNode:
+    bin: Bin
+    busy_seconds: float = 0.0
+    policies: set[str] = field(default_factory=set)
+
+
+class Commitments:
+    """The imagined nodes of every bought pool, changed in place as workloads are placed."""
+
+    def __init__(self) -> None:
+        self._with_room: dict[PoolRef, list[_ImaginedNode]] = {}
+        self._per_policy: dict[str, int] = {}
+        self.version = 0
+
+    def nodes_in_use(self, policy: str) -> int:
+        """Bought nodes that workloads of the policy are on."""
+        return self._per_policy.get(policy, 0)
+
+    def charge(self, room: PoolRoom, shape: Shape, seconds: float, policy: str) -> tuple[Usd | None, int]:
+        """What placing the gang for `seconds` would add: (USD, or None when the price is unknown; nodes in use more
+        by workloads of `policy`). Nothing changes."""
+        takes, touched = self._pack(room, shape)
+        undo(takes)
+        return _added_usd(room, touched, seconds), sum(policy not in node.policies for node in touched)
+
+    def add(self, room: PoolRoom, shape: Shape, seconds: float, policy: str) -> Usd | None:
+        """Place the gang for `seconds`; what that adds in USD, None when the price is unknown."""
+        _, touched = self._pack(room, shape)
+        usd = _added_usd(room, touched, seconds)
+        for node in touched:
+            if policy not in node.policies:
+                node.policies.add(policy)
+                self._per_policy[policy] = self._per_policy.get(policy, 0) + 1
+            node.busy_seconds = max(node.busy_seconds, seconds)
+        known = self._with_room.get(room.pool.ref, [])
+        fresh = [node for node in touched if node not in known]
+        # Full nodes take nobody any more; forgetting them keeps packing cheap.
+        self._with_room[room.pool.ref] = [node for node in (*known, *fresh) if _has_room(room, node.bin)]
+        self.version += 1
+        return usd
+
+    def _pack(self, room: PoolRoom, shape: Shape) -> tuple[list[Take], list[_ImaginedNode]]:
+        """The gang taken onto imagined nodes, and those nodes in order."""
+        known = self._with_room.get(room.pool.ref, [])
+        opener = Opener(room.node_size, room.pool.labels, _NO_LIMIT)
+        takes = pack(shape.pod_sets, (tuple(node.bin for node in known),), opener)
+        if takes is None:
+            # Some pod is larger than the pool's described node: one whole node for each pod.
+            full = make_bin("full", Resources())
+            return [], [_ImaginedNode(full) for _ in range(shape.requests.pods)]
+        taken = {id(take.bin) for take in takes}
+        touched = [node for node in known if id(node.bin) in taken]
+        touched += [_ImaginedNode(bin_) for bin_ in opener.opened if id(bin_) in taken]
+        return takes, touched
+
+
+def _added_usd(room: PoolRoom, touched: list[_ImaginedNode], seconds: float) -> Usd | None:
+    if room.pool.price is None:
+        return None
+    rate = room.pool.price.usd_per_hour
+    return sum((cost_usd(rate, max(0.0, seconds - node.busy_seconds)) for node in touched), Decimal(0))
+
+
+def _has_room(room: PoolRoom, bin_: Bin) -> bool:
+    return bin_.gpus > 0 if room.node_size.gpus else bin_.cpu_milli > 0

@@ -1,0 +1,60 @@
+"""The decision: a snapshot and policies in, a plan out. Pure: no clock, no randomness, no I/O, no logging."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from scheduler.engine.assignment import Assignment
+from scheduler.engine.burst import scales
+from scheduler.engine.candidates import Weigher
+from scheduler.engine.fairshare import dominant_share, weighted_share
+from scheduler.engine.give_back import removals
+from scheduler.engine.settlement import settle
+from scheduler.engine.world import World
+from scheduler.model.plan import Plan, QueueUsage
+from scheduler.model.policy import PolicySet
+from scheduler.model.ports import Predictor
+from scheduler.model.resources import Resources
+from scheduler.model.snapshot import Snapshot
+
+
+def cycle(snapshot: Snapshot, policies: PolicySet, predictor: Predictor) -> Plan:
+    """What should be done now, and why; the same for every order of the snapshot's tuples.
+
+    First what is placed already gets its capacity (settlement), then pending workloads are placed in turn
+    (assignment), then pools grow to what is assumed on them (burst) and idle bought nodes go back (give_back).
+    Until the hub has synced nothing is decided.
+    """
+    if not snapshot.hub_synced:
+        return Plan(at=snapshot.now)
+    world = World(snapshot, policies, predictor)
+    weigher = Weigher(world)
+    moves = settle(world, weigher)
+    assignment = Assignment(world, weigher)
+    assignment.run()
+    grown = scales(world)
+    given_back = removals(world)
+    return Plan(
+        at=snapshot.now,
+        placements=(*(placement for placement, _ in moves), *assignment.placements),
+        scales=grown,
+        removals=given_back,
+        decisions=(*(decision for _, decision in moves), *assignment.decisions),
+        queues=_usage(world),
+        budgets=world.budgets.states(),
+        wake_at=min(world.wakes, default=None),
+    )
+
+
+def _usage(world: World) -> tuple[QueueUsage, ...]:
+    """Of every queue that is defined or named by a workload, with what this plan places counted in."""
+    alive = [workload for workload in world.workloads if not workload.finished]
+    placed = Counter(workload.queue for workload in alive if workload.placement is not None)
+    pending = Counter(w.queue for w in alive if w.placement is None and not (w.suspended or w.deleting))
+    queues = sorted({*placed, *pending, *(spec.id for spec in world.policies.queues)})
+    usage: list[QueueUsage] = []
+    for queue in queues:
+        used = world.quotas.used.get(queue, Resources())
+        share = weighted_share(dominant_share(used, world.capacity), world.quotas.spec(queue).weight)
+        usage.append(QueueUsage(queue, pending[queue], placed[queue], used.gpus, share))
+    return tuple(usage)

@@ -1,0 +1,150 @@
+"""Decisions in words: the reason, the sentence that users read, and the alternatives that were weighed.
+
+A sentence of a held workload carries no number that time changes, so that it is written only when the cause changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Final
+
+from scheduler.engine.candidates import Weighed
+from scheduler.engine.filters import WAITING
+from scheduler.model.ids import DecisionId, Instant
+from scheduler.model.plan import Candidate, Decision
+from scheduler.model.policy import PlacementPolicy
+from scheduler.model.verdict import Reason, Verdict, histogram, sentence
+from scheduler.model.workload import Placement, PlacementState, Workload
+
+MAX_ALTERNATIVES: Final = 5
+MAX_REFUSED: Final = 20
+
+
+def decision_id(workload: Workload, what: str, digest: str, now: Instant) -> DecisionId:
+    """Deterministic: the same decision on the same snapshot has the same id."""
+    text = f"{workload.ref.uid}|{what}|{digest}|{round(now * 1000)}"
+    return DecisionId(hashlib.sha256(text.encode()).hexdigest()[:16])
+
+
+def held(
+    workload: Workload,
+    reason: Reason,
+    message: str,
+    policy: PlacementPolicy | None,
+    digest: str,
+    now: Instant,
+    weighed: tuple[Weighed, ...] = (),
+) -> Decision | None:
+    """The decision to keep it queued; None when its condition says exactly that already."""
+    if workload.condition == (reason.code, message):
+        return None
+    return Decision(
+        id=decision_id(workload, reason.code + message, digest, now),
+        at=now,
+        workload=workload.ref,
+        queue=workload.queue,
+        outcome="held",
+        reason=reason,
+        sentence=message,
+        policy="" if policy is None else policy.name,
+        policy_digest=digest,
+        alternatives=alternatives(weighed, None),
+        refused=refusals(weighed),
+    )
+
+
+def placed(
+    workload: Workload,
+    chosen: Weighed,
+    weighed: tuple[Weighed, ...],
+    policy: PlacementPolicy,
+    state: PlacementState,
+    attempt: int,
+    digest: str,
+    now: Instant,
+) -> Decision:
+    """The decision to put a pending workload somewhere: `placed`, or `burst` on capacity that is bought."""
+    candidate = chosen.candidate
+    fitting = sum(each.fit is not None for each in weighed)
+    rank = f"best of {fitting} of {len(weighed)} offerings by {policy.objective}"
+    if state is PlacementState.RESERVED:
+        nodes = f"buying {_nodes(candidate.new_nodes)}" if candidate.new_nodes else "waiting for nodes on their way"
+        reason, text = Reason("Bursting", "capacity is being bought"), f"{nodes} in {candidate.pool}: {rank}"
+    elif candidate.bought:
+        reason, text = Reason("Burst", "on bought capacity"), f"on bought capacity in {candidate.pool}: {rank}"
+    else:
+        reason, text = Reason("Placed", "placed"), f"on {candidate.pool}: {rank}"
+    return Decision(
+        id=decision_id(workload, str(attempt), digest, now),
+        at=now,
+        workload=workload.ref,
+        queue=workload.queue,
+        outcome="burst" if candidate.bought else "placed",
+        reason=reason,
+        sentence=text,
+        policy=policy.name,
+        policy_digest=digest,
+        chosen=candidate,
+        alternatives=alternatives(weighed, chosen),
+        refused=refusals(weighed),
+    )
+
+
+def moved(
+    workload: Workload,
+    placement: Placement,
+    outcome: str,
+    reason: Reason,
+    policy: PlacementPolicy | None,
+    digest: str,
+    now: Instant,
+) -> Decision:
+    """The decision to start, or to release, a workload that has a placement."""
+    verb = "started on" if outcome == "started" else "leaves"
+    return Decision(
+        id=decision_id(workload, f"{placement.attempt}{reason.code}", digest, now),
+        at=now,
+        workload=workload.ref,
+        queue=workload.queue,
+        outcome=outcome,
+        reason=reason,
+        sentence=f"{verb} {placement.pool_ref}: {reason.text}",
+        policy="" if policy is None else policy.name,
+        policy_digest=digest,
+    )
+
+
+def hold_reason(weighed: Iterable[Weighed]) -> tuple[Reason, str]:
+    """What a workload that fits nowhere waits for, and the sentence that says it of all offerings.
+
+    A reason that passes by itself is named before one that needs somebody to change something.
+    """
+    everything = tuple(weighed)
+    counted = refusals(everything)
+    text = sentence(counted, len(everything))
+    if not counted:
+        return Reason("NoOfferings", "no member cluster offers any capacity"), text
+    waits = [reason for reason, _ in counted if reason.code in WAITING]
+    return min(waits, key=lambda reason: (WAITING.index(reason.code), reason), default=counted[0][0]), text
+
+
+def waits_for_capacity(weighed: Iterable[Weighed]) -> bool:
+    """Whether some offering would do but for something that passes by itself."""
+    return any(each.candidate.refused and each.candidate.refused[0].code in WAITING for each in weighed)
+
+
+def refusals(weighed: Iterable[Weighed]) -> tuple[tuple[Reason, int], ...]:
+    return histogram(Verdict(each.candidate.refused) for each in weighed if each.candidate.refused)
+
+
+def alternatives(weighed: Iterable[Weighed], chosen: Weighed | None) -> tuple[Candidate, ...]:
+    """The best other offerings, then the first refused ones."""
+    others = [each for each in weighed if chosen is None or each.candidate.pool != chosen.candidate.pool]
+    fitting = sorted((each for each in others if each.fit is not None), key=lambda each: each.order)
+    refused = [each for each in others if each.fit is None]
+    return tuple(each.candidate for each in (*fitting[:MAX_ALTERNATIVES], *refused[:MAX_REFUSED]))
+
+
+def _nodes(count: int) -> str:
+    return "1 node" if count == 1 else f"{count} nodes"

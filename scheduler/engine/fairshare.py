@@ -1,0 +1,50 @@
+"""Weighted dominant shares: whose turn it is.
+
+Source: Ghodsi et al., "Dominant Resource Fairness" (NSDI 2011): the queue whose largest share of any resource, divided
+by its weight, is smallest goes next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+
+from scheduler.model.cluster import Cluster
+from scheduler.model.resources import Resources
+
+
+def federation_capacity(clusters: Iterable[Cluster]) -> Resources:
+    """Everything that available members have or could buy: the nodes there are, or the pool's maximum if larger."""
+    total = Resources()
+    for cluster in clusters:
+        if not cluster.available:
+            continue
+        counted: dict[str, int] = {}
+        for node in cluster.nodes:
+            if node.pool is not None and not node.deleting:
+                total = total + node.allocatable
+                counted[node.pool] = counted.get(node.pool, 0) + 1
+        for pool in cluster.pools:
+            more = pool.max_nodes - counted.get(pool.ref.pool, 0)
+            if pool.scaling == "managed" and more > 0:
+                total = total + pool.node_resources.times(more)
+    return total
+
+
+def dominant_share(used: Resources, capacity: Resources) -> float:
+    """The largest fraction of any resource of the federation that is used; 0 when nothing is."""
+    pairs = [
+        (used.gpus, capacity.gpus),
+        (used.cpu_milli, capacity.cpu_milli),
+        (used.memory_bytes, capacity.memory_bytes),
+    ]
+    if used.extended:
+        there = dict(capacity.extended)
+        pairs.extend((amount, there.get(name, 0)) for name, amount in used.extended)
+    # What the federation (no longer) has any of cannot be shared fairly; it counts as all of it.
+    return max(0.0, *((amount / total if total > 0 else 1.0) for amount, total in pairs if amount > 0), 0.0)
+
+
+def weighted_share(share: float, weight: Decimal) -> float:
+    """`share` divided by the queue's weight; a queue without weight goes last."""
+    return share / float(weight) if weight > 0 else float("inf")

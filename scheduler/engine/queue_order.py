@@ -1,0 +1,57 @@
+"""In which order pending workloads are considered: between queues by fair share, within one by priority and age."""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Iterable
+
+from scheduler.engine.fairshare import dominant_share, weighted_share
+from scheduler.engine.quota import QuotaLedger
+from scheduler.model.ids import QueueId
+from scheduler.model.resources import Resources
+from scheduler.model.workload import Workload
+
+
+class Turns:
+    """A heap of queues; each `next` gives the first workload of the queue with the lowest weighted dominant share.
+
+    The share is that of the ledger at the time when the queue comes back into the heap, so a queue whose workload has
+    just been placed steps back.
+    """
+
+    def __init__(self, pending: Iterable[Workload], quotas: QuotaLedger, capacity: Resources) -> None:
+        self._quotas = quotas
+        self._capacity = capacity
+        lines: dict[QueueId, list[Workload]] = defaultdict(list)
+        for workload in pending:
+            lines[workload.queue].append(workload)
+        # Last first, so that the next one is popped off the end.
+        self._lines = {queue: sorted(line, key=_turn, reverse=True) for queue, line in lines.items()}
+        self._heap = [(self._share(queue), queue) for queue in self._lines]
+        heapq.heapify(self._heap)
+        self._out: QueueId | None = None
+
+    def next(self) -> Workload | None:
+        """The workload whose turn it is; None when all have had theirs."""
+        if self._out is not None and self._lines[self._out]:
+            heapq.heappush(self._heap, (self._share(self._out), self._out))
+        self._out = None
+        if not self._heap:
+            return None
+        _, self._out = heapq.heappop(self._heap)
+        return self._lines[self._out].pop()
+
+    def rest_of(self, queue: QueueId) -> tuple[Workload, ...]:
+        """Ends the queue's turns; those still in it, in order."""
+        rest = tuple(reversed(self._lines[queue]))
+        self._lines[queue] = []
+        return rest
+
+    def _share(self, queue: QueueId) -> float:
+        used = self._quotas.used.get(queue, Resources())
+        return weighted_share(dominant_share(used, self._capacity), self._quotas.spec(queue).weight)
+
+
+def _turn(workload: Workload) -> tuple[int, float, str]:
+    return -workload.priority, workload.queued_at, workload.ref.uid

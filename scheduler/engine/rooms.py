@@ -1,0 +1,175 @@
+"""The room that each node pool has in this cycle: nodes that are there, nodes that are on their way, nodes to buy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Final
+
+from scheduler.engine.packing import DEFAULT_PODS_PER_NODE, Bin, Opener, Shape, Take, make_bin, pack, undo
+from scheduler.model.cluster import Cluster, Node, NodePool
+from scheduler.model.contract import TAINT_DRAINING
+from scheduler.model.ids import Instant
+from scheduler.model.resources import Resources
+from scheduler.model.snapshot import Backoff
+from scheduler.model.workload import PodSet
+
+DEFAULT_PROVISIONING_SECONDS: Final = 600.0
+"""Taken for a pool whose provisioning time nobody knows, where a deadline is needed."""
+OVERDUE_FACTOR: Final = 3.0
+"""A machine that is not there after so many provisioning times is not counted on any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How a gang fits into a pool. `new_nodes` are those to buy beyond what the provider already aims at."""
+
+    now: bool
+    """On nodes that are there and ready."""
+    new_nodes: int
+    share: Fraction
+    """Of existing or coming nodes, by the dominant resource, in nodes."""
+
+
+class PoolRoom:
+    """One pool's bins, changed in place as workloads are assumed onto it; `version` counts the changes."""
+
+    def __init__(self, cluster: Cluster, pool: NodePool, now: Instant, backoff: Backoff | None) -> None:
+        self.cluster = cluster
+        self.pool = pool
+        self.backoff = backoff if backoff is not None and backoff.until > now else None
+        self.version = 0
+        self.nodes = tuple(sorted((n for n in cluster.nodes if n.pool == pool.ref.pool), key=lambda node: node.name))
+        self.node_size = _with_pods(pool.node_resources)
+        declared = set(pool.taints)
+        self.ready: list[Bin] = []
+        self.coming: list[Bin] = []
+        """Nodes that have been asked for: booting ones by name, then machines without a node yet."""
+        draining = 0
+        staying = 0
+        for node in self.nodes:
+            if node.deleting:
+                continue
+            if is_draining(node):
+                # Once its machine is given back, the node that lingers is not ready; until then it counts in the size.
+                draining += node.ready
+                continue
+            staying += 1
+            if node.usable:
+                foreign = (taint for taint in node.taints if taint not in declared)
+                self.ready.append(make_bin(node.name, node.allocatable - node.used, node.labels, foreign))
+            elif self.boots_until(node) > now and not node.unschedulable:
+                self.coming.append(make_bin(node.name, self.node_size, node.labels or pool.labels))
+        self.base = max(pool.desired_nodes or 0, staying)
+        """The size that the provider aims at (or has already passed)."""
+        self.booked: list[Bin] = []
+        if pool.scaling == "managed" and pool.desired_nodes is not None:
+            missing = max(0, pool.desired_nodes - staying - draining)
+            self.booked = [make_bin(f"booked-{index:05d}", self.node_size, pool.labels) for index in range(missing)]
+        self.coming += self.booked
+        self.opened: list[Bin] = []
+        self._fits: dict[tuple[int, bool], tuple[int, Fit | None]] = {}
+        real = {_key(node.allocatable): node.allocatable for node in self.nodes}
+        self._sizes = (self.node_size, *(real[key] for key in sorted(real)))
+
+    @property
+    def growable(self) -> bool:
+        return self.pool.scaling == "managed" and self.pool.desired_nodes is not None
+
+    @property
+    def can_open(self) -> int:
+        """How many more nodes may be bought."""
+        return max(0, self.pool.max_nodes - self.base - len(self.opened)) if self.growable else 0
+
+    @property
+    def provisioning_seconds(self) -> float:
+        known = self.pool.provisioning_seconds
+        return DEFAULT_PROVISIONING_SECONDS if known is None else known
+
+    def boots_until(self, node: Node) -> Instant:
+        """Until when a node that is not ready is taken to be booting."""
+        return node.created_at + max(60.0, OVERDUE_FACTOR * self.provisioning_seconds)
+
+    def holds_one(self, pod: Resources) -> bool:
+        """Whether an empty node of the pool, as described or as any real one, holds such a pod."""
+        return any(pod.fits_in(size) for size in self._sizes)
+
+    def fit(self, shape: Shape, *, grow: bool) -> Fit | None:
+        """How the gang would fit; nothing is assumed. With `grow`, nodes to come and to buy count too."""
+        known = self._fits.get((shape.number, grow))
+        if known is not None and known[0] == self.version:
+            return known[1]
+        opener = self._opener(self.can_open) if grow else None
+        stages = (self.ready, self.coming, self.opened) if grow else (self.ready,)
+        takes = pack(shape.pod_sets, stages, opener)
+        fit = None
+        if takes is not None:
+            undo(takes)
+            fit = self._describe(takes, opener)
+        self._fits[shape.number, grow] = (self.version, fit)
+        return fit
+
+    def assume(self, pod_sets: Sequence[PodSet], *, coming: bool = False, buy: bool = False) -> bool:
+        """Put the whole gang on ready nodes, with `coming` also on those on their way, with `buy` also on nodes to
+        buy; False when it does not fit (nothing is assumed then)."""
+        opener = self._opener(self.can_open) if buy else None
+        stages = (self.ready, self.coming, self.opened) if coming or buy else (self.ready,)
+        takes = pack(pod_sets, stages, opener)
+        if takes is None:
+            return False
+        self.version += 1
+        if opener is not None:
+            self.opened += [bin_ for bin_ in opener.opened if bin_.taken]
+        return True
+
+    def assume_what_fits(self, pod_sets: Sequence[PodSet], *, buy: bool) -> None:
+        """Assume as many pods as fit: for a started workload, whose member binds what it can."""
+        for pod_set in pod_sets:
+            left = pod_set.count
+            while left:
+                count = left
+                while count and not self.assume((replace(pod_set, count=count),), coming=True, buy=buy):
+                    count //= 2
+                if not count:
+                    break
+                left -= count
+
+    def _opener(self, limit: int) -> Opener:
+        return Opener(self.node_size, self.pool.labels, limit, len(self.opened))
+
+    def _describe(self, takes: Sequence[Take], opener: Opener | None) -> Fit:
+        new = [bin_ for bin_ in opener.opened if any(take.bin is bin_ for take in takes)] if opener else []
+        share = Fraction(0)
+        for bin_, pod, count in takes:
+            if bin_ not in new:
+                share += dominant_part(pod, self.node_size) * count
+        ready = {id(bin_) for bin_ in self.ready}
+        return Fit(all(id(bin_) in ready for bin_, _, _ in takes), len(new), share)
+
+
+def is_draining(node: Node) -> bool:
+    """Whether Overspill is giving the node back."""
+    return any(taint.key == TAINT_DRAINING for taint in node.taints)
+
+
+def dominant_part(pod: Resources, node: Resources) -> Fraction:
+    """The largest fraction of any of cpu, memory and GPUs of a node that the pod asks for, at most 1."""
+    parts = [
+        Fraction(asked, there)
+        for asked, there in (
+            (pod.gpus, node.gpus),
+            (pod.cpu_milli, node.cpu_milli),
+            (pod.memory_bytes, node.memory_bytes),
+        )
+        if asked > 0 and there > 0
+    ]
+    return min(Fraction(1), max(parts, default=Fraction(0)))
+
+
+def _with_pods(size: Resources) -> Resources:
+    return size if size.pods else replace(size, pods=DEFAULT_PODS_PER_NODE)
+
+
+def _key(size: Resources) -> tuple[int, int, int, int, tuple[tuple[str, int], ...]]:
+    return size.gpus, size.cpu_milli, size.memory_bytes, size.pods, size.extended

@@ -1,0 +1,203 @@
+"""What is placed already: its capacity assumed, reserved workloads started or released, those of lost members released.
+
+Runs before anything new is placed, so that nothing new takes what these are owed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from scheduler.engine import explain
+from scheduler.engine.candidates import Weigher
+from scheduler.engine.rooms import DEFAULT_PROVISIONING_SECONDS, OVERDUE_FACTOR, PoolRoom
+from scheduler.engine.world import World
+from scheduler.model.ids import Instant
+from scheduler.model.plan import Decision, SetPlacement
+from scheduler.model.policy import PlacementPolicy
+from scheduler.model.verdict import Reason
+from scheduler.model.workload import Placement, PlacementState, PodSet, Workload
+
+MIN_RESERVED_SECONDS: Final = 60.0
+
+Move = tuple[SetPlacement, Decision]
+
+
+def settle(world: World, weigher: Weigher) -> list[Move]:
+    """Assume all placed workloads onto their pools and return the moves that are due, in the order of placing."""
+    _count_quota(world)
+    placed = sorted(
+        (w for w in world.workloads if w.placement is not None and not w.finished and not w.deleting),
+        key=_placed_order,
+    )
+    moves: list[Move] = []
+    for workload in placed:
+        placement = workload.placement
+        assert placement is not None
+        if placement.state is PlacementState.STARTED:
+            moves += _settle_started(world, workload, placement)
+    for workload in placed:
+        placement = workload.placement
+        assert placement is not None
+        if placement.state is PlacementState.RESERVED:
+            moves += _settle_reserved(world, weigher, workload, placement)
+    released = {move[0].workload.uid for move in moves if move[0].placement.state is PlacementState.RELEASING}
+    _count_commitments(world, [workload for workload in placed if workload.ref.uid not in released])
+    return moves
+
+
+def _placed_order(workload: Workload) -> tuple[Instant, int, str]:
+    """As they were placed: attempts number the placements of one cycle (see `assignment.attempt_number`)."""
+    placement = workload.placement
+    assert placement is not None
+    return placement.decided_at, placement.attempt, workload.ref.uid
+
+
+def _count_quota(world: World) -> None:
+    """Whatever has a placement uses its queue's quota until the placement is cleared, unless its user suspended it."""
+    requests: dict[str, list[Workload]] = {}
+    for workload in world.workloads:
+        if workload.placement is not None and not workload.finished and not workload.suspended:
+            requests.setdefault(workload.queue, []).append(workload)
+    for line in requests.values():
+        world.quotas.add_all(line[0].queue, (world.shape_of(workload).requests for workload in line))
+
+
+def _count_commitments(world: World, placed: list[Workload]) -> None:
+    if not world.tracks_money:
+        return
+    for workload in placed:
+        placement = workload.placement
+        if placement is None or placement.state is PlacementState.RELEASING or workload.suspended:
+            continue
+        room = world.rooms.get(placement.pool_ref)
+        copy = world.copies.get((workload.ref.uid, placement.cluster))
+        if room is None or not room.pool.bought or (copy is not None and copy.finished):
+            continue
+        policy = world.policy_of(workload)
+        new_nodes = 1 if placement.state is PlacementState.RESERVED else 0
+        prediction = world.predict(workload, room, new_nodes)
+        world.commit(workload, "" if policy is None else policy.name, room, prediction)
+
+
+def _settle_started(world: World, workload: Workload, placement: Placement) -> list[Move]:
+    room = world.rooms.get(placement.pool_ref)
+    cluster = next((each for each in world.clusters if each.id == placement.cluster), None)
+    if cluster is not None and cluster.unreachable_since is not None:
+        return _if_lost(world, workload, placement, cluster.unreachable_since)
+    if room is None or not room.cluster.available or workload.suspended:
+        return []
+    unbound = _unbound(world, workload, placement)
+    if unbound:
+        room.assume_what_fits(unbound, buy=_may_buy(world, room))
+    return []
+
+
+def _if_lost(world: World, workload: Workload, placement: Placement, since: Instant) -> list[Move]:
+    policy = world.policy_of(workload)
+    patience = None if policy is None else policy.disruption.member_lost_seconds
+    copy = world.copies.get((workload.ref.uid, placement.cluster))
+    if patience is None or (copy is not None and copy.finished):
+        return []
+    if world.now < since + patience:
+        world.wake_at(since + patience)
+        return []
+    reason = Reason("MemberLost", f"cluster {placement.cluster} cannot be reached any more")
+    return [_release(world, workload, placement, reason, policy)]
+
+
+def _unbound(world: World, workload: Workload, placement: Placement) -> tuple[PodSet, ...]:
+    """The pods of a started workload that are not on a node yet; of several pod sets, the largest pods."""
+    sets = world.shape_of(workload).pod_sets
+    copy = world.copies.get((workload.ref.uid, placement.cluster))
+    if copy is None or copy.attempt != placement.attempt or copy.suspended:
+        return sets
+    if copy.finished:
+        return ()
+    left = copy.pods_wanted - copy.pods_bound
+    if left <= 0:
+        return ()
+    unbound: list[PodSet] = []
+    for pod_set in sets:
+        count = min(left, pod_set.count)
+        if count:
+            unbound.append(replace(pod_set, count=count))
+            left -= count
+    return tuple(unbound)
+
+
+def _settle_reserved(world: World, weigher: Weigher, workload: Workload, placement: Placement) -> list[Move]:
+    policy = world.policy_of(workload)
+    room = world.rooms.get(placement.pool_ref)
+    reason = _must_leave(world, weigher, workload, policy, room)
+    if reason is not None:
+        return [_release(world, workload, placement, reason, policy)]
+    assert room is not None
+    sets = world.shape_of(workload).pod_sets
+    if room.cluster.available and room.assume(sets):
+        started = Reason("Started", "its nodes are there")
+        decision = explain.moved(workload, placement, "started", started, policy, world.policies.digest, world.now)
+        after = replace(placement, state=PlacementState.STARTED, decided_at=world.now, decision=decision.id)
+        return [(SetPlacement(workload.ref, after, placement, decision.id), decision)]
+    reason = _shortage(world, room, placement, sets) or _overdue(world, room, placement)
+    return [] if reason is None else [_release(world, workload, placement, reason, policy)]
+
+
+def _must_leave(
+    world: World, weigher: Weigher, workload: Workload, policy: PlacementPolicy | None, room: PoolRoom | None
+) -> Reason | None:
+    """Why a reservation cannot stand, whatever the nodes."""
+    if workload.suspended:
+        return Reason("Suspended", "its user suspended it")
+    if room is None:
+        return Reason("PoolVanished", "the pool is no longer there")
+    if policy is None:
+        return Reason("PolicyForbids", "no policy matches it any more")
+    ask = world.ask_of(workload, policy)
+    forbidding = [r for r in weigher.static_reasons(ask, room) if r.code != "ClusterUnavailable"]
+    if forbidding:
+        return Reason("PolicyForbids", f"its offering is now {forbidding[0].text}")
+    return None
+
+
+def _shortage(world: World, room: PoolRoom, placement: Placement, sets: tuple[PodSet, ...]) -> Reason | None:
+    """Hold what is coming for it, and say so when it cannot come; nothing is bought while backed off or paused."""
+    if not room.cluster.available:
+        return None
+    short = room.pool.shortage
+    if short is not None and short.since >= placement.decided_at:
+        return Reason("Shortage", f"the provider cannot deliver ({short.kind})")
+    if room.assume(sets, coming=True, buy=_may_buy(world, room)):
+        return None
+    if room.backoff is not None:
+        return Reason("Shortage", "the provider could not deliver")
+    return None
+
+
+def _overdue(world: World, room: PoolRoom, placement: Placement) -> Reason | None:
+    known = room.pool.provisioning_seconds
+    patience = OVERDUE_FACTOR * (DEFAULT_PROVISIONING_SECONDS if known is None else known)
+    due = placement.decided_at + max(MIN_RESERVED_SECONDS, patience)
+    if world.now >= due:
+        return Reason("ReservedTooLong", "its nodes did not come in time")
+    world.wake_at(due)
+    return None
+
+
+def _may_buy(world: World, room: PoolRoom) -> bool:
+    paused = world.snapshot.bursting_paused and room.pool.bought
+    return room.growable and room.backoff is None and not paused
+
+
+def _release(
+    world: World, workload: Workload, placement: Placement, reason: Reason, policy: PlacementPolicy | None
+) -> Move:
+    decision = explain.moved(workload, placement, "released", reason, policy, world.policies.digest, world.now)
+    after = replace(
+        placement,
+        state=PlacementState.RELEASING,
+        decided_at=world.now,
+        decision=decision.id,
+        reason=reason.code,
+    )
+    return SetPlacement(workload.ref, after, placement, decision.id), decision

@@ -1,0 +1,140 @@
+"""One cycle's working state: the snapshot, indexed and sorted once, and the ledgers that placements change.
+
+Made and thrown away by each `cycle`; nothing of it outlives the call, so the cycle as a whole stays a pure function.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from scheduler.engine.budgets import BudgetLedger
+from scheduler.engine.commitments import UNKNOWN_RUN_SECONDS, Commitments
+from scheduler.engine.fairshare import federation_capacity
+from scheduler.engine.filters import Ask
+from scheduler.engine.matching import Matcher, idle_seconds_of
+from scheduler.engine.packing import Shape, make_shape
+from scheduler.engine.quota import QuotaLedger
+from scheduler.engine.rooms import PoolRoom
+from scheduler.model.ids import ClusterId, Instant, PoolRef, Uid
+from scheduler.model.policy import PlacementPolicy, PolicySet
+from scheduler.model.ports import Prediction, Predictor
+from scheduler.model.resources import Resources
+from scheduler.model.snapshot import Snapshot
+from scheduler.model.workload import Copy, Hints, PodSet, Workload
+
+
+class Traits(NamedTuple):
+    """What equal workloads have in common: all that filters, predictor and objective may look at."""
+
+    queue: str
+    kind: str
+    namespace: str
+    shape: int
+    hints: Hints
+    labels: tuple[tuple[str, str], ...]
+    runs_forever: bool
+
+
+class World:
+    def __init__(self, snapshot: Snapshot, policies: PolicySet, predictor: Predictor) -> None:
+        self.snapshot = snapshot
+        self.policies = policies
+        self.now: Instant = snapshot.now
+        self.clusters = tuple(sorted(snapshot.clusters, key=lambda cluster: cluster.id))
+        self.workloads = tuple(sorted(snapshot.workloads, key=lambda workload: workload.ref))
+        backoffs = {backoff.pool: backoff for backoff in sorted(snapshot.backoffs, key=lambda b: (b.pool, b.until))}
+        self.rooms: dict[PoolRef, PoolRoom] = {
+            pool.ref: PoolRoom(cluster, pool, self.now, backoffs.get(pool.ref))
+            for cluster in self.clusters
+            for pool in sorted(cluster.pools, key=lambda pool: pool.ref)
+        }
+        self.copies: dict[tuple[Uid, ClusterId], Copy] = {
+            (copy.origin, copy.cluster): copy
+            for copy in sorted(snapshot.copies, key=lambda c: (c.origin, c.cluster, c.attempt, c.uid))
+        }
+        self.capacity: Resources = federation_capacity(self.clusters)
+        self.quotas = QuotaLedger(policies)
+        self.budgets = BudgetLedger(policies.policies, snapshot.spend, self.now)
+        self.commitments = Commitments()
+        self.tracks_money = bool(self.budgets.accounts) or any(
+            policy.burst is not None and policy.burst.max_nodes is not None for policy in policies.policies
+        )
+        self.wakes: set[Instant] = set()
+        self._predictor = predictor
+        self._matcher = Matcher(policies)
+        self._shapes: dict[tuple[PodSet, ...], Shape] = {}
+        self._asks: dict[tuple[Traits, str, bool, bool], Ask] = {}
+        self._predictions: dict[tuple[Traits, PoolRef, int], Prediction] = {}
+        self._idle_seconds: dict[PoolRef, float] = {}
+
+    def wake_at(self, instant: Instant) -> None:
+        """Note a future instant at which time alone may change the plan."""
+        if instant > self.now:
+            self.wakes.add(instant)
+
+    def policy_of(self, workload: Workload) -> PlacementPolicy | None:
+        return self._matcher.policy_of(workload)
+
+    def shape_of(self, workload: Workload) -> Shape:
+        shape = self._shapes.get(workload.pod_sets)
+        if shape is None:
+            shape = self._shapes[workload.pod_sets] = make_shape(len(self._shapes), workload)
+        return shape
+
+    def traits_of(self, workload: Workload) -> Traits:
+        ref = workload.ref
+        number = self.shape_of(workload).number
+        return Traits(
+            workload.queue, ref.kind, ref.namespace, number, workload.hints, workload.labels, workload.runs_forever
+        )
+
+    def ask_of(self, workload: Workload, policy: PlacementPolicy) -> Ask:
+        """The class of the workload under its policy, made once for all that are equal."""
+        rule = policy.burst
+        burst_matches = rule is not None and (rule.expression is None or rule.expression.matches(workload))
+        waited = rule is not None and self.now >= workload.queued_at + rule.after_wait_seconds
+        key = (self.traits_of(workload), policy.name, burst_matches, waited)
+        ask = self._asks.get(key)
+        if ask is None:
+            shape = self.shape_of(workload)
+            ask = self._asks[key] = Ask(len(self._asks), workload, shape, policy, burst_matches, waited)
+        return ask
+
+    def predict(self, workload: Workload, room: PoolRoom, new_nodes: int) -> Prediction:
+        key = (self.traits_of(workload), room.pool.ref, new_nodes)
+        known = self._predictions.get(key)
+        if known is None:
+            known = self._predictions[key] = self._predictor.predict(workload, room.pool, new_nodes)
+        return known
+
+    def idle_seconds(self, room: PoolRoom) -> float:
+        """How long a node of the pool stays idle before it is given back."""
+        ref = room.pool.ref
+        known = self._idle_seconds.get(ref)
+        if known is None:
+            known = self._idle_seconds[ref] = idle_seconds_of(room, self.policies.policies)
+        return known
+
+    def busy_seconds(self, workload: Workload, room: PoolRoom, prediction: Prediction) -> float:
+        """For how much longer the workload, placed there, keeps its nodes paid for; an unknown run counts an hour.
+
+        From start-up through the run's remainder to the end of the idle time after which the node is given back.
+        """
+        placement = workload.placement
+        copy = self.copies.get((workload.ref.uid, placement.cluster)) if placement is not None else None
+        if copy is not None and copy.started_at is not None:
+            ran = self.now - copy.started_at
+            left = UNKNOWN_RUN_SECONDS if prediction.run_seconds is None else max(0.0, prediction.run_seconds - ran)
+        else:
+            run = UNKNOWN_RUN_SECONDS if prediction.run_seconds is None else prediction.run_seconds
+            left = run + (prediction.start_seconds or 0.0)
+        return left + self.idle_seconds(room)
+
+    def commit(self, workload: Workload, policy: str, room: PoolRoom, prediction: Prediction) -> None:
+        """Count a workload that is placed on a bought pool in the commitments and budgets."""
+        if not self.tracks_money or not room.pool.bought:
+            return
+        seconds = self.busy_seconds(workload, room, prediction)
+        usd = self.commitments.add(room, self.shape_of(workload), seconds, policy)
+        if usd is not None:
+            self.budgets.commit(workload.queue, room.pool, usd)
