@@ -126,18 +126,23 @@ class Reflector:
         return 0.0
 
     def _failed(self, error: ExternalError) -> float:
-        """Count and tell a failure. Seconds to pause."""
+        """Count a failure, tell it, forget what may be wrong by now. Seconds to pause."""
         self.counters.errors += 1
-        if self._watch_began is not None and self._wall.now() - self._watch_began >= _HEALTHY_SECONDS:
+        began, self._watch_began = self._watch_began, None
+        if began is not None and self._wall.now() - began >= _HEALTHY_SECONDS:
             self._failures = 0
-        self._watch_began = None
+        first_break = began is not None and self._failures == 0
         if isinstance(error, GoneError | RefusedError):
-            # A compacted history, or a server restored from a backup: what is known may be wrong, so list anew.
+            # A compacted history, or a server restored from a backup.
             self._version = None
-        if isinstance(error, GoneError) and self._failures == 0:
+        if not first_break:
+            # Streams break now and then and are resumed; told, and listed anew, is what fails twice in a row. The list
+            # is what shows that the cluster is back: a watch may stay silent for minutes.
+            self._version = None
+            self._tell(False, str(error))
+        elif isinstance(error, GoneError):
             self._failures = 1
             return 0.0
-        self._tell(False, str(error))
         return self._pause(error)
 
     def _take(self, event: WatchEvent) -> None:

@@ -1,0 +1,209 @@
+"""The words on hub objects: the placement annotation (our intent) and the users' hints. Pure.
+
+A placement is strict and versioned: what is not understood is refused, never guessed at. A hint that cannot be read is
+ignored and reported (`HintsRead.problems`, which kinds append to the message of the Overspill condition): a typing
+mistake in an estimate must not keep a job from running.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from clusters.kubernetes.codec import format_time, parse_time
+from scheduler.model.contract import (
+    ANNOTATION_CHECKPOINT,
+    ANNOTATION_DEADLINE,
+    ANNOTATION_EXPECTED,
+    ANNOTATION_GPU_MODELS,
+    ANNOTATION_PLACEMENT,
+    ANNOTATION_PRIORITY,
+    ANNOTATION_QUEUED_AT,
+)
+from scheduler.model.errors import InvalidObjectError
+from scheduler.model.ids import ClusterId, Instant, PoolId
+from scheduler.model.workload import Hints, Placement, PlacementState
+
+_VERSION: Final = 1
+_FIELDS: Final[dict[str, type]] = {
+    "version": int,
+    "cluster": str,
+    "pool": str,
+    "capacityType": str,
+    "bought": bool,
+    "state": str,
+    "attempt": int,
+    "decidedAt": str,
+    "decision": str,
+    "reason": str,
+}
+_DURATION: Final = re.compile(r"(?:\d{1,9}(?:\.\d{1,9})?(?:ms|[dhms]))+")
+_DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|[dhms])")
+_UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_LARGEST_PRIORITY: Final = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class HintsRead:
+    """A hub object's user annotations. `priority` and `gpu_models`: None and empty when not said."""
+
+    hints: Hints
+    priority: int | None
+    gpu_models: tuple[str, ...]
+    queued_at: Instant | None
+    problems: tuple[str, ...]
+    """One line for each annotation that could not be read and was ignored."""
+
+
+def format_placement(placement: Placement) -> str:
+    """The text of the `overspill.dev/placement` annotation; `parse_placement` reads it back, microseconds kept."""
+    return orjson.dumps(
+        {
+            "version": _VERSION,
+            "cluster": placement.cluster,
+            "pool": placement.pool,
+            "capacityType": placement.capacity_type,
+            "bought": placement.bought,
+            "state": placement.state.value,
+            "attempt": placement.attempt,
+            "decidedAt": format_time(placement.decided_at, micro=True),
+            "decision": placement.decision,
+            "reason": placement.reason,
+        }
+    ).decode()
+
+
+def parse_placement(text: str) -> Placement:
+    """Raises: InvalidObjectError naming the annotation and what is wrong with it."""
+    fields = _placement_fields(text)
+    try:
+        state = PlacementState(fields["state"])
+    except ValueError as error:
+        raise _bad_placement(f"state {fields['state']!r} is none of {', '.join(PlacementState)}") from error
+    if fields["attempt"] < 0 or not fields["cluster"] or not fields["pool"]:
+        raise _bad_placement("cluster and pool must be named and attempt not negative")
+    try:
+        decided_at = parse_time(fields["decidedAt"])
+    except InvalidObjectError as error:
+        raise _bad_placement(str(error)) from error
+    return Placement(
+        cluster=ClusterId(fields["cluster"]),
+        pool=PoolId(fields["pool"]),
+        capacity_type=fields["capacityType"],
+        bought=fields["bought"],
+        state=state,
+        attempt=fields["attempt"],
+        decided_at=decided_at,
+        decision=fields["decision"],
+        reason=fields["reason"],
+    )
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a duration such as 90m, 2h30m, 1.5h or 7d. Raises: InvalidObjectError."""
+    if not _DURATION.fullmatch(text):
+        raise InvalidObjectError(f"{text[:40]!r} is not a duration; write for example 90m, 2h30m or 7d")
+    # fsum: exact to the last bit whatever the order of the parts.
+    return math.fsum(float(number) * _UNIT_SECONDS[unit] for number, unit in _DURATION_PART.findall(text))
+
+
+def parse_hints(annotations: Mapping[str, Any], created_at: Instant) -> HintsRead:
+    """What the user says in annotations; what cannot be read is left out and named in `problems`."""
+    problems: list[str] = []
+    return HintsRead(
+        hints=Hints(
+            expected_seconds=_positive_duration(annotations, ANNOTATION_EXPECTED, problems),
+            checkpoint_every_seconds=_positive_duration(annotations, ANNOTATION_CHECKPOINT, problems),
+            deadline_at=_deadline(annotations, created_at, problems),
+        ),
+        priority=_priority(annotations, problems),
+        gpu_models=tuple(
+            sorted(
+                {
+                    model
+                    for part in str(annotations.get(ANNOTATION_GPU_MODELS, "")).split(",")
+                    if (model := part.strip())
+                }
+            )
+        ),
+        queued_at=_time(annotations, ANNOTATION_QUEUED_AT, problems),
+        problems=tuple(problems),
+    )
+
+
+def _placement_fields(text: str) -> dict[str, Any]:
+    try:
+        fields = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise _bad_placement(f"not JSON ({error})") from error
+    if not isinstance(fields, dict):
+        raise _bad_placement("not a JSON object")
+    if fields.get("version") != _VERSION or isinstance(fields.get("version"), bool):
+        raise _bad_placement(f"version {fields.get('version')!r} is not the {_VERSION} that this release writes")
+    for name, kind in _FIELDS.items():
+        # bool is an int to isinstance, but not to the people who wrote 1 for true.
+        if not isinstance(fields.get(name), kind) or (kind is int and isinstance(fields[name], bool)):
+            raise _bad_placement(f"field {name} is missing or no {kind.__name__}")
+    if unknown := sorted(fields.keys() - _FIELDS.keys()):
+        raise _bad_placement(f"unknown field {unknown[0][:40]}")
+    return fields
+
+
+def _bad_placement(why: str) -> InvalidObjectError:
+    return InvalidObjectError(
+        f"annotation {ANNOTATION_PLACEMENT} cannot be read ({why}); delete it to have the workload placed anew"
+    )
+
+
+def _positive_duration(annotations: Mapping[str, Any], name: str, problems: list[str]) -> float | None:
+    if (text := annotations.get(name)) is None:
+        return None
+    try:
+        seconds = parse_duration(str(text).strip())
+    except InvalidObjectError as error:
+        problems.append(f"{name}: {error}")
+        return None
+    if seconds <= 0:
+        problems.append(f"{name}: {text!r} is not longer than nothing")
+        return None
+    return seconds
+
+
+def _deadline(annotations: Mapping[str, Any], created_at: Instant, problems: list[str]) -> Instant | None:
+    if (text := annotations.get(ANNOTATION_DEADLINE)) is None:
+        return None
+    said = str(text).strip()
+    if _DURATION.fullmatch(said):
+        return created_at + parse_duration(said)
+    try:
+        return parse_time(said)
+    except InvalidObjectError:
+        problems.append(
+            f"{ANNOTATION_DEADLINE}: {said[:40]!r} is neither a time (2026-01-31T12:00:00Z) nor a duration (24h)"
+        )
+        return None
+
+
+def _time(annotations: Mapping[str, Any], name: str, problems: list[str]) -> Instant | None:
+    if (text := annotations.get(name)) is None:
+        return None
+    try:
+        return parse_time(str(text))
+    except InvalidObjectError as error:
+        problems.append(f"{name}: {error}")
+        return None
+
+
+def _priority(annotations: Mapping[str, Any], problems: list[str]) -> int | None:
+    if (text := annotations.get(ANNOTATION_PRIORITY)) is None:
+        return None
+    said = str(text).strip()
+    if re.fullmatch(r"[+-]?\d{1,10}", said, re.ASCII) and abs(int(said)) <= _LARGEST_PRIORITY:
+        return int(said)
+    problems.append(f"{ANNOTATION_PRIORITY}: {said[:40]!r} is not a whole number up to {_LARGEST_PRIORITY}")
+    return None

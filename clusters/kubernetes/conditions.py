@@ -1,0 +1,81 @@
+"""Status conditions: found in objects, and the merge patches that set the Overspill one. Pure.
+
+A merge patch replaces the whole list, so every condition that is not ours is carried over as it stands in `obj`.
+Whoever writes twice in a row passes the answer of the first write as the `obj` of the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from clusters.kubernetes.annotations import parse_hints
+from clusters.kubernetes.codec import format_time, parse_time
+from scheduler.model.contract import CONDITION_PLACED
+from scheduler.model.ids import Instant
+from scheduler.model.ports import RawObject
+
+_IGNORED: Final = " (ignored: "
+_LONGEST_MESSAGE: Final = 2000
+
+
+def conditions(obj: RawObject) -> list[Mapping[str, Any]]:
+    """The status conditions of any object; those that are no objects are left out."""
+    status = obj.get("status")
+    listed = status.get("conditions") if isinstance(status, Mapping) else None
+    return [one for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
+
+
+def find(among: Iterable[Mapping[str, Any]], kind: str) -> Mapping[str, Any] | None:
+    return next((one for one in among if one.get("type") == kind), None)
+
+
+def is_true(among: Iterable[Mapping[str, Any]], kind: str) -> bool:
+    found = find(among, kind)
+    return found is not None and found.get("status") == "True"
+
+
+def placed_condition(obj: RawObject) -> tuple[str, str] | None:
+    """(reason, message) of the Overspill condition, without the ignored hints that `placed_patch` appends."""
+    found = find(conditions(obj), CONDITION_PLACED)
+    if found is None:
+        return None
+    return str(found.get("reason") or ""), str(found.get("message") or "").partition(_IGNORED)[0]
+
+
+def placed_patch(
+    obj: RawObject, *, reason: str, message: str, placed: bool, now: Instant, generation: int | None = None
+) -> RawObject | None:
+    """Merge patch for the status that sets the Overspill condition; None when it says that already.
+
+    Hints of the user that could not be read are appended to the message: that is where users look.
+    """
+    existing = conditions(obj)
+    before = find(existing, CONDITION_PLACED)
+    status = "True" if placed else "False"
+    said: dict[str, Any] = {
+        "type": CONDITION_PLACED,
+        "status": status,
+        "reason": reason,
+        "message": (message + _ignored_hints(obj))[:_LONGEST_MESSAGE],
+    }
+    if generation is not None:
+        said["observedGeneration"] = generation
+    if before is not None and all(before.get(name) == value for name, value in said.items()):
+        return None
+    kept = before.get("lastTransitionTime") if before is not None and before.get("status") == status else None
+    said["lastTransitionTime"] = kept if isinstance(kept, str) else format_time(now)
+    return {"status": {"conditions": merged(existing, [said])}}
+
+
+def merged(existing: Iterable[Mapping[str, Any]], changed: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """`existing` with those of the same type replaced in place, new ones at the end."""
+    by_type = {one["type"]: one for one in changed}
+    result = [by_type.pop(one.get("type"), one) for one in existing]
+    return [*result, *by_type.values()]
+
+
+def _ignored_hints(obj: RawObject) -> str:
+    metadata = obj.get("metadata") or {}
+    problems = parse_hints(metadata.get("annotations") or {}, parse_time(metadata["creationTimestamp"])).problems
+    return f"{_IGNORED}{'; '.join(problems)})" if problems else ""
