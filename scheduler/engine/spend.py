@@ -1,0 +1,216 @@
+"""The spend ledger: node time times price, in hour buckets, per queue, cluster and capacity type; exact and pure.
+
+One node's buckets add up to `cost_usd(price, lifetime)` to the nano-dollar: the cost of a stretch of time is the cost
+of the lifetime up to its end less that up to its start, and queues share it in whole nano-dollars.
+Time is charged to the queues that use the node then, by GPUs; while it is idle to those that used it last; before its
+first use to the queue that it was bought for; else to nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from itertools import pairwise
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from scheduler.model.ids import ClusterId, Instant, NodeName, PoolId, QueueId
+from scheduler.model.money import NANO, Usd, cost_usd
+from scheduler.model.snapshot import SpendBucket
+
+HOUR: Final = 3600.0
+DAY: Final = 86400.0
+
+
+class NodeUse(NamedTuple):
+    """One workload's time on a node; `ended_at` None: it is still there."""
+
+    started_at: Instant
+    ended_at: Instant | None
+    queue: QueueId
+    gpus: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLifetime:
+    """A bought node from its creation to its end (None: still there), and who used it when."""
+
+    cluster: ClusterId
+    pool: PoolId
+    uid: str
+    name: NodeName
+    capacity_type: str
+    usd_per_hour: Usd | None
+    """None: unknown; its time is counted, but not charged."""
+    created_at: Instant
+    ended_at: Instant | None = None
+    uses: tuple[NodeUse, ...] = ()
+    bought_for: QueueId | None = None
+
+
+class BucketKey(NamedTuple):
+    hour_start: Instant
+    cluster: ClusterId
+    capacity_type: str
+    queue: QueueId | None
+
+
+def _empty() -> Mapping[BucketKey, Usd]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class SpendLedger:
+    """Spend up to some instant. Never changed: `advance` makes the next one.
+
+    Hours that are over are settled once, per node; only the hour that runs is reckoned anew each time.
+    """
+
+    settled: Mapping[BucketKey, Usd] = field(default_factory=_empty)
+    running: Mapping[BucketKey, Usd] = field(default_factory=_empty)
+    settled_until: Mapping[str, Instant] = field(default_factory=lambda: MappingProxyType({}))
+    """By node UID: up to when its cost is in `settled`."""
+    settled_unpriced_seconds: float = 0.0
+    running_unpriced_seconds: float = 0.0
+
+    @property
+    def buckets(self) -> tuple[SpendBucket, ...]:
+        """For `Snapshot.spend`, in order of hour, cluster, capacity type, queue; empty ones left out."""
+        total = dict(self.settled)
+        for key, usd in self.running.items():
+            total[key] = total.get(key, Decimal(0)) + usd
+        return tuple(SpendBucket(*key, total[key]) for key in sorted(total, key=_bucket_order) if total[key])
+
+    @property
+    def total_usd(self) -> Usd:
+        return sum(self.settled.values(), Decimal(0)) + sum(self.running.values(), Decimal(0))
+
+    @property
+    def unpriced_seconds(self) -> float:
+        """Time of bought nodes whose price nobody knows."""
+        return self.settled_unpriced_seconds + self.running_unpriced_seconds
+
+    def is_settled(self, node: NodeLifetime) -> bool:
+        """Whether the node has ended and its whole cost is settled, so that it need not be given any more."""
+        return node.ended_at is not None and self.settled_until.get(node.uid) == max(node.ended_at, node.created_at)
+
+
+def advance(ledger: SpendLedger, nodes: Iterable[NodeLifetime], now: Instant) -> SpendLedger:
+    """The ledger as of `now`.
+
+    `nodes` are all that live and those that ended and are not yet `is_settled`; one that is left out keeps what is
+    settled of it and loses the rest, and giving it again later would charge it twice. An end that is learned after its
+    hour was settled is taken back exactly. O(nodes x hours since the last call).
+    """
+    hour = now - now % HOUR
+    settled: dict[BucketKey, Usd] | None = None
+    running: dict[BucketKey, Usd] = {}
+    until: dict[str, Instant] = {}
+    settled_unpriced, running_unpriced = ledger.settled_unpriced_seconds, 0.0
+    for node in sorted(nodes, key=lambda each: (each.created_at, each.uid)):
+        end = max(node.created_at, now if node.ended_at is None else min(node.ended_at, now))
+        before = ledger.settled_until.get(node.uid, node.created_at)
+        # A node that has ended is over for good: there is no need to wait for the hour to be.
+        over = end if node.ended_at is not None and node.ended_at <= now else max(before, min(end, hour))
+        until[node.uid] = over
+        if node.usd_per_hour is None:
+            settled_unpriced += over - before
+            running_unpriced += end - over
+            continue
+        if over != before:
+            settled = dict(ledger.settled) if settled is None else settled
+            for key, usd in _charges(node, before, over):
+                settled[key] = settled.get(key, Decimal(0)) + usd
+        for key, usd in _charges(node, over, end):
+            running[key] = running.get(key, Decimal(0)) + usd
+    return SpendLedger(
+        ledger.settled if settled is None else MappingProxyType(settled),
+        MappingProxyType(running),
+        MappingProxyType(until),
+        settled_unpriced,
+        running_unpriced,
+    )
+
+
+def by_day(ledger: SpendLedger, now: Instant) -> SpendLedger:
+    """The same ledger with the hours before today (UTC) added up by day, which keeps it small over months.
+
+    Exact for every budget window, since all begin at midnight UTC.
+    """
+    today = now - now % DAY
+    merged: dict[BucketKey, Usd] = {}
+    for key, usd in ledger.settled.items():
+        start = key.hour_start - key.hour_start % DAY if key.hour_start < today else key.hour_start
+        moved = key._replace(hour_start=start)
+        merged[moved] = merged.get(moved, Decimal(0)) + usd
+    return SpendLedger(
+        MappingProxyType(merged),
+        ledger.running,
+        ledger.settled_until,
+        ledger.settled_unpriced_seconds,
+        ledger.running_unpriced_seconds,
+    )
+
+
+def _charges(node: NodeLifetime, start: Instant, end: Instant) -> Iterator[tuple[BucketKey, Usd]]:
+    """What the node costs from `start` to `end`, by bucket; negative amounts when `end` is before `start`."""
+    if end < start:
+        for key, usd in _charges(node, end, start):
+            yield key, -usd
+        return
+    if node.usd_per_hour is None or end == start:
+        return
+    edges = _edges(node, start, end)
+    for begin, stop in pairwise(edges):
+        usd = _cost_until(node, node.usd_per_hour, stop) - _cost_until(node, node.usd_per_hour, begin)
+        hour = begin - begin % HOUR
+        for queue, part in _split(usd, _users(node, begin)):
+            yield BucketKey(hour, node.cluster, node.capacity_type, queue), part
+
+
+def _cost_until(node: NodeLifetime, rate: Usd, instant: Instant) -> Usd:
+    return cost_usd(rate, instant - node.created_at)
+
+
+def _edges(node: NodeLifetime, start: Instant, end: Instant) -> list[Instant]:
+    """`start`, every full hour and every change of use between, and `end`."""
+    edges = {start, end}
+    hour = start - start % HOUR + HOUR
+    while hour < end:
+        edges.add(hour)
+        hour += HOUR
+    for use in node.uses:
+        edges.update(edge for edge in (use.started_at, use.ended_at) if edge is not None and start < edge < end)
+    return sorted(edges)
+
+
+def _users(node: NodeLifetime, instant: Instant) -> list[tuple[QueueId | None, int]]:
+    """Who pays for the time from `instant` on, with their weights, in order of their names."""
+    uses = [use for use in node.uses if use.started_at <= instant and (use.ended_at is None or use.ended_at > instant)]
+    if not uses:
+        ended = [(use.ended_at, use) for use in node.uses if use.ended_at is not None and use.ended_at <= instant]
+        last = max((end for end, _ in ended), default=None)
+        uses = [use for end, use in ended if end == last]
+    if not uses:
+        return [(node.bought_for, 1)]
+    weights: dict[QueueId | None, int] = {}
+    for use in uses:
+        weights[use.queue] = weights.get(use.queue, 0) + max(0, use.gpus)
+    if not any(weights.values()):
+        weights = dict.fromkeys(weights, 1)
+    return sorted(((queue, weight) for queue, weight in weights.items() if weight), key=lambda item: item[0] or "")
+
+
+def _split(usd: Usd, weights: list[tuple[QueueId | None, int]]) -> Iterator[tuple[QueueId | None, Usd]]:
+    """`usd` in whole nano-dollars by weight; what does not divide goes, one nano-dollar each, to the first."""
+    nanos = int(usd / NANO)
+    total = sum(weight for _, weight in weights)
+    parts = [nanos * weight // total for _, weight in weights]
+    rest = nanos - sum(parts)
+    for index, (queue, _) in enumerate(weights):
+        yield queue, (parts[index] + (1 if index < rest else 0)) * NANO
+
+
+def _bucket_order(key: BucketKey) -> tuple[Instant, str, str, bool, str]:
+    return key.hour_start, key.cluster, key.capacity_type, key.queue is not None, key.queue or ""
