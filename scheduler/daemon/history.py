@@ -1,7 +1,7 @@
 """What is worth keeping: decisions and the lifetimes of bought nodes, in SQL. Losing it loses learning, no workload.
 
-One code path for SQLite (embedded) and PostgreSQL (by URL), through SQLAlchemy. Writes are queued and batched, so that a
-slow database never delays a cycle; when it is too slow, records are dropped and counted.
+One code path for SQLite (embedded) and PostgreSQL (by URL), through SQLAlchemy. Writes are queued and batched, so that
+a slow database never delays a cycle; when it is too slow, records are dropped and counted.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Leader:
         identity: str,
         clock: Clock,
         telemetry: Telemetry,
-        settings: LeaseSettings = LeaseSettings(),  # noqa: B008  (frozen)
+        settings: LeaseSettings = LeaseSettings(),
         monotonic: Callable[[], float] | None = None,
     ) -> None:
         self._api = api

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Final
 
 from clusters.kubernetes.codec import NodeFacts, PodFacts, parse_node, parse_pod
 from scheduler.daemon.federation import Member
@@ -29,8 +30,11 @@ class CopyEntry:
 class Usage:
     """What the pods bound to one node ask for."""
 
-    requests: Resources = Resources()
-    workload_pods: int = 0
+    requests: Resources
+    workload_pods: int
+
+
+_NO_USAGE: Final = Usage(Resources(), 0)
 
 
 class MemberMirror:
@@ -86,7 +90,7 @@ class MemberMirror:
         facts = parse_node(raw)
         self.nodes[facts.name] = facts
         self._node_cache.pop(facts.name, None)
-        if facts.name not in self._idle_since and not self._usage.get(facts.name, Usage()).workload_pods:
+        if facts.name not in self._idle_since and not self._usage.get(facts.name, _NO_USAGE).workload_pods:
             self._idle_since[facts.name] = now
         return facts
 
@@ -126,7 +130,7 @@ class MemberMirror:
     def _account(self, pod: PodFacts, sign: int, now: Instant) -> None:
         if pod.node is None or pod.terminal:
             return
-        usage = self._usage.get(pod.node, Usage())
+        usage = self._usage.get(pod.node, _NO_USAGE)
         requests = usage.requests + pod.requests if sign > 0 else usage.requests - pod.requests
         busy = usage.workload_pods + (0 if pod.daemon_or_static else sign)
         self._usage[pod.node] = Usage(requests, busy)
@@ -167,6 +171,12 @@ class MemberMirror:
             del self.copies_of[entry.copy.origin]
         self._touched(entry.copy.origin)
 
+    def mark_deleting(self, key: CopyKey, uid: str) -> None:
+        """Its deletion was accepted; the watch will tell when it is gone."""
+        entry = self.copies.get(key)
+        if entry is not None and entry.copy.uid == uid:
+            self.copies[key] = replace(entry, copy=replace(entry.copy, deleting=True))
+
     def copies_for(self, uid: Uid) -> list[CopyEntry]:
         return [self.copies[key] for key in sorted(self.copies_of.get(uid, ()))]
 
@@ -195,7 +205,7 @@ class MemberMirror:
         cached = self._node_cache.get(facts.name)
         if cached is not None:
             return cached
-        usage = self._usage.get(facts.name, Usage())
+        usage = self._usage.get(facts.name, _NO_USAGE)
         pool = self.pool_of(facts)
         node = Node(
             name=facts.name,

@@ -1,4 +1,4 @@
-"""The live state of the federation, fed by watches and by the answers to our own writes; and the Snapshot made of it."""
+"""The live state of the federation, fed by watches and by answers to our own writes; and the Snapshot made of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from clusters.kubernetes.annotations import format_placement, parse_placement
 from scheduler.daemon.federation import Federation
 from scheduler.daemon.member_mirror import NODES, PODS, CopyEntry, MemberMirror, is_newer
 from scheduler.daemon.telemetry import Telemetry
@@ -106,7 +107,8 @@ class Mirror:
 
     def assume(self, uid: Uid, placement: Placement) -> None:
         """Count `placement` as written until the hub says so, so that no cycle gives its capacity away meanwhile."""
-        self._assumed[uid] = placement
+        # As it will be read back, so that the two compare equal.
+        self._assumed[uid] = parse_placement(format_placement(placement))
 
     def forget(self, uid: Uid) -> None:
         """The write failed: the workload is where the hub says it is."""

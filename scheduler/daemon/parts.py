@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from clusters.clock import SystemClock
 from clusters.kubernetes.reflector import Reflector
@@ -24,11 +25,15 @@ from scheduler.daemon.reconciler import Reconciler
 from scheduler.daemon.status import StatusReport
 from scheduler.daemon.supervise import measure_lag, supervised
 from scheduler.daemon.telemetry import Telemetry
-from scheduler.engine.policy_match import policy_for
+from scheduler.engine.matching import Matcher
 from scheduler.model import contract
+from scheduler.model.errors import ExternalError
 from scheduler.model.ids import ClusterId
 from scheduler.model.ports import Clock, KubeApi, NodePoolProvider, Predictor, WorkloadKind
 from scheduler.model.workload import Workload
+
+_PING_EVERY_SECONDS: Final = 15.0
+_PING_TIMEOUT_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +134,7 @@ class Daemon:
                 for name, loop in self._watches().items():
                     group.create_task(supervised(name, loop, self.outside.telemetry))
                 group.create_task(measure_lag(self.outside.telemetry))
+                group.create_task(supervised("round trips", self._measure_round_trips, self.outside.telemetry))
                 group.create_task(supervised("history", self.outside.history.run, self.outside.telemetry))
                 if not self.shadow:
                     group.create_task(self.leader.run())
@@ -173,6 +179,21 @@ class Daemon:
             loops["events"] = self.events.run
         return loops
 
+    async def _measure_round_trips(self) -> None:
+        """How long a small read of each member takes, for policies that limit it and for people."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            for cluster, api in self.outside.member_apis.items():
+                started = clock()
+                try:
+                    async with asyncio.timeout(_PING_TIMEOUT_SECONDS):
+                        await api.get(contract.NAMESPACES, "", "default")
+                except (ExternalError, TimeoutError):
+                    self.mirror.members[cluster].round_trip_seconds = None
+                else:
+                    self.mirror.members[cluster].round_trip_seconds = round(clock() - started, 4)
+            await asyncio.sleep(_PING_EVERY_SECONDS)
+
     def _on_key(self, uid: str) -> None:
         if not self.shadow:
             self.reconciler.keys.add(uid)
@@ -182,6 +203,6 @@ class Daemon:
         since = self.mirror.members[cluster].unreachable_since
         if since is None:
             return False
-        policy = policy_for(workload, self.outside.policies.current) if workload is not None else None
+        policy = Matcher(self.outside.policies.current).policy_of(workload) if workload is not None else None
         limit = policy.disruption.member_lost_seconds if policy is not None else None
-        return limit is not None and self.outside.clock.now() - since > limit
+        return limit is not None and self.outside.clock.now() - since >= limit

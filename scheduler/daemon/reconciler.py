@@ -1,8 +1,8 @@
 """Carries placements out: for one workload at a time, the next idempotent write, until there is none.
 
 What the write is comes from `scheduler.engine.lifecycle`; here are the effects, the fence before each of them, and the
-reading back of outcomes. The answer to each write goes into the mirror at once, so that the next step does not rest on a
-watch that lags behind.
+reading back of outcomes. The answer to each write goes into the mirror at once, so that the next step does not rest on
+a watch that lags behind.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import structlog
 
-from clusters.kubernetes.annotations import encode_placement
+from clusters.kubernetes.annotations import format_placement
 from clusters.kubernetes.codec import format_time
 from scheduler.daemon.keys import KeyQueue
 from scheduler.daemon.member_mirror import CopyEntry
@@ -156,17 +156,27 @@ class Reconciler:
         if workload is not None and workload.placement is not None:
             clusters.add(workload.placement.cluster)
         current = _current_copy(workload, copies)
-        kind = self._mirror.kinds[workload.ref.kind] if workload is not None else None
-        live = entry is not None and kind is not None and current is not None and workload is not None
         return View(
             hub=workload,
             copies=tuple(copy.copy for copy in copies),
             available=self._mirror.available(),
             lost=frozenset(cluster for cluster in clusters if self._is_lost(workload, cluster)),
-            status_differs=bool(live) and _status_patch(kind, entry, current, None, self._clock) is not None,
-            suspension_differs=bool(live) and kind.suspend_patch(current.raw, suspend=workload.suspended) is not None,
-            template_differs=bool(live) and self._refresh_patch(kind, entry, current) is not None,
+            **self._differences(entry, current),
         )
+
+    def _differences(self, hub: HubEntry | None, copy: CopyEntry | None) -> dict[str, bool]:
+        """What of the hub object and its current copy is out of step."""
+        if hub is None:
+            return {}
+        kind = self._mirror.kinds[hub.workload.ref.kind]
+        status = kind.mirror_status(hub.raw, copy.raw if copy is not None else None)
+        if copy is None:
+            return {"status_differs": status is not None}
+        return {
+            "status_differs": status is not None,
+            "suspension_differs": kind.suspend_patch(copy.raw, suspend=hub.workload.suspended) is not None,
+            "template_differs": self._refresh_patch(kind, hub, copy) is not None,
+        }
 
     # -- steps ---------------------------------------------------------------------------------------------------
 
@@ -198,7 +208,7 @@ class Reconciler:
                 entry = self._entry(uid, copy.uid)
                 await self._patch_copy(entry, self._refresh_patch(self._kind(entry), self._mirror.hub[uid], entry))
             case lifecycle.MirrorStatus(copy):
-                await self._mirror_status(uid, self._entry(uid, copy.uid))
+                await self._mirror_status(uid, self._entry(uid, copy.uid) if copy is not None else None)
             case lifecycle.ClearPlacement(placement, lost):
                 await self._clear(self._mirror.hub[uid], placement, lost=lost)
             case lifecycle.RemoveFinalizer():
@@ -260,17 +270,13 @@ class Reconciler:
         copy = entry.copy
         kind = self._kind(entry)
         log.info("delete_copy", cluster=copy.cluster, copy=f"{copy.namespace}/{copy.name}", why=why)
+        key = (kind.name, copy.namespace, copy.name)
         try:
             await self._member_apis[copy.cluster].delete(kind.member_resource, copy.namespace, copy.name, uid=copy.uid)
         except NotFoundError:
-            pass
-        member = self._mirror.members[copy.cluster]
-        try:
-            left = await self._member_apis[copy.cluster].get(kind.member_resource, copy.namespace, copy.name)
-        except NotFoundError:
-            member.drop_copy((kind.name, copy.namespace, copy.name), copy.uid)
-            return
-        member.apply_copy(kind, left)
+            self._mirror.members[copy.cluster].drop_copy(key, copy.uid)
+        else:
+            self._mirror.members[copy.cluster].mark_deleting(key, copy.uid)
 
     async def _hub_has(self, entry: CopyEntry) -> bool:
         """Whether the hub object of this copy really exists: asked of the API itself before an orphan is deleted."""
@@ -294,11 +300,16 @@ class Reconciler:
         changed = await api.patch(kind.member_resource, copy.namespace, copy.name, body)
         self._mirror.members[copy.cluster].apply_copy(kind, changed)
 
-    async def _mirror_status(self, uid: Uid, entry: CopyEntry) -> None:
+    async def _mirror_status(self, uid: Uid, entry: CopyEntry | None) -> None:
+        """Status and condition in one write."""
         hub = self._mirror.hub[uid]
+        kind = self._mirror.kinds[hub.workload.ref.kind]
         wanted = self._wanted.get(uid)
         decision = wanted.decision if wanted else None
-        patch = _status_patch(self._kind(entry), hub, entry, decision, self._clock)
+        condition = _condition_patch(kind, hub.raw, decision, self._clock) if decision is not None else None
+        raw = _merged(hub.raw, condition) if condition is not None else hub.raw
+        status = kind.mirror_status(raw, entry.raw if entry is not None else None)
+        patch = _merged(condition, status) if condition and status else condition or status
         if patch is not None:
             await self._patch_hub(hub, patch, subresource="status")
         self._told(uid, decision)
@@ -334,7 +345,7 @@ class Reconciler:
             self._mirror.forget(uid)
             return
         finalizers = [*_without_ours(hub.raw), FINALIZER]
-        annotations = {ANNOTATION_PLACEMENT: encode_placement(intent.placement)}
+        annotations = {ANNOTATION_PLACEMENT: format_placement(intent.placement)}
         self._fence()
         try:
             await self._patch_hub(hub, {"metadata": {"annotations": annotations, "finalizers": finalizers}})
@@ -472,20 +483,6 @@ def _condition_patch(kind: WorkloadKind, raw: RawObject, decision: Decision, clo
     return kind.condition_patch(
         raw, reason=decision.reason.code, message=decision.sentence, placed=placed, now=clock.now()
     )
-
-
-def _status_patch(
-    kind: WorkloadKind | None, hub: HubEntry | None, copy: CopyEntry | None, decision: Decision | None, clock: Clock
-) -> RawObject | None:
-    """One merge patch for the status: the condition of the decision (if any), then what the copy says."""
-    if kind is None or hub is None or copy is None:
-        return None
-    condition = _condition_patch(kind, hub.raw, decision, clock) if decision is not None else None
-    raw = _merged(hub.raw, condition) if condition is not None else hub.raw
-    status = kind.mirror_status(raw, copy.raw)
-    if status is None:
-        return condition
-    return status if condition is None else _merged(condition, status)
 
 
 def _merged(base: RawObject, patch: RawObject) -> dict[str, Any]:

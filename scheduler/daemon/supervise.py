@@ -31,6 +31,11 @@ async def supervised(name: str, loop: Callable[[], Awaitable[None]], telemetry: 
             await loop()
         except FencedError:
             raise
+        except ExceptionGroup as group:
+            fenced = group.subgroup(FencedError)
+            if fenced is not None:
+                raise FencedError("the leader Lease was lost") from group
+            log.exception("loop_crashed", loop=name)
         except OverspillError as error:
             log.warning("loop_failed", loop=name, error=str(error)[:300])
         except Exception:  # a loop's edge: report with the traceback and go on

@@ -1,0 +1,156 @@
+"""The Lease: one holder, expiry by observation, release, and the fence."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from scheduler.daemon.leader import Leader, LeaseSettings
+from scheduler.daemon.telemetry import Telemetry
+from scheduler.model.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    FencedError,
+    NotFoundError,
+    TransientError,
+)
+from scheduler.model.ports import RawObject
+
+SETTINGS = LeaseSettings(retry_seconds=0.0)
+
+
+class OneLease:
+    """The part of a Kubernetes API that a Lease needs, stale writes refused."""
+
+    def __init__(self) -> None:
+        self.lease: dict[str, Any] | None = None
+        self.version = 0
+        self.down = False
+
+    async def get(self, _resource: object, _namespace: str, _name: str) -> RawObject:
+        self._answer()
+        if self.lease is None:
+            raise NotFoundError("no lease")
+        return self.lease
+
+    async def create(self, _resource: object, _namespace: str, body: dict[str, Any]) -> RawObject:
+        self._answer()
+        if self.lease is not None:
+            raise AlreadyExistsError("there is one")
+        return self._store(body)
+
+    async def update(self, _resource: object, _namespace: str, _name: str, body: dict[str, Any]) -> RawObject:
+        self._answer()
+        assert self.lease is not None
+        if body["metadata"]["resourceVersion"] != self.lease["metadata"]["resourceVersion"]:
+            raise ConflictError("stale")
+        return self._store(body)
+
+    async def patch(self, resource: object, namespace: str, name: str, body: dict[str, Any]) -> RawObject:
+        assert self.lease is not None
+        spec = {**self.lease["spec"], **body["spec"]}
+        return await self.update(resource, namespace, name, {**self.lease, **body, "spec": spec})
+
+    def _answer(self) -> None:
+        if self.down:
+            raise TransientError("connection refused")
+
+    def _store(self, body: dict[str, Any]) -> RawObject:
+        self.version += 1
+        self.lease = {**body, "metadata": {**body["metadata"], "resourceVersion": str(self.version)}}
+        return self.lease
+
+
+class FixedClock:
+    def now(self) -> float:
+        return 1000.0
+
+    async def sleep(self, seconds: float) -> None:
+        raise AssertionError("leadership is timed by the process's own monotonic clock")
+
+
+class Hand:
+    """A monotonic clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+def a_leader(api: OneLease, name: str, hand: Callable[[], float]) -> Leader:
+    return Leader(api, name, FixedClock(), Telemetry(), SETTINGS, hand)  # type: ignore[arg-type]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+async def test_the_first_acquires_and_the_second_waits_until_the_lease_has_not_changed_for_its_duration() -> None:
+    api, hand = OneLease(), Hand()
+    first, second = a_leader(api, "first", hand), a_leader(api, "second", hand)
+    running = asyncio.ensure_future(first.run())
+    await until(lambda: first.is_leader)
+    waiting = asyncio.ensure_future(second.run())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not second.is_leader
+    running.cancel()
+    hand.at += 14.0
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not second.is_leader
+    hand.at += 2.0
+    await until(lambda: second.is_leader)
+    assert not first.is_leader
+    assert api.lease is not None
+    assert api.lease["spec"]["holderIdentity"] == "second"
+    assert api.lease["spec"]["leaseTransitions"] == 1
+    waiting.cancel()
+    await asyncio.gather(running, waiting, return_exceptions=True)
+
+
+async def test_a_leader_that_cannot_renew_is_fenced_before_another_can_take_over() -> None:
+    api, hand = OneLease(), Hand()
+    leader = a_leader(api, "first", hand)
+    running = asyncio.ensure_future(leader.run())
+    await until(lambda: leader.is_leader)
+    leader.check()
+    api.down = True
+    hand.at += SETTINGS.renew_deadline_seconds + 0.1
+    with pytest.raises(FencedError):
+        leader.check()
+    with pytest.raises(FencedError):
+        await asyncio.wait_for(running, 5)
+
+
+async def test_a_paused_leader_that_wakes_up_late_may_not_write() -> None:
+    api, hand = OneLease(), Hand()
+    leader = a_leader(api, "first", hand)
+    running = asyncio.ensure_future(leader.run())
+    await until(lambda: leader.is_leader)
+    running.cancel()
+    hand.at += 60.0
+    with pytest.raises(FencedError):
+        leader.check()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_released_lease_is_taken_at_once() -> None:
+    api, hand = OneLease(), Hand()
+    first, second = a_leader(api, "first", hand), a_leader(api, "second", hand)
+    running = asyncio.ensure_future(first.run())
+    await until(lambda: first.is_leader)
+    running.cancel()
+    await first.release()
+    taking = asyncio.ensure_future(second.run())
+    await until(lambda: second.is_leader)
+    assert hand.at == 0.0
+    taking.cancel()
+    await asyncio.gather(running, taking, return_exceptions=True)
