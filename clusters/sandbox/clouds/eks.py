@@ -76,6 +76,10 @@ class AmazonWebServices:
         self._tokens: dict[str, str] = {}
         """Update id by client request token: a request sent twice is done once."""
 
+    def revoke(self) -> None:
+        """The access key is refused from now on."""
+        self._key = AccessKey("AKIA" + secrets.token_hex(8).upper(), secrets.token_urlsafe(30))
+
     def app(self) -> web.Application:
         app = application()
         groups = "/clusters/{cluster}/node-groups"
@@ -358,7 +362,9 @@ async def start(pools: EmulatedPools, clock: Clock, state_dir: Path) -> RunningC
         f"aws_secret_access_key = {key.secret_access_key}\n".encode(),
     )
     cloud = RunningCloud(settings={})
-    url = await cloud.serve_http(AmazonWebServices(pools, clock, key, cloud).app())
+    services = AmazonWebServices(pools, clock, key, cloud)
+    url = await cloud.serve_http(services.app())
+    cloud.revoke_credentials = services.revoke
     cloud.settings.update(
         type="eks",
         clusterName=pools.cluster,

@@ -25,6 +25,8 @@ class RunningCloud:
     """What stands under `provider:` in the federation file; paths are relative to the state folder."""
     request_log: list[str] = field(default_factory=list)
     """Actions seen on the wire, in the vendor's own words, the newest last; bounded."""
+    revoke_credentials: Callable[[], None] = lambda: None
+    """Makes every credential that this cloud gave out worthless."""
     faults: Faults = field(default_factory=Faults)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set first of all at the end, so that answers which are held back let go."""
