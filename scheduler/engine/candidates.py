@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 
-from policies.objectives import load
+from policies.objectives import load_objective
 from scheduler.engine import filters
 from scheduler.engine.filters import Ask, Offer
 from scheduler.engine.rooms import Fit, PoolRoom
@@ -83,7 +83,7 @@ class Weigher:
         if reason is not None:
             return _refused(room, (reason,), offer)
         candidate = _candidate(offer, ())
-        score = load(ask.policy.objective)(candidate)
+        score = load_objective(ask.policy.objective)(candidate)
         return Weighed(replace(candidate, score=score), room, fit, offer.prediction)
 
     def _priced(self, ask: Ask, offer: Offer, fit: Fit) -> Offer:

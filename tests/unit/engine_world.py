@@ -100,7 +100,9 @@ def workload(name: str, *pod_sets: PodSet, queue: str = "team", **changes: Any) 
     return replace(base, **changes)
 
 
-def placement(cluster_name: str, pool_name: str, state: PlacementState = PlacementState.STARTED, **changes: Any) -> Placement:
+def placement(
+    cluster_name: str, pool_name: str, state: PlacementState = PlacementState.STARTED, **changes: Any
+) -> Placement:
     base = Placement(
         ClusterId(cluster_name), PoolId(pool_name), OWNED, False, state, attempt=1, decided_at=NOW, decision="d"
     )
