@@ -41,6 +41,7 @@ def run(url: str, *, as_json: bool, watch: bool) -> int:
 def view(status: StatusReply) -> RenderableType:
     """Everything, one table under the other."""
     parts: list[RenderableType] = [headline(status), Text(), tables.pools_table(status)]
+    parts += tables.shortages(status)
     if status.queues:
         parts += [Text(), tables.queues_table(status)]
     if status.budgets:

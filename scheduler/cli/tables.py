@@ -12,10 +12,24 @@ _CAPACITY_STYLE = {"owned": "green", "reserved": "green", "on-demand": "yellow",
 
 
 def _table(title: str, *columns: tuple[str, str]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, expand=False)
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for heading, justify in columns:
         table.add_column(heading, justify="right" if justify == "right" else "left", header_style="dim", no_wrap=True)
     return table
+
+
+_NAME = 22
+"""Longest pool name that is shown whole."""
+
+
+def shortages(status: StatusReply) -> tuple[Text, ...]:
+    """A line for each pool whose provider could not deliver."""
+    return tuple(
+        Text(f"{cluster.id}/{pool.pool}: {pool.shortage}", style="red")
+        for cluster in status.clusters
+        for pool in cluster.pools
+        if pool.shortage
+    )
 
 
 def pools_table(status: StatusReply) -> Table:
@@ -40,13 +54,13 @@ def pools_table(status: StatusReply) -> Table:
 def _pool_row(cluster: ClusterReply, pool: PoolReply) -> tuple[Text | str, ...]:
     style = _CAPACITY_STYLE.get(pool.capacity_type, "")
     nodes = f"{pool.nodes_ready}/{pool.desired_nodes if pool.desired_nodes is not None else pool.nodes}"
-    use = Text(bar(pool.gpus_used, pool.gpus), style=style)
+    use = Text(bar(pool.gpus_used, pool.gpus, 8), style=style)
     use.append(f" {pool.gpus_used}/{pool.gpus}", style="default")
     note = _cluster_note(cluster)
     if not note.plain and pool.shortage:
-        note = Text(pool.shortage[:24], style="red")
+        note = Text("shortage", style="red")
     price = UNKNOWN if pool.usd_per_hour is None else f"{pool.usd_per_hour:.2f}"
-    return Text(f"{cluster.id}/{pool.pool}"[:24]), Text(pool.capacity_type, style=style), nodes, use, price, note
+    return Text(f"{cluster.id}/{pool.pool}"[:_NAME]), Text(pool.capacity_type, style=style), nodes, use, price, note
 
 
 def _cluster_note(cluster: ClusterReply) -> Text:

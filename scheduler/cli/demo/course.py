@@ -136,7 +136,7 @@ class Course:
     async def _submit_due(self) -> None:
         now = self._clock.now() - self._origin
         while self._waiting and self._waiting[0].at_seconds <= now:
-            due = []
+            due: list[Arrival] = []
             while self._waiting and self._waiting[0].at_seconds <= now and len(due) < _AT_ONCE:
                 due.append(self._waiting.popleft())
             await asyncio.gather(*(self._submit(arrival) for arrival in due))

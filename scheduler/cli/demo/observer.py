@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -43,7 +43,7 @@ class Observer:
     """Feeds `invariants` from watches. `copy_seen` holds the wall time (monotonic) at which each hub UID's first copy
     was seen; `sayings` holds the latest decisions as the hub objects tell them; `changes` counts everything seen."""
 
-    def __init__(self, hub: KubeApi, members: dict[str, KubeApi], invariants: Invariants, clock: Clock) -> None:
+    def __init__(self, hub: KubeApi, members: Mapping[str, KubeApi], invariants: Invariants, clock: Clock) -> None:
         self.invariants = invariants
         self.copy_seen: dict[str, float] = {}
         self.changes = 0

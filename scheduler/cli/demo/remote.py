@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import aiohttp
 import orjson
@@ -14,6 +14,7 @@ from scheduler.cli.output import CommandError
 from scheduler.model.errors import NotFoundError, TransientError
 from scheduler.model.ids import Instant
 
+_ReplyT = TypeVar("_ReplyT", bound=Reply)
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=15, sock_connect=2)
 
 
@@ -95,7 +96,7 @@ class Remote:
             raise CommandError(f"{method} {url} answered something else than JSON") from error
 
 
-def _parse(model: type[Any], answer: Any, what: str) -> Any:
+def _parse(model: type[_ReplyT], answer: Any, what: str) -> _ReplyT:
     try:
         return model.model_validate(answer)
     except ValidationError as error:
