@@ -1,0 +1,110 @@
+"""From checked policy documents to the values that the engine uses, and the digest that names a set of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+from decimal import Decimal
+from typing import Any
+
+from policies import schema
+from policies.expressions import CelExpression
+from scheduler.model import policy as model
+from scheduler.model.ids import QueueId
+
+
+def placement_policy(document: schema.PlacementPolicyDocument) -> model.PlacementPolicy:
+    spec = document.spec
+    return model.PlacementPolicy(
+        name=document.metadata.name,
+        precedence=spec.precedence,
+        match=model.Match(
+            queues=tuple(spec.match.queues),
+            kinds=tuple(spec.match.kinds),
+            labels=tuple(sorted(spec.match.labels.items())),
+            expression=spec.match.expression,
+        ),
+        objective=spec.objective,
+        constraints=_constraints(spec.constraints),
+        burst=None if spec.burst is None else _burst(spec.burst),
+        give_back=model.ReturnRule(idle_seconds=spec.give_back.idle),
+        budgets=tuple(_budget(budget) for budget in spec.budgets),
+        disruption=model.DisruptionRule(member_lost_seconds=spec.disruption.member_lost),
+    )
+
+
+def queue(document: schema.QueueDocument) -> model.QueueSpec:
+    spec = document.spec
+    return model.QueueSpec(
+        id=QueueId(document.metadata.name),
+        cohort=spec.cohort,
+        weight=spec.weight,
+        quotas=tuple(sorted((_quota(quota) for quota in spec.quotas), key=lambda quota: quota.resource)),
+        strict_fifo=spec.strict_fifo,
+    )
+
+
+def policy_set(policies: Iterable[model.PlacementPolicy], queues: Iterable[model.QueueSpec]) -> model.PolicySet:
+    """Sorted by name, with a digest that depends on what the files mean and not on how they are written."""
+    policies = tuple(sorted(policies, key=lambda policy: policy.name))
+    queues = tuple(sorted(queues, key=lambda queue: queue.id))
+    text = json.dumps([_canonical(policies), _canonical(queues)], sort_keys=True, ensure_ascii=True)
+    return model.PolicySet(policies, queues, hashlib.sha256(text.encode()).hexdigest())
+
+
+def _constraints(spec: schema.ConstraintsSpec) -> model.Constraints:
+    return model.Constraints(
+        clusters=tuple(spec.clusters),
+        excluded_clusters=tuple(spec.excluded_clusters),
+        providers=tuple(spec.providers),
+        regions=tuple(spec.regions),
+        residency=tuple(spec.residency),
+        capacity_types=tuple(spec.capacity_types),
+        gpu_models=tuple(spec.gpu_models),
+        min_gpu_memory_bytes=spec.min_gpu_memory,
+        max_usd_per_gpu_hour=spec.max_usd_per_gpu_hour,
+        max_usd_per_run=spec.max_usd_per_run,
+        deadline_seconds=spec.deadline,
+        max_round_trip_seconds=spec.max_round_trip,
+    )
+
+
+def _burst(spec: schema.BurstSpec) -> model.BurstRule:
+    return model.BurstRule(
+        after_wait_seconds=spec.after_wait, max_nodes=spec.max_nodes, expression=spec.expression
+    )  # fmt: skip
+
+
+def _budget(spec: schema.BudgetSpec) -> model.Budget:
+    return model.Budget(
+        name=spec.name,
+        limit_usd=spec.limit_usd,
+        window=spec.window,
+        queues=tuple(spec.queues),
+        clusters=tuple(spec.clusters),
+        capacity_types=tuple(spec.capacity_types),
+    )
+
+
+def _quota(spec: schema.QuotaSpec) -> model.Quota:
+    return model.Quota(
+        resource=spec.resource,
+        nominal=spec.units(spec.nominal),
+        borrowing_limit=None if spec.borrowing_limit is None else spec.units(spec.borrowing_limit),
+        lending_limit=None if spec.lending_limit is None else spec.units(spec.lending_limit),
+    )
+
+
+def _canonical(value: Any) -> Any:  # noqa: ANN401  (JSON-like data)
+    match value:
+        case CelExpression():
+            return value.source
+        case Decimal():
+            return format(value.normalize(), "f")
+        case tuple():
+            return [_canonical(item) for item in value]
+    if is_dataclass(value):
+        return {field.name: _canonical(getattr(value, field.name)) for field in fields(value)}
+    return value

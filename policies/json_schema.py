@@ -1,0 +1,31 @@
+"""JSON Schema (draft 2020-12) of the files, for editors and for CI."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema
+
+from policies.loader import KINDS
+from scheduler.model.contract import GROUP
+
+DIALECT: Final = GenerateJsonSchema.schema_dialect
+
+
+def schema_of(model: type[BaseModel], kind: str) -> dict[str, Any]:
+    """The schema of one kind's documents, descriptions from the docstrings of the fields."""
+    schema = model.model_json_schema(by_alias=True)
+    return {"$schema": DIALECT, "$id": f"https://{GROUP}/schemas/{kind.lower()}.json", **schema, "title": kind}
+
+
+def policy_schema() -> dict[str, Any]:
+    """One schema for a document of any policy kind."""
+    kinds = {kind: schema_of(model, kind) for kind, model in sorted(KINDS.items())}
+    return {
+        "$schema": DIALECT,
+        "$id": f"https://{GROUP}/schemas/policy.json",
+        "title": "Overspill policy",
+        "oneOf": [{"$ref": f"#/$defs/{kind}"} for kind in kinds],
+        "$defs": kinds,
+    }

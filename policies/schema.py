@@ -1,0 +1,232 @@
+"""The policy kinds as they are written in YAML. `compiler` turns them into `scheduler.model.policy`."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from policies.documents import Problem, Strict, duplicates, refuse
+from policies.values import (
+    Bytes,
+    Duration,
+    DurationOrNever,
+    Expression,
+    Money,
+    Name,
+    Objective,
+    PluginName,
+    PositiveDuration,
+    Quantity,
+    ResourceName,
+    Text,
+    Weight,
+    quantity,
+)
+
+CapacityType = Literal["owned", "reserved", "on-demand", "spot"]
+ApiVersion = Literal["overspill.dev/v1alpha1"]
+
+
+class Metadata(Strict):
+    """As on any Kubernetes object."""
+
+    name: Name
+    """Unique among the objects of its kind."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """For people and tools; not read by Overspill."""
+    annotations: dict[str, str] = Field(default_factory=dict)
+    """For people and tools; not read by Overspill."""
+
+
+class MatchSpec(Strict):
+    """What the policy speaks for. All given parts must hold; nothing given matches every workload."""
+
+    queues: list[Text] = Field(default_factory=list)
+    """Names of queues, any of them."""
+    kinds: list[PluginName] = Field(default_factory=list)
+    """Workload kinds, any of them, such as job or federatedworkload."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Labels of the workload, all of them."""
+    expression: Expression | None = None
+    """CEL over the workload that gives a bool, such as workload.gpus > 0."""
+
+
+class ConstraintsSpec(Strict):
+    """Hard limits: no placement ever breaks one. Nothing given: no limit."""
+
+    clusters: list[Text] = Field(default_factory=list)
+    """Only these member clusters."""
+    excluded_clusters: list[Text] = Field(default_factory=list)
+    """Never these member clusters."""
+    providers: list[Text] = Field(default_factory=list)
+    """Only these providers, such as onprem or eks."""
+    regions: list[Text] = Field(default_factory=list)
+    """Only these regions."""
+    residency: list[Text] = Field(default_factory=list)
+    """Only clusters whose label overspill.dev/residency has one of these values."""
+    capacity_types: list[CapacityType] = Field(default_factory=list)
+    """Only these capacity types."""
+    gpu_models: list[Text] = Field(default_factory=list)
+    """Only these GPU models."""
+    min_gpu_memory: Bytes | None = None
+    """Least memory of each GPU, such as 40Gi."""
+    max_usd_per_gpu_hour: Money | None = None
+    """Highest price of one GPU for one hour, in USD."""
+    max_usd_per_run: Money | None = None
+    """Highest expected cost of one run, in USD; needs a known duration."""
+    deadline: PositiveDuration | None = None
+    """Longest time from creation to the end of the run, such as 24h."""
+    max_round_trip: PositiveDuration | None = None
+    """Longest network round trip to the cluster, such as 40ms."""
+
+
+class BurstSpec(Strict):
+    """When capacity may be bought. Without this block: never."""
+
+    after_wait: Duration = 0.0
+    """How long a workload waits before capacity is bought for it. Default 0s."""
+    max_nodes: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    """Most bought nodes in use at once by the workloads of this policy. Default: no limit."""
+    expression: Expression | None = None
+    """CEL over the workload: capacity is bought only for those that match."""
+
+
+class ReturnSpec(Strict):
+    """When bought capacity is given back."""
+
+    idle: Duration = 300.0
+    """How long a bought node stays idle before it is given back. Default 5m."""
+
+
+class BudgetSpec(Strict):
+    """A spend limit that no placement may break."""
+
+    name: Name
+    """Unique within the policy."""
+    limit_usd: Money
+    """Most that may be spent in one window, in USD."""
+    window: Literal["day", "week", "month", "total"]
+    """Calendar day, week or month in UTC, or total."""
+    queues: list[Text] = Field(default_factory=list)
+    """Counts the spend of these queues. Default: of every queue."""
+    clusters: list[Text] = Field(default_factory=list)
+    """Counts the spend on these clusters. Default: on every cluster."""
+    capacity_types: list[CapacityType] = Field(default_factory=list)
+    """Counts the spend on these capacity types. Default: on every type."""
+
+
+class DisruptionSpec(Strict):
+    """What happens to workloads when things break."""
+
+    member_lost: DurationOrNever = 900.0
+    """How long a silent member keeps its workloads before they are placed elsewhere, or never. Default 15m."""
+
+
+class PlacementSpec(Strict):
+    """Where the matched workloads may run, what to optimise, and what may be spent."""
+
+    precedence: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0
+    """Among the policies that match, the highest wins; ties go to the first by name."""
+    match: MatchSpec = MatchSpec()
+    """What the policy speaks for."""
+    objective: Objective = "cost"
+    """What to optimise within the constraints."""
+    constraints: ConstraintsSpec = ConstraintsSpec()
+    """Hard limits."""
+    burst: BurstSpec | None = None
+    """When capacity may be bought. Default: never."""
+    give_back: ReturnSpec = Field(default=ReturnSpec(), alias="return")
+    """When bought capacity is given back."""
+    budgets: list[BudgetSpec] = Field(default_factory=list)
+    """Spend limits."""
+    disruption: DisruptionSpec = DisruptionSpec()
+    """What happens when things break."""
+
+    @model_validator(mode="after")
+    def _budget_names(self) -> PlacementSpec:
+        if problems := list(duplicates([budget.name for budget in self.budgets], "budget", "name", "budgets")):
+            raise refuse(*problems)
+        return self
+
+
+class PlacementPolicyDocument(Strict):
+    """How workloads are placed, and when capacity is bought for them."""
+
+    api_version: ApiVersion
+    kind: Literal["PlacementPolicy"]
+    metadata: Metadata
+    spec: PlacementSpec = PlacementSpec()
+    """Everything in it may be left out."""
+
+
+class QuotaSpec(Strict):
+    """How much of one resource the queue's workloads may use at once."""
+
+    resource: ResourceName
+    """cpu, memory, gpu, pods, or an extended resource."""
+    nominal: Quantity
+    """What is the queue's own."""
+    borrowing_limit: Quantity | None = None
+    """Most that it may use beyond that, out of what its cohort leaves unused. Default: no limit."""
+    lending_limit: Quantity | None = None
+    """Most of its own that the cohort may borrow. Default: all of it."""
+
+    @model_validator(mode="after")
+    def _units(self) -> QuotaSpec:
+        problems = []
+        for key, value in (
+            ("nominal", self.nominal),
+            ("borrowingLimit", self.borrowing_limit),
+            ("lendingLimit", self.lending_limit),
+        ):
+            if (
+                value is not None
+                and self.resource not in ("cpu", "memory")
+                and quantity(value) != quantity(value, milli=True) / 1000
+            ):
+                problems.append(Problem((key,), f'"{value}" is not whole; write a whole number of {self.resource}'))
+        if (
+            not problems
+            and self.lending_limit is not None
+            and self.units(self.lending_limit) > self.units(self.nominal)
+        ):
+            problems.append(Problem(("lendingLimit",), "more than nominal; lend at most what is the queue's own"))
+        if problems:
+            raise refuse(*problems)
+        return self
+
+    def units(self, value: str | int | Decimal) -> int:
+        """`value` in the unit of quotas: thousandths of a core for cpu, else whole bytes, GPUs, pods."""
+        return quantity(value, milli=self.resource == "cpu")
+
+
+class QueueSpecification(Strict):
+    """A queue's share of the federation."""
+
+    cohort: Name | None = None
+    """Queues of one cohort lend unused quota to one another. Default: neither borrows nor lends."""
+    weight: Weight = Decimal(1)
+    """Its fair share against the others'. Default 1."""
+    quotas: list[QuotaSpec] = Field(default_factory=list)
+    """A resource without a quota is not limited."""
+    strict_fifo: bool = False
+    """true: the oldest workload blocks those behind it. Default false."""
+
+    @model_validator(mode="after")
+    def _resources(self) -> QueueSpecification:
+        names = [quota.resource for quota in self.quotas]
+        if problems := list(duplicates(names, "quota for", "resource", "quotas")):
+            raise refuse(*problems)
+        return self
+
+
+class QueueDocument(Strict):
+    """A queue that workloads name in the label overspill.dev/queue."""
+
+    api_version: ApiVersion
+    kind: Literal["Queue"]
+    metadata: Metadata
+    spec: QueueSpecification = QueueSpecification()
+    """Everything in it may be left out."""
