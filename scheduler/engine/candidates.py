@@ -37,27 +37,39 @@ class Weighed:
         return score is None, score or 0.0, price is None, price or Decimal(0), self.candidate.pool
 
 
+@dataclass(frozen=True, slots=True)
+class _Charge:
+    """What placing would add to the commitments on bought capacity."""
+
+    usd: Usd | None
+    policy_nodes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A weighing, good until the room (or, for what is charged, the money) changes."""
+
+    room_version: int
+    money_version: int
+    weighed: Weighed
+    accepted: Weighed
+    """As it would be if no budget and no limit on bought nodes refused it."""
+    offer: Offer
+    charge: _Charge | None
+
+
 class Weigher:
     """Weighs every pool for a class of workloads, again only where something has changed since."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._static: dict[tuple[str, int, bool, PoolRef], tuple[Reason, ...]] = {}
-        self._known: dict[tuple[int, PoolRef], tuple[int, int, Weighed]] = {}
+        self._screened: dict[tuple[int, PoolRef], tuple[int, Weighed | Offer]] = {}
+        self._known: dict[tuple[int, PoolRef], _Known] = {}
 
     def weigh(self, ask: Ask) -> list[Weighed]:
         """Every pool in order of its name, refused ones included."""
-        money = self._world.commitments.version
-        weighed: list[Weighed] = []
-        for ref, room in self._world.rooms.items():
-            known = self._known.get((ask.number, ref))
-            if known is not None and known[0] == room.version and (known[1] == money or not room.pool.bought):
-                weighed.append(known[2])
-                continue
-            fresh = self._weigh(ask, room)
-            self._known[ask.number, ref] = (room.version, money, fresh)
-            weighed.append(fresh)
-        return weighed
+        return [self._weigh(ask, room) for room in self._world.rooms.values()]
 
     def static_reasons(self, ask: Ask, room: PoolRoom) -> tuple[Reason, ...]:
         """Why the pool, as it is, is not for such workloads, whatever its room; empty: it may be."""
@@ -68,27 +80,49 @@ class Weigher:
         return known
 
     def _weigh(self, ask: Ask, room: PoolRoom) -> Weighed:
+        key = (ask.number, room.pool.ref)
+        money = self._world.commitments.version
+        known = self._known.get(key)
+        if known is not None and known.room_version == room.version:
+            if known.charge is None or known.money_version == money:
+                return known.weighed
+            known = replace(known, money_version=money, weighed=self._checked(ask, known))
+            self._known[key] = known
+            return known.weighed
+        screened = self._screen(ask, room)
+        if isinstance(screened, Weighed):
+            return screened
+        known = self._price(ask, screened)
+        known = replace(known, weighed=self._checked(ask, known))
+        self._known[key] = known
+        return known.weighed
+
+    def _screen(self, ask: Ask, room: PoolRoom) -> Weighed | Offer:
+        """Refused for what the pool is or has now, or how the gang fits; the same for the whole group."""
+        key = (ask.group, room.pool.ref)
+        known = self._screened.get(key)
+        if known is not None and known[0] == room.version:
+            return known[1]
+        screened = self._look(ask, room)
+        self._screened[key] = (room.version, screened)
+        return screened
+
+    def _look(self, ask: Ask, room: PoolRoom) -> Weighed | Offer:
         reasons = self.static_reasons(ask, room)
         if reasons:
-            return _refused(room, reasons, Offer(room, False))
+            return _refused(Offer(room, False), reasons)
         fit = room.fit(ask.shape, grow=False)
         if fit is None and room.growable:
             fit = room.fit(ask.shape, grow=True)
         offer = Offer(room, self._world.snapshot.bursting_paused, fit)
         reason = filters.first_reason(filters.ROOM, ask, offer)
-        if reason is not None or fit is None:
-            return _refused(room, (reason,) if reason is not None else (), offer)
-        offer = self._priced(ask, offer, fit)
-        reason = filters.first_reason(filters.MONEY, ask, offer)
-        if reason is not None:
-            return _refused(room, (reason,), offer)
-        candidate = _candidate(offer, ())
-        score = load_objective(ask.policy.objective)(candidate)
-        return Weighed(replace(candidate, score=score), room, fit, offer.prediction)
+        return offer if reason is None else _refused(offer, (reason,))
 
-    def _priced(self, ask: Ask, offer: Offer, fit: Fit) -> Offer:
-        room = offer.room
-        prediction = self._world.predict(ask.workload, room, fit.new_nodes)
+    def _price(self, ask: Ask, offer: Offer) -> _Known:
+        """Predicted, priced and scored; `weighed` is still without a look at the money."""
+        room, fit, world = offer.room, offer.fit, self._world
+        assert fit is not None
+        prediction = world.predict(ask.workload, room, fit.new_nodes)
         usd_per_hour = None
         cost = None
         if room.pool.price is not None:
@@ -96,17 +130,26 @@ class Weigher:
             if prediction.run_seconds is not None:
                 cost = cost_usd(usd_per_hour, prediction.run_seconds)
         priced = Offer(room, offer.paused, fit, prediction, usd_per_hour, cost)
-        return self._charged(ask, priced) if self._world.tracks_money and room.pool.bought else priced
+        candidate = _candidate(priced, ())
+        score = load_objective(ask.policy.objective)(candidate)
+        accepted = Weighed(replace(candidate, score=score), room, fit, prediction)
+        charge = None
+        if world.tracks_money and room.pool.bought:
+            seconds = world.busy_seconds(ask.workload, room, prediction)
+            charge = _Charge(*world.commitments.charge(room, ask.shape, seconds, ask.policy.name))
+        return _Known(room.version, world.commitments.version, accepted, accepted, priced, charge)
 
-    def _charged(self, ask: Ask, offer: Offer) -> Offer:
-        """With what placing it would add to the commitments on bought capacity."""
-        world, room = self._world, offer.room
-        seconds = world.busy_seconds(ask.workload, room, offer.prediction)
-        usd, more = world.commitments.charge(room, ask.shape, seconds, ask.policy.name)
-        # Bought pools of unknown price do not come this far: `price_unknown` refuses them.
-        over_budget = None if usd is None else world.budgets.refusal(ask.queue, room.pool, usd)
-        in_use = world.commitments.nodes_in_use(ask.policy.name)
-        return replace(offer, policy_nodes=in_use + more, over_budget=over_budget)
+    def _checked(self, ask: Ask, known: _Known) -> Weighed:
+        """As accepted, unless cost cap, bought nodes or a budget refuse it."""
+        offer, charge = known.offer, known.charge
+        if charge is not None:
+            # Bought pools of unknown price do not come this far: `price_unknown` refuses them.
+            ledger, pool = self._world.budgets, offer.room.pool
+            over_budget = None if charge.usd is None else ledger.refusal(ask.queue, pool, charge.usd)
+            in_use = self._world.commitments.nodes_in_use(ask.policy.name)
+            offer = replace(offer, policy_nodes=in_use + charge.policy_nodes, over_budget=over_budget)
+        reason = filters.first_reason(filters.MONEY, ask, offer)
+        return known.accepted if reason is None else _refused(offer, (reason,))
 
 
 def in_time(weighed: list[Weighed], workload: Workload, ask: Ask, now: Instant) -> list[Weighed]:
@@ -143,8 +186,8 @@ def _part_of(usd_per_hour: Usd, nodes: Fraction) -> Usd:
     return (usd_per_hour * nodes.numerator / nodes.denominator).quantize(NANO)
 
 
-def _refused(room: PoolRoom, reasons: tuple[Reason, ...], offer: Offer) -> Weighed:
-    return Weighed(_candidate(offer, reasons), room, None, offer.prediction)
+def _refused(offer: Offer, reasons: tuple[Reason, ...]) -> Weighed:
+    return Weighed(_candidate(offer, reasons), offer.room, None, offer.prediction)
 
 
 def _candidate(offer: Offer, refused: tuple[Reason, ...]) -> Candidate:

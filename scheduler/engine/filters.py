@@ -42,6 +42,8 @@ class Ask:
     """What a class of equal workloads wants."""
 
     number: int
+    group: int
+    """Equal for classes that differ only in what predictions and costs look at: they fit into the same room."""
     workload: Workload
     """One of the class: the filters look only at what all of it have in common."""
     shape: Shape

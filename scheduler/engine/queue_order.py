@@ -5,12 +5,15 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import Final
 
 from scheduler.engine.fairshare import dominant_share, weighted_share
 from scheduler.engine.quota import QuotaLedger
 from scheduler.model.ids import QueueId
 from scheduler.model.resources import Resources
 from scheduler.model.workload import Workload
+
+_NOTHING: Final = Resources()
 
 
 class Turns:
@@ -28,6 +31,7 @@ class Turns:
             lines[workload.queue].append(workload)
         # Last first, so that the next one is popped off the end.
         self._lines = {queue: sorted(line, key=_turn, reverse=True) for queue, line in lines.items()}
+        self._shares: dict[QueueId, tuple[Resources, float]] = {}
         self._heap = [(self._share(queue), queue) for queue in self._lines]
         heapq.heapify(self._heap)
         self._out: QueueId | None = None
@@ -49,8 +53,12 @@ class Turns:
         return rest
 
     def _share(self, queue: QueueId) -> float:
-        used = self._quotas.used.get(queue, Resources())
-        return weighted_share(dominant_share(used, self._capacity), self._quotas.spec(queue).weight)
+        used = self._quotas.used.get(queue, _NOTHING)
+        known = self._shares.get(queue)
+        if known is None or known[0] is not used:
+            share = weighted_share(dominant_share(used, self._capacity), self._quotas.spec(queue).weight)
+            known = self._shares[queue] = (used, share)
+        return known[1]
 
 
 def _turn(workload: Workload) -> tuple[int, float, str]:

@@ -139,13 +139,17 @@ class PoolRoom:
         return Opener(self.node_size, self.pool.labels, limit, len(self.opened))
 
     def _describe(self, takes: Sequence[Take], opener: Opener | None) -> Fit:
-        new = [bin_ for bin_ in opener.opened if any(take.bin is bin_ for take in takes)] if opener else []
-        share = Fraction(0)
-        for bin_, pod, count in takes:
-            if bin_ not in new:
-                share += dominant_part(pod, self.node_size) * count
+        fresh = {id(bin_) for bin_ in opener.opened} if opener is not None else set()
         ready = {id(bin_) for bin_ in self.ready}
-        return Fit(all(id(bin_) in ready for bin_, _, _ in takes), len(new), share)
+        new = {id(take.bin) for take in takes if id(take.bin) in fresh}
+        share = Fraction(0)
+        counts: dict[int, tuple[Resources, int]] = {}
+        for bin_, pod, pods in takes:
+            if id(bin_) not in fresh:
+                counts[id(pod)] = (pod, counts.get(id(pod), (pod, 0))[1] + pods)
+        for pod, pods in counts.values():
+            share += dominant_part(pod, self.node_size) * pods
+        return Fit(all(id(take.bin) in ready for take in takes), len(new), share)
 
 
 def is_draining(node: Node) -> bool:

@@ -70,7 +70,7 @@ def _count_commitments(world: World, placed: list[Workload]) -> None:
         placement = workload.placement
         if placement is None or placement.state is PlacementState.RELEASING or workload.suspended:
             continue
-        room = world.rooms.get(placement.pool_ref)
+        room = world.room_of(placement)
         copy = world.copies.get((workload.ref.uid, placement.cluster))
         if room is None or not room.pool.bought or (copy is not None and copy.finished):
             continue
@@ -81,8 +81,8 @@ def _count_commitments(world: World, placed: list[Workload]) -> None:
 
 
 def _settle_started(world: World, workload: Workload, placement: Placement) -> list[Move]:
-    room = world.rooms.get(placement.pool_ref)
-    cluster = next((each for each in world.clusters if each.id == placement.cluster), None)
+    room = world.room_of(placement)
+    cluster = world.cluster_of.get(placement.cluster)
     if cluster is not None and cluster.unreachable_since is not None:
         return _if_lost(world, workload, placement, cluster.unreachable_since)
     if room is None or not room.cluster.available or workload.suspended:
@@ -108,15 +108,17 @@ def _if_lost(world: World, workload: Workload, placement: Placement, since: Inst
 
 def _unbound(world: World, workload: Workload, placement: Placement) -> tuple[PodSet, ...]:
     """The pods of a started workload that are not on a node yet; of several pod sets, the largest pods."""
-    sets = world.shape_of(workload).pod_sets
     copy = world.copies.get((workload.ref.uid, placement.cluster))
-    if copy is None or copy.attempt != placement.attempt or copy.suspended:
-        return sets
+    if copy is None or copy.attempt != placement.attempt:
+        return world.shape_of(workload).pod_sets
     if copy.finished:
         return ()
+    if copy.suspended:
+        return world.shape_of(workload).pod_sets
     left = copy.pods_wanted - copy.pods_bound
     if left <= 0:
         return ()
+    sets = world.shape_of(workload).pod_sets
     unbound: list[PodSet] = []
     for pod_set in sets:
         count = min(left, pod_set.count)
@@ -128,7 +130,7 @@ def _unbound(world: World, workload: Workload, placement: Placement) -> tuple[Po
 
 def _settle_reserved(world: World, weigher: Weigher, workload: Workload, placement: Placement) -> list[Move]:
     policy = world.policy_of(workload)
-    room = world.rooms.get(placement.pool_ref)
+    room = world.room_of(placement)
     reason = _must_leave(world, weigher, workload, policy, room)
     if reason is not None:
         return [_release(world, workload, placement, reason, policy)]

@@ -20,7 +20,7 @@ from scheduler.model.policy import PlacementPolicy, PolicySet
 from scheduler.model.ports import Prediction, Predictor
 from scheduler.model.resources import Resources
 from scheduler.model.snapshot import Snapshot
-from scheduler.model.workload import Copy, Hints, PodSet, Workload
+from scheduler.model.workload import Copy, Hints, Placement, PodSet, Workload
 
 
 class Traits(NamedTuple):
@@ -41,6 +41,7 @@ class World:
         self.policies = policies
         self.now: Instant = snapshot.now
         self.clusters = tuple(sorted(snapshot.clusters, key=lambda cluster: cluster.id))
+        self.cluster_of = {cluster.id: cluster for cluster in self.clusters}
         self.workloads = tuple(sorted(snapshot.workloads, key=lambda workload: workload.ref))
         backoffs = {backoff.pool: backoff for backoff in sorted(snapshot.backoffs, key=lambda b: (b.pool, b.until))}
         self.rooms: dict[PoolRef, PoolRoom] = {
@@ -48,6 +49,7 @@ class World:
             for cluster in self.clusters
             for pool in sorted(cluster.pools, key=lambda pool: pool.ref)
         }
+        self._room_at = {(room.pool.ref.cluster, room.pool.ref.pool): room for room in self.rooms.values()}
         self.copies: dict[tuple[Uid, ClusterId], Copy] = {
             (copy.origin, copy.cluster): copy
             for copy in sorted(snapshot.copies, key=lambda c: (c.origin, c.cluster, c.attempt, c.uid))
@@ -63,7 +65,10 @@ class World:
         self._predictor = predictor
         self._matcher = Matcher(policies)
         self._shapes: dict[tuple[PodSet, ...], Shape] = {}
+        self._shape_of: dict[Uid, Shape] = {}
+        self._traits_of: dict[Uid, Traits] = {}
         self._asks: dict[tuple[Traits, str, bool, bool], Ask] = {}
+        self._groups: dict[tuple[int, str, bool, bool], int] = {}
         self._predictions: dict[tuple[Traits, PoolRef, int], Prediction] = {}
         self._idle_seconds: dict[PoolRef, float] = {}
 
@@ -75,18 +80,27 @@ class World:
     def policy_of(self, workload: Workload) -> PlacementPolicy | None:
         return self._matcher.policy_of(workload)
 
+    def room_of(self, placement: Placement) -> PoolRoom | None:
+        """The pool it is placed on; None when that is no longer there."""
+        return self._room_at.get((placement.cluster, placement.pool))
+
     def shape_of(self, workload: Workload) -> Shape:
-        shape = self._shapes.get(workload.pod_sets)
+        shape = self._shape_of.get(workload.ref.uid)
         if shape is None:
-            shape = self._shapes[workload.pod_sets] = make_shape(len(self._shapes), workload)
+            shape = self._shapes.get(workload.pod_sets)
+            if shape is None:
+                shape = self._shapes[workload.pod_sets] = make_shape(len(self._shapes), workload)
+            self._shape_of[workload.ref.uid] = shape
         return shape
 
     def traits_of(self, workload: Workload) -> Traits:
-        ref = workload.ref
-        number = self.shape_of(workload).number
-        return Traits(
-            workload.queue, ref.kind, ref.namespace, number, workload.hints, workload.labels, workload.runs_forever
-        )
+        traits = self._traits_of.get(workload.ref.uid)
+        if traits is None:
+            kind, namespace, number = workload.ref.kind, workload.ref.namespace, self.shape_of(workload).number
+            traits = self._traits_of[workload.ref.uid] = Traits(
+                workload.queue, kind, namespace, number, workload.hints, workload.labels, workload.runs_forever
+            )
+        return traits
 
     def ask_of(self, workload: Workload, policy: PlacementPolicy) -> Ask:
         """The class of the workload under its policy, made once for all that are equal."""
@@ -97,7 +111,9 @@ class World:
         ask = self._asks.get(key)
         if ask is None:
             shape = self.shape_of(workload)
-            ask = self._asks[key] = Ask(len(self._asks), workload, shape, policy, burst_matches, waited)
+            group = self._groups.setdefault((shape.number, *key[1:]), len(self._groups))
+            ask = Ask(len(self._asks), group, workload, shape, policy, burst_matches, waited)
+            self._asks[key] = ask
         return ask
 
     def predict(self, workload: Workload, room: PoolRoom, new_nodes: int) -> Prediction:

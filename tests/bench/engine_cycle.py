@@ -14,7 +14,7 @@ from scheduler.model.ids import QueueId
 from scheduler.model.plan import Plan
 from scheduler.model.policy import Budget, BurstRule, PolicySet, QueueSpec, Quota
 from scheduler.model.snapshot import Snapshot
-from scheduler.model.workload import Workload
+from scheduler.model.workload import Hints, Workload
 from scheduler.predict.first import FirstPredictor
 from tests.unit.engine_world import (
     NOW,
@@ -60,9 +60,12 @@ def world(running: int, pending: int, classes: int, *, free: bool) -> Snapshot:
         placed.append(workload(f"run-{number}", queue=f"q{number % 10}", placement=place))
     waiting = [
         workload(
-            f"wait-{number}", pods(gpus=1 + number % classes % 8, cpu=2 + number % classes), queue=f"q{number % 10}"
+            f"wait-{n}",
+            pods(gpus=1 + n % classes % 8, cpu=2 + n % classes % 10),
+            queue=f"q{n % 10}",
+            hints=Hints(expected_seconds=600.0 + n % classes),
         )
-        for number in range(pending)
+        for n in range(pending)
     ]
     return snapshot(*clusters, workloads=(*placed, *waiting), copies=tuple(copy_of(each) for each in placed))
 
