@@ -97,7 +97,7 @@ def _quota(spec: schema.QuotaSpec) -> model.Quota:
     )
 
 
-def _canonical(value: Any) -> Any:  # noqa: ANN401  (JSON-like data)
+def _canonical(value: Any) -> Any:
     match value:
         case CelExpression():
             return value.source

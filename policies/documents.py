@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import types
+import inspect
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -159,6 +159,7 @@ _WORDING: Final[dict[str, Callable[[str, dict[str, Any]], str]]] = {
     "list_type": lambda is_, _: f"{is_} a list; write for example [a, b]",
     "tuple_type": lambda is_, _: f"{is_} a list; write for example [a, b]",
     "too_short": lambda is_, _: "must not be empty; write at least one",
+    "string_pattern_mismatch": lambda is_, ctx: f"{is_} of the form {ctx['pattern']}; correct it",
     "string_too_short": lambda is_, _: "must not be empty; write a value or remove the key",
     "string_too_long": lambda is_, ctx: f"longer than {ctx['max_length']} characters; shorten it",
     "greater_than_equal": lambda is_, ctx: f"{is_} allowed; write {ctx['ge']} or more",
@@ -231,8 +232,8 @@ def _keys_at(model: type[BaseModel], path: Path_) -> tuple[str, ...]:
     return () if kind is None else tuple(info.alias or name for name, info in kind.model_fields.items())
 
 
-def _model_in(kind: Any) -> type[BaseModel] | None:  # noqa: ANN401  (a type expression)
+def _model_in(kind: Any) -> type[BaseModel] | None:
     """The model class in `Model`, `Model | None`, `list[Model]` or `Annotated[...]` of these."""
-    if isinstance(kind, type) and not isinstance(kind, types.GenericAlias) and issubclass(kind, BaseModel):
+    if inspect.isclass(kind) and typing.get_origin(kind) is None and issubclass(kind, BaseModel):
         return kind
     return next((found for part in typing.get_args(kind) if (found := _model_in(part)) is not None), None)

@@ -25,7 +25,7 @@ class PolicyError:
         return f"{self.file}:{self.line}:{self.column}: {self.message}"
 
 
-class PolicyErrors(InvalidObjectError):
+class PolicyErrors(InvalidObjectError):  # noqa: N818  (it holds several)
     """Everything that is wrong in the files read, at least one, sorted by place. Its text has a line for each."""
 
     def __init__(self, errors: Iterable[PolicyError]) -> None:

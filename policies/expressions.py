@@ -76,7 +76,7 @@ class ExpressionError(InvalidObjectError):
 class CelExpression:
     """A compiled boolean expression. Equal when the source is equal; `errors` counts evaluations that failed."""
 
-    __slots__ = ("source", "errors", "_compiled", "_reads", "_memo")
+    __slots__ = ("_compiled", "_memo", "_reads", "errors", "source")
 
     def __init__(self, source: str) -> None:
         """Raises: ExpressionError."""

@@ -9,6 +9,7 @@ from typing import Literal
 
 from policies.errors import PolicyError, PolicyErrors
 from policies.loader import FederationNames, check_policies
+from scheduler.model.ids import Instant
 from scheduler.model.policy import PolicySet
 
 
@@ -21,9 +22,13 @@ class Reload:
     errors: tuple[PolicyError, ...] = ()
     warnings: tuple[PolicyError, ...] = ()
 
+    @property
+    def changed(self) -> bool:
+        return self.outcome == "changed"
+
 
 class PolicyFolder:
-    """Policy files and folders, and the last good set that was read from them."""
+    """Policy files and folders, the last good set that was read from them, and what is wrong with a newer one."""
 
     def __init__(self, paths: Sequence[Path], names: FederationNames | None = None) -> None:
         """Reads them. Raises: PolicyErrors, for there is no last good set yet."""
@@ -34,10 +39,23 @@ class PolicyFolder:
             raise PolicyErrors(checked.errors)
         self.current: PolicySet = checked.policies
         self.warnings = checked.warnings
+        self.errors: tuple[PolicyError, ...] = ()
+        """Of the last reload; empty when it was good."""
+        self.loaded_at: Instant | None = None
+        """When `current` came into force; set by who has a clock."""
+
+    @property
+    def error(self) -> str | None:
+        """What was wrong with the last reload, in one line; None when it was good."""
+        if not self.errors:
+            return None
+        more = f" (and {len(self.errors) - 1} more)" if len(self.errors) > 1 else ""
+        return f"{self.errors[0]}{more}"
 
     def reload(self) -> Reload:
         """Read again. Never raises for what the files hold: a set with any mistake is refused whole."""
         checked = check_policies(self.paths, self._names)
+        self.errors = checked.errors
         if checked.policies is None:
             return Reload("refused", self.current, errors=checked.errors)
         self.warnings = checked.warnings

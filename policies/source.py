@@ -27,7 +27,9 @@ Path_ = tuple[str | int, ...]
 """Where a value stands in its document: keys and list positions."""
 
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_CORE_TAGS: Final = frozenset(f"tag:yaml.org,2002:{name}" for name in "str int float bool null map seq".split())
+_CORE_TAGS: Final = frozenset(
+    f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq")
+)
 _UNPRINTABLE: Final = re.compile(
     "[^\\x09\\x0a\\x0d\\x20-\\x7e\\x85\\xa0-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]"
 )
@@ -179,7 +181,7 @@ def parse(text: str, file: str) -> tuple[tuple[Document, ...], tuple[PolicyError
     return _Composer(text, file).documents()
 
 
-def plain(node: Node) -> Any:  # noqa: ANN401  (JSON-like data)
+def plain(node: Node) -> Any:
     """The tree as dicts, lists, text, ints, Decimals, bools and None, without places."""
     match node:
         case MapNode():
@@ -265,10 +267,11 @@ class _Composer:
         return node
 
     def _alias(self, event: yaml.AliasEvent, place: Place, depth: int) -> Node:
-        node = self._anchors.get(event.anchor)
+        anchor = event.anchor or ""
+        node = self._anchors.get(anchor)
         if node is None:
-            problem = "refers to what it stands in" if event.anchor in self._anchors else "has no anchor before it"
-            self._report(place, f"alias {shown('*' + event.anchor)} {problem}; write the value out")
+            problem = "refers to what it stands in" if anchor in self._anchors else "has no anchor before it"
+            self._report(place, f"alias {shown('*' + anchor)} {problem}; write the value out")
             return Scalar(place, "alias", plain=False, style=None)
         if depth + node.height > MAX_DEPTH:
             self._stop(place, f"nested deeper than {MAX_DEPTH} levels by aliases; write the values out")
@@ -332,7 +335,8 @@ class _Composer:
 
 
 def _place(event: yaml.Event) -> Place:
-    return Place(event.start_mark.line + 1, event.start_mark.column + 1)
+    mark = event.start_mark
+    return Place(mark.line + 1, mark.column + 1) if mark else Place(1, 1)
 
 
 def _place_at_end(text: str) -> Place:

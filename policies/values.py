@@ -47,6 +47,8 @@ def _positive_duration(value: object) -> float:
 
 
 def _duration_or_never(value: object) -> float | None:
+    if isinstance(value, str) and not value[:1].isdigit() and value != "never":
+        raise refuse_value(f"{shown(value)} is not a duration; write for example 15m, or never")
     return None if value == "never" else _positive_duration(value)
 
 
@@ -136,7 +138,7 @@ def _matching(pattern: str, what: str, remedy: str) -> Callable[[str], str]:
     return check
 
 
-def _schema(kind: str | list[str], **more: Any) -> WithJsonSchema:  # noqa: ANN401  (JSON Schema keywords)
+def _schema(kind: str | list[str], **more: Any) -> WithJsonSchema:
     return WithJsonSchema({"type": kind, **more})
 
 

@@ -1,0 +1,238 @@
+"""The federation file: what the hub, the members and their node pools are, as the daemon uses it, and its loading."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import ValidationError
+from sqlalchemy.engine import make_url
+
+from policies import source
+from policies.documents import Problem, at_path, problems_of, validate
+from policies.errors import PolicyError, PolicyErrors
+from policies.loader import FederationNames, document_kind
+from policies.source import Document
+from policies.values import quantity
+from scheduler.daemon.federation_schema import FederationDocument, MemberSpec, PoolSpec
+from scheduler.model.cluster import NodePool, Taint
+from scheduler.model.contract import LABEL_RESIDENCY
+from scheduler.model.errors import InvalidObjectError
+from scheduler.model.ids import ClusterId, Instant, PoolId, PoolRef
+from scheduler.model.money import Price
+from scheduler.model.resources import Resources
+
+_Labels = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    name: str
+    kubeconfig: Path | None
+    """None: in the cluster, as its service account."""
+    context: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsSource:
+    type: str
+    """scrape or prometheus."""
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    id: ClusterId
+    region: str
+    labels: _Labels
+    kubeconfig: Path | None
+    """None: in the cluster, as its service account."""
+    context: str | None
+    provider_type: str
+    provider_settings: Mapping[str, Any]
+    """What stands under `provider:`, `type` included."""
+    base_dir: Path
+    """The federation file's folder; relative paths in the provider's settings start there."""
+    metrics: MetricsSource | None
+    pools: tuple[NodePool, ...]
+    """Templates: what only the provider knows (`desired_nodes`, `shortage`) is None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Federation:
+    name: str
+    mode: str
+    """shadow or active."""
+    hub: Hub
+    listen_address: str
+    listen_port: int
+    history_url: str
+    clock_file: Path | None
+    members: tuple[Member, ...]
+
+    @property
+    def names(self) -> FederationNames:
+        """What policies may name."""
+        pools = [pool for member in self.members for pool in member.pools]
+        return FederationNames(
+            clusters=frozenset(member.id for member in self.members),
+            providers=frozenset(member.provider_type for member in self.members),
+            regions=frozenset(member.region for member in self.members),
+            residency=frozenset(v for member in self.members for k, v in member.labels if k == LABEL_RESIDENCY),
+            gpu_models=frozenset(pool.gpu_model for pool in pools if pool.gpu_model is not None),
+        )
+
+
+ValidateProvider = Callable[[str, Mapping[str, Any], Path], list[Problem]]
+"""Problems of a provider's settings (type, settings, folder of relative paths); their paths lead from `provider:`."""
+
+
+def load_federation(
+    path: Path, *, as_of: Instant | None = None, validate_provider: ValidateProvider | None = None
+) -> Federation:
+    """The federation that the file describes. Prices are as of `as_of`, by default the file's last change.
+
+    Raises: PolicyErrors with every mistake in the file, and those that `validate_provider` finds.
+    """
+    data = source.read_bytes(path)
+    checked = _checked(data, str(path), validate_provider, path.parent)
+    if as_of is None:
+        try:
+            as_of = path.stat().st_mtime
+        except OSError as error:
+            raise PolicyErrors([PolicyError(str(path), 1, 1, "was removed while it was read; try again")]) from error
+    return _federation(checked, path.parent, as_of, path.name)
+
+
+def check_federation(data: bytes, file: str) -> None:
+    """Raises: PolicyErrors with every mistake in the content of a federation file, provider settings apart."""
+    _checked(data, file, None, Path())
+
+
+def validate_settings(provider: str, settings: Mapping[str, Any], base_dir: Path) -> list[Problem]:
+    """Checks with the provider's own model; imports that provider's module and so its SDK."""
+    from clusters.providers import load_provider
+
+    try:
+        model = load_provider(provider).Settings
+    except InvalidObjectError as error:
+        return [Problem(("type",), str(error))]
+    try:
+        model.model_validate(dict(settings), context={"base_dir": base_dir})
+    except ValidationError as error:
+        return problems_of(error, model)
+    return []
+
+
+def _checked(data: bytes, file: str, validate_provider: ValidateProvider | None, base_dir: Path) -> FederationDocument:
+    documents, errors = source.parse(source.decode(data, file), file)
+    if errors:
+        raise PolicyErrors(errors)
+    if len(documents) != 1:
+        message = "empty file; write a Federation" if not documents else "more than one document; keep one Federation"
+        raise PolicyErrors([PolicyError(file, 1, 1, message)])
+    document = documents[0]
+    document_kind(document, {"Federation": FederationDocument})
+    problems: list[PolicyError] = []
+    if validate_provider is not None:
+        problems = _provider_problems(document, validate_provider, base_dir)
+    try:
+        checked = validate(document, FederationDocument)
+    except PolicyErrors as error:
+        raise PolicyErrors([*error.errors, *problems]) from error
+    if problems:
+        raise PolicyErrors(problems)
+    return checked
+
+
+def _provider_problems(document: Document, validate_provider: ValidateProvider, base_dir: Path) -> list[PolicyError]:
+    """Checked beside the schema and not after it, so that all mistakes are told at once."""
+    content = source.plain(document.root)
+    spec = content.get("spec")
+    members = spec.get("members") if isinstance(spec, dict) else None
+    found: list[PolicyError] = []
+    for index, member in enumerate(members if isinstance(members, list) else ()):
+        settings = member.get("provider") if isinstance(member, dict) else None
+        if not isinstance(settings, dict) or not isinstance(settings.get("type"), str):
+            continue
+        for problem in validate_provider(settings["type"], cast(dict[str, Any], _floats(settings)), base_dir):
+            path = ("spec", "members", index, "provider", *problem.path)
+            found.append(at_path(document, path, problem.message, key=problem.message.startswith("unknown key")))
+    return found
+
+
+def _federation(document: FederationDocument, folder: Path, as_of: Instant, file: str) -> Federation:
+    spec = document.spec
+    return Federation(
+        name=document.metadata.name,
+        mode=spec.mode,
+        hub=Hub(spec.hub.name, _beside(folder, spec.hub.kubeconfig), spec.hub.context),
+        listen_address=spec.listen.address,
+        listen_port=spec.listen.port,
+        history_url=_history_url(spec.history.url, folder),
+        clock_file=_beside(folder, spec.clock_file),
+        members=tuple(_member(member, folder, as_of, file) for member in spec.members),
+    )
+
+
+def _member(spec: MemberSpec, folder: Path, as_of: Instant, file: str) -> Member:
+    return Member(
+        id=ClusterId(spec.name),
+        region=spec.region,
+        labels=tuple(sorted(spec.labels.items())),
+        kubeconfig=_beside(folder, spec.kubeconfig),
+        context=spec.context,
+        provider_type=spec.provider.type,
+        provider_settings=cast(dict[str, Any], _floats(spec.provider.model_dump())),
+        base_dir=folder,
+        metrics=None if spec.metrics is None else MetricsSource(spec.metrics.type, spec.metrics.url),
+        pools=tuple(_pool(pool, ClusterId(spec.name), as_of, file) for pool in spec.pools),
+    )
+
+
+def _pool(spec: PoolSpec, cluster: ClusterId, as_of: Instant, file: str) -> NodePool:
+    node = spec.node
+    extended = sorted((name, quantity(amount)) for name, amount in node.extended.items())
+    return NodePool(
+        ref=PoolRef(cluster, PoolId(spec.name)),
+        capacity_type=spec.capacity_type,
+        scaling=spec.effective_scaling,
+        instance_type=node.instance_type,
+        min_nodes=spec.min_nodes,
+        max_nodes=spec.min_nodes if spec.max_nodes is None else spec.max_nodes,
+        desired_nodes=None,
+        node_resources=Resources(node.cpu, node.memory, node.gpus, node.pods, tuple(extended)),
+        gpu_model=node.gpu_model,
+        gpu_memory_bytes=node.gpu_memory,
+        labels=tuple(sorted({**spec.labels, **spec.selector}.items())),
+        selector=tuple(sorted(spec.selector.items())),
+        taints=tuple(sorted(Taint(taint.key, taint.value, taint.effect) for taint in spec.taints)),
+        price=None if spec.price is None else Price(spec.price.usd_per_hour, file, as_of),
+        provisioning_seconds=spec.provisioning_seconds,
+    )
+
+
+def _beside(folder: Path, path: str | None) -> Path | None:
+    return None if path is None else folder / path
+
+
+def _history_url(text: str, folder: Path) -> str:
+    url = make_url(text)
+    if url.drivername.startswith("sqlite") and url.database and url.database != ":memory:":
+        url = url.set(database=str((folder / url.database).absolute()))
+    return url.render_as_string(hide_password=False)
+
+
+def _floats(value: object) -> object:
+    """Provider settings know no Decimal: theirs are plain JSON numbers."""
+    match value:
+        case Decimal():
+            return float(value)
+        case dict():
+            return {key: _floats(item) for key, item in value.items()}
+        case list():
+            return [_floats(item) for item in value]
+    return value

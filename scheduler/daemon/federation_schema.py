@@ -1,0 +1,225 @@
+"""The federation file as it is written in YAML. `federation` turns it into what the daemon uses."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from policies.documents import Problem, Strict, duplicates, refuse
+from policies.errors import shown
+from policies.schema import ApiVersion, CapacityType, Metadata
+from policies.values import Bytes, ClusterName, MilliCpu, Money, Name, PluginName, Quantity, ResourceName, Seconds, Text
+from scheduler.model.cluster import ON_DEMAND, SPOT
+
+DEFAULT_HISTORY: Final = "sqlite+aiosqlite:///overspill.db"
+_Count = Annotated[int, Field(ge=0, le=100_000)]
+
+
+class HubSpec(Strict):
+    """The cluster whose objects people write."""
+
+    name: ClusterName = "hub"
+    """Told in the origin annotations of copies, so never change it while copies exist."""
+    kubeconfig: Text | None = None
+    """Path, relative to this file. Default: the service account of the pod that the daemon runs in."""
+    context: Text | None = None
+    """Context of the kubeconfig. Default: its current one."""
+
+
+class ListenSpec(Strict):
+    """Where the daemon serves health, metrics and its read API."""
+
+    address: Text = "127.0.0.1"
+    """Address or host name. Anything but loopback needs allowRemote."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    """0: any free port."""
+    allow_remote: bool = False
+    """true: others may connect. What it serves has no authentication of its own."""
+
+    @model_validator(mode="after")
+    def _loopback(self) -> ListenSpec:
+        if not self.allow_remote and not _is_loopback(self.address):
+            message = (
+                f"{shown(self.address)} can be reached from other machines; write 127.0.0.1 or set allowRemote: true"
+            )
+            raise refuse(Problem(("address",), message))
+        return self
+
+
+class HistorySpec(Strict):
+    """Where observations and decisions are kept."""
+
+    url: Text = DEFAULT_HISTORY
+    """SQLAlchemy URL, sqlite+aiosqlite or postgresql+asyncpg; a relative SQLite path is relative to this file."""
+
+    @model_validator(mode="after")
+    def _is_url(self) -> HistorySpec:
+        try:
+            url = make_url(self.url)
+        except (ArgumentError, ValueError) as error:
+            message = "not a database URL; write one such as sqlite+aiosqlite:///overspill.db"
+            raise refuse(Problem(("url",), message)) from error
+        if url.drivername not in ("sqlite+aiosqlite", "postgresql+asyncpg"):
+            message = f"{shown(url.drivername)} is not supported; write sqlite+aiosqlite or postgresql+asyncpg"
+            raise refuse(Problem(("url",), message))
+        return self
+
+
+class ProviderSpec(BaseModel):
+    """Which cloud's node pools these are; the other keys are the provider's own settings."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, use_attribute_docstrings=True)
+
+    type: PluginName
+    """Name of a provider, such as onprem or eks."""
+
+
+class MetricsSpec(Strict):
+    """Where the member's metrics are read."""
+
+    type: Literal["scrape", "prometheus"]
+    """scrape: an exporter's own endpoint; prometheus: a Prometheus server's query API."""
+    url: Annotated[str, Field(pattern=r"^https?://[^\s/]+(/\S*)?$", max_length=2000)]
+    """http or https."""
+
+
+class PriceSpec(Strict):
+    """What one node costs."""
+
+    usd_per_hour: Money
+    """USD for one node for one hour, whole or not."""
+
+
+class TaintSpec(Strict):
+    """A taint that the pool's nodes carry."""
+
+    key: Text
+    value: str = ""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
+
+
+class NodeSpec(Strict):
+    """What one node of the pool can give to pods."""
+
+    instance_type: str = ""
+    """The provider's name for the machine."""
+    cpu: MilliCpu
+    """Allocatable cores, such as 95 or 7500m."""
+    memory: Bytes
+    """Allocatable memory, such as 960Gi."""
+    gpus: Annotated[int, Field(ge=0, le=1024)] = 0
+    gpu_model: Text | None = None
+    """As policies name it, such as A100-80GB."""
+    gpu_memory: Bytes | None = None
+    """Of one GPU, such as 80Gi."""
+    pods: Annotated[int, Field(ge=1, le=10_000)] = 110
+    """Most pods on one node."""
+    extended: dict[ResourceName, Quantity] = Field(default_factory=dict)
+    """Other resources by their Kubernetes names, such as rdma/hca."""
+
+
+class PoolSpec(Strict):
+    """A group of identical nodes."""
+
+    name: Name
+    """The provider's own name for it."""
+    selector: Annotated[dict[str, str], Field(min_length=1)]
+    """Labels that tell its nodes from those of the other pools."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Further labels that its nodes carry."""
+    capacity_type: CapacityType
+    scaling: Literal["fixed", "managed", "external"] | None = None
+    """fixed: never resized; managed: by Overspill; external: by another autoscaler. Default: managed for on-demand and
+    spot, fixed for owned and reserved."""
+    min_nodes: _Count = 0
+    max_nodes: _Count | None = None
+    """Needed when managed."""
+    provisioning_seconds: Seconds | None = None
+    """How long a new node takes to be ready. Default: unknown."""
+    price: PriceSpec | None = None
+    """Default: unknown."""
+    taints: list[TaintSpec] = Field(default_factory=list)
+    node: NodeSpec
+
+    @property
+    def effective_scaling(self) -> str:
+        return self.scaling or ("managed" if self.capacity_type in (ON_DEMAND, SPOT) else "fixed")
+
+    @model_validator(mode="after")
+    def _sizes(self) -> PoolSpec:
+        if self.effective_scaling == "managed" and self.max_nodes is None:
+            raise refuse(Problem((), 'missing key "maxNodes"; a managed pool needs one'))
+        if self.max_nodes is not None and self.max_nodes < self.min_nodes:
+            raise refuse(Problem(("maxNodes",), f"less than minNodes ({self.min_nodes}); write at least that"))
+        return self
+
+
+class MemberSpec(Strict):
+    """A member cluster."""
+
+    name: ClusterName
+    """As policies name it."""
+    region: Text
+    """As policies name it."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """overspill.dev/residency is the one that policies' residency compares with."""
+    kubeconfig: Text | None = None
+    """Path, relative to this file. Default: the service account of the pod that the daemon runs in."""
+    context: Text | None = None
+    """Context of the kubeconfig. Default: its current one."""
+    provider: ProviderSpec
+    metrics: MetricsSpec | None = None
+    pools: list[PoolSpec] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _pool_names(self) -> MemberSpec:
+        problems = list(duplicates([pool.name for pool in self.pools], "pool", "name", "pools"))
+        selectors = [pool.selector for pool in self.pools]
+        for index, selector in enumerate(selectors):
+            if selector in selectors[:index]:
+                twin = self.pools[selectors.index(selector)].name
+                problems.append(
+                    Problem(("pools", index, "selector"), f"the same as of pool {shown(twin)}; tell them apart")
+                )
+        if problems:
+            raise refuse(*problems)
+        return self
+
+
+class FederationSpec(Strict):
+    """A federation: one hub, its members, and how the daemon runs."""
+
+    mode: Literal["shadow", "active"] = "shadow"
+    """shadow: observe and explain only, write nothing; active: place and burst."""
+    hub: HubSpec = Field(default_factory=HubSpec)
+    listen: ListenSpec = Field(default_factory=ListenSpec)
+    history: HistorySpec = Field(default_factory=HistorySpec)
+    clock_file: Text | None = None
+    """Path, relative to this file, of the sandbox's virtual clock. Default: the machine's own clock."""
+    members: Annotated[list[MemberSpec], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _member_names(self) -> FederationSpec:
+        if problems := list(duplicates([member.name for member in self.members], "member", "name", "members")):
+            raise refuse(*problems)
+        return self
+
+
+class FederationDocument(Strict):
+    """The federation that a daemon looks after."""
+
+    api_version: ApiVersion
+    kind: Literal["Federation"]
+    metadata: Metadata
+    spec: FederationSpec
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
