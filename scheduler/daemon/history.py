@@ -146,7 +146,8 @@ class History:
     async def _read(self, query: sql.Select[Any]) -> Sequence[sql.Row[Any]]:
         try:
             async with self._engine.connect() as connection:
-                return (await connection.execute(query)).all()
+                rows: Sequence[sql.Row[Any]] = (await connection.execute(query)).all()
+                return rows
         except SQLAlchemyError as error:
             raise OverspillError(f"the history cannot be read: {_first_line(error)}") from error
 

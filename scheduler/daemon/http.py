@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final
 
 import orjson
@@ -19,15 +18,11 @@ _WORKLOADS_AT_MOST: Final = 5000
 class HttpServer:
     """aiohttp on one address and port."""
 
-    def __init__(
-        self, address: str, port: int, report: StatusReport, telemetry: Telemetry, *, healthy: Callable[[], str | None]
-    ) -> None:
-        """`healthy` says in one line what is wrong, or None."""
+    def __init__(self, address: str, port: int, report: StatusReport, telemetry: Telemetry) -> None:
         self._address = address
         self._port = port
         self._report = report
         self._telemetry = telemetry
-        self._healthy = healthy
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> str:
@@ -63,7 +58,7 @@ class HttpServer:
             self._runner = None
 
     async def _healthz(self, _request: web.Request) -> web.Response:
-        trouble = self._healthy()
+        trouble = self._report.not_healthy()
         return web.Response(text=trouble or "ok", status=503 if trouble else 200)
 
     async def _readyz(self, _request: web.Request) -> web.Response:

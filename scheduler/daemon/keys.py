@@ -67,7 +67,7 @@ class KeyQueue:
             old.cancel()
         self._timers[key] = asyncio.get_running_loop().call_later(pause, self._fire, key)
         self._finish(key)
-        return pause
+        return float(pause)
 
     def close(self) -> None:
         for timer in self._timers.values():

@@ -18,16 +18,14 @@ from clusters.clock import SharedClock, SystemClock
 from clusters.kinds import load_kinds
 from clusters.kubernetes.client import HttpKubeApi
 from clusters.providers import load_provider
-from policies.reload import PolicyFolder
 from scheduler.daemon.federation import Federation, Member, load_federation, validate_settings
 from scheduler.daemon.history import History
 from scheduler.daemon.http import HttpServer
 from scheduler.daemon.leader import LeaseSettings
+from scheduler.daemon.live_policies import LivePolicies
 from scheduler.daemon.parts import Daemon, Outside
-from scheduler.daemon.supervise import supervised
 from scheduler.daemon.telemetry import Telemetry
-from scheduler.daemon.watch_files import changes
-from scheduler.model.errors import FencedError, OverspillError
+from scheduler.model.errors import FencedError
 from scheduler.model.ids import ClusterId
 from scheduler.model.ports import Clock, NodePoolProvider
 from scheduler.predict.first import FirstPredictor
@@ -70,49 +68,33 @@ def _hide_secrets(_logger: Any, _method: str, event: Any) -> Any:
 
 async def _run(config: Path, policies: Path, mode: str | None) -> int:
     federation = load_federation(config, validate_provider=validate_settings)
-    folder = PolicyFolder([policies])
-    folder.reload()
-    if folder.error is not None:
-        raise OverspillError(folder.error)
     shadow = (mode or federation.mode) == "shadow"
     async with AsyncExitStack() as stack:
-        outside = await _connect(federation, folder, stack)
+        outside = await _connect(federation, policies, stack)
         daemon = Daemon(outside, shadow=shadow)
-        server = HttpServer(
-            federation.listen_address,
-            federation.listen_port,
-            daemon.report,
-            outside.telemetry,
-            healthy=lambda: None,
-        )
+        address, port = federation.listen_address, federation.listen_port
+        server = HttpServer(address, port, daemon.report, outside.telemetry)
         url = await server.start()
         stack.push_async_callback(server.stop)
         log.info("started", federation=federation.name, mode="shadow" if shadow else "active", url=url)
-        return await _until_stopped(daemon, folder, policies)
+        return await _until_stopped(daemon)
 
 
-async def _until_stopped(daemon: Daemon, folder: PolicyFolder, policies: Path) -> int:
+async def _until_stopped(daemon: Daemon) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, lambda: reload_policies(daemon, folder))
-    reload_policies(daemon, folder)
-
-    async def watch_policies() -> None:
-        async for _ in changes(policies):
-            reload_policies(daemon, folder)
-
+    loop.add_signal_handler(signal.SIGHUP, daemon.outside.policies.reload)
     work = asyncio.ensure_future(daemon.run())
-    files = asyncio.ensure_future(supervised("policies", watch_policies, daemon.outside.telemetry))
     stopping = asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in (files, stopping, work):
+        for task in (stopping, work):
             task.cancel()
-        results = await asyncio.gather(work, files, stopping, return_exceptions=True)
-    log.info("stopped", leader=daemon.leader.is_leader)
+        results = await asyncio.gather(work, stopping, return_exceptions=True)
+    log.info("stopped")
     return _exit_status(results[0])
 
 
@@ -129,22 +111,7 @@ def _exit_status(result: object) -> int:
     return 0
 
 
-def reload_policies(daemon: Daemon, folder: PolicyFolder) -> None:
-    """Read the policy files again; a bad set is reported and the last good one stays in force."""
-    outcome = folder.reload()
-    telemetry = daemon.outside.telemetry
-    telemetry.policy_reload.set(0 if folder.error is not None else 1)
-    if folder.error is not None:
-        log.error("policies_refused", error=folder.error, in_force=folder.current.digest)
-        return
-    folder.loaded_at = daemon.outside.clock.now() if outcome.changed or folder.loaded_at is None else folder.loaded_at
-    telemetry.policy_reloaded_at.set(folder.loaded_at)
-    if outcome.changed:
-        log.info("policies_loaded", digest=folder.current.digest, policies=len(folder.current.policies))
-    daemon.planner.trigger()
-
-
-async def _connect(federation: Federation, folder: PolicyFolder, stack: AsyncExitStack) -> Outside:
+async def _connect(federation: Federation, policies: Path, stack: AsyncExitStack) -> Outside:
     clock: Clock = SharedClock(federation.clock_file) if federation.clock_file is not None else SystemClock()
     telemetry = Telemetry()
     history = await History.open(federation.history_url, telemetry)
@@ -167,7 +134,7 @@ async def _connect(federation: Federation, folder: PolicyFolder, stack: AsyncExi
         providers=providers,
         kinds=load_kinds(),
         clock=clock,
-        policies=folder,
+        policies=LivePolicies(policies, clock, telemetry, federation.names),
         predictor=FirstPredictor(),
         history=history,
         telemetry=telemetry,
@@ -178,6 +145,5 @@ async def _connect(federation: Federation, folder: PolicyFolder, stack: AsyncExi
 
 def _provider(member: Member, clock: Clock) -> NodePoolProvider:
     module = load_provider(member.provider_type)
-    settings = module.Settings.model_validate(member.provider_settings)
-    provider: NodePoolProvider = module.create(settings, clock=clock)
-    return provider
+    settings = module.Settings.model_validate(dict(member.provider_settings), context={"base_dir": member.base_dir})
+    return module.create(settings, clock=clock)

@@ -40,9 +40,17 @@ _NO_USAGE: Final = Usage(Resources(), 0)
 class MemberMirror:
     """One member's state. Not thread-safe: it belongs to the event loop."""
 
-    def __init__(self, member: Member, resources: Iterable[str], touched: Callable[[Uid], None]) -> None:
+    def __init__(
+        self,
+        member: Member,
+        resources: Iterable[str],
+        touched: Callable[[Uid], None],
+        pod_moved: Callable[[PodFacts, str, bool], None],
+    ) -> None:
+        """`pod_moved(pod, node UID, bound)` is called when one of our pods begins or ends to use a node."""
         self.member = member
         self._touched = touched
+        self._pod_moved = pod_moved
         self._awaiting = set(resources)
         self._failing: dict[str, str] = {}
         self.unreachable_since: Instant | None = None
@@ -144,6 +152,8 @@ class MemberMirror:
             self.bound[uid] = self.bound.get(uid, 0) + sign
             if not self.bound[uid]:
                 del self.bound[uid]
+            node = self.nodes.get(pod.node)
+            self._pod_moved(pod, node.uid if node is not None else "", sign > 0)
 
     # -- copies ------------------------------------------------------------------------------------------------
 

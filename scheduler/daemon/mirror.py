@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import structlog
 
 from clusters.kubernetes.annotations import format_placement, parse_placement
-from scheduler.daemon.federation import Federation
+from clusters.kubernetes.codec import PodFacts
+from scheduler.daemon.federation import Federation, Member
 from scheduler.daemon.member_mirror import NODES, PODS, CopyEntry, MemberMirror, is_newer
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.errors import InvalidObjectError
@@ -59,8 +60,10 @@ class Mirror:
         self.on_change: Callable[[], None] = lambda: None
         """Called when the next cycle could decide otherwise."""
         self.on_node: Callable[[NodeSeen], None] = lambda seen: None
-        watched = [NODES, PODS, *kinds]
-        self.members = {member.id: MemberMirror(member, watched, self._touched) for member in federation.members}
+        self.on_pod: Callable[[ClusterId, PodFacts, str, bool], None] = lambda cluster, pod, node_uid, bound: None
+        """One of our pods began (or ended) to use the node of that UID."""
+        self.on_nodes_listed: Callable[[ClusterId], None] = lambda cluster: None
+        self.members = {member.id: self._member_mirror(member) for member in federation.members}
 
     # -- hub ---------------------------------------------------------------------------------------------------
 
@@ -156,6 +159,12 @@ class Mirror:
         return frozenset(
             cluster for cluster, member in self.members.items() if member.synced and member.unreachable_since is None
         )
+
+    def _member_mirror(self, member: Member) -> MemberMirror:
+        def pod_moved(pod: PodFacts, node_uid: str, bound: bool) -> None:
+            self.on_pod(member.id, pod, node_uid, bound)
+
+        return MemberMirror(member, [NODES, PODS, *self.kinds], self._touched, pod_moved)
 
     def _touched(self, uid: Uid) -> None:
         self.on_key(uid)
@@ -282,6 +291,8 @@ class MemberSink:
         for name in self._known_names() - present:
             self._drop(name)
         self._member.listed(self._resource)
+        if self._resource == NODES:
+            self._mirror.on_nodes_listed(self._member.member.id)
         self._mirror.on_change()
 
     def on_event(self, event: WatchEvent) -> None:

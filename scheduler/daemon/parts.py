@@ -10,13 +10,13 @@ from typing import Final
 
 from clusters.clock import SystemClock
 from clusters.kubernetes.reflector import Reflector
-from policies.reload import PolicyFolder
 from scheduler.daemon.decisions import DecisionLog
 from scheduler.daemon.events import EventWriter
 from scheduler.daemon.federation import Federation
 from scheduler.daemon.history import History
 from scheduler.daemon.leader import Leader, LeaseSettings
 from scheduler.daemon.ledger import Ledger
+from scheduler.daemon.live_policies import LivePolicies
 from scheduler.daemon.member_mirror import NODES, PODS
 from scheduler.daemon.mirror import Mirror
 from scheduler.daemon.planning import Planner
@@ -46,7 +46,7 @@ class Outside:
     providers: Mapping[ClusterId, NodePoolProvider]
     kinds: Mapping[str, WorkloadKind]
     clock: Clock
-    policies: PolicyFolder
+    policies: LivePolicies
     predictor: Predictor
     history: History
     telemetry: Telemetry
@@ -100,8 +100,11 @@ class Daemon:
             pools={} if shadow else self.keepers,
         )
         self.mirror.on_change = self.planner.trigger
+        outside.policies.on_change = self.planner.trigger
         self.mirror.on_key = self._on_key
         self.mirror.on_node = self.ledger.node_seen
+        self.mirror.on_pod = self.ledger.pod_moved
+        self.mirror.on_nodes_listed = self.ledger.nodes_listed
         self.report = StatusReport(
             name=federation.name,
             mode="shadow" if shadow else "active",
@@ -134,6 +137,7 @@ class Daemon:
                 for name, loop in self._watches().items():
                     group.create_task(supervised(name, loop, self.outside.telemetry))
                 group.create_task(measure_lag(self.outside.telemetry))
+                group.create_task(supervised("policies", self.outside.policies.run, self.outside.telemetry))
                 group.create_task(supervised("round trips", self._measure_round_trips, self.outside.telemetry))
                 group.create_task(supervised("history", self.outside.history.run, self.outside.telemetry))
                 if not self.shadow:
@@ -171,7 +175,10 @@ class Daemon:
         return loops
 
     def _deciders(self) -> dict[str, Callable[[], Awaitable[None]]]:
-        loops: dict[str, Callable[[], Awaitable[None]]] = {"planner": self.planner.run, "ledger": self.ledger.run}
+        loops: dict[str, Callable[[], Awaitable[None]]] = {
+            "planner": self.planner.run,
+            "ledger": self.ledger.run,
+        }
         for cluster, keeper in self.keepers.items():
             loops[f"pools:{cluster}"] = keeper.run
         if not self.shadow:

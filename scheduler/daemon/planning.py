@@ -10,8 +10,8 @@ from typing import Final, Protocol
 
 import structlog
 
-from policies.reload import PolicyFolder
 from scheduler.daemon.decisions import DecisionLog
+from scheduler.daemon.live_policies import LivePolicies
 from scheduler.daemon.mirror import Mirror
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.daemon.waiting import happened_or_due
@@ -48,7 +48,7 @@ class Planner:
     def __init__(
         self,
         mirror: Mirror,
-        policies: PolicyFolder,
+        policies: LivePolicies,
         predictor: Predictor,
         clock: Clock,
         telemetry: Telemetry,
@@ -69,7 +69,7 @@ class Planner:
         self._placements = placements
         self._pools = pools
         self._changed = asyncio.Event()
-        self._cycling = False
+        self._cycle_began: float | None = None
         self.bursting_paused = False
         self.last_plan: Plan | None = None
         self.last_cycle_seconds = 0.0
@@ -81,7 +81,12 @@ class Planner:
 
     @property
     def idle(self) -> bool:
-        return not self._changed.is_set() and not self._cycling
+        return not self._changed.is_set() and self._cycle_began is None
+
+    @property
+    def seconds_in_cycle(self) -> float:
+        """Wall time since the cycle under way began; 0 when there is none."""
+        return asyncio.get_running_loop().time() - self._cycle_began if self._cycle_began is not None else 0.0
 
     @property
     def wake_at(self) -> Instant | None:
@@ -94,14 +99,15 @@ class Planner:
             wake_at = self.wake_at
             due = look_again if wake_at is None else min(look_again, wake_at)
             await happened_or_due(self._changed, self._clock, due)
-            self._cycling = True
+            self._cycle_began = asyncio.get_running_loop().time()
             try:
-                await asyncio.sleep(_GATHER_WALL_SECONDS)
+                # At least as long as the last cycle took: planning never has more than half of the process.
+                await asyncio.sleep(max(_GATHER_WALL_SECONDS, self.last_cycle_seconds))
                 self._changed.clear()
                 if self._mirror.ever_synced and self._mirror.hub_synced:
                     await self._cycle_once()
             finally:
-                self._cycling = False
+                self._cycle_began = None
 
     async def _cycle_once(self) -> None:
         policies = self._policies.current

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from policies.reload import PolicyFolder
 from scheduler.daemon.decisions import DecisionLog, to_json
 from scheduler.daemon.history import History
 from scheduler.daemon.ledger import Ledger
+from scheduler.daemon.live_policies import LivePolicies
 from scheduler.daemon.member_mirror import MemberMirror
 from scheduler.daemon.mirror import HubEntry, Mirror
 from scheduler.daemon.planning import Planner, phase_of
@@ -19,6 +19,7 @@ from scheduler.model.cluster import Cluster, NodePool
 from scheduler.model.money import to_cents
 from scheduler.model.ports import Clock
 
+_STUCK_SECONDS = 120.0
 _PHASES = ("pending", "reserved", "started", "releasing", "suspended", "finished", "invalid")
 
 
@@ -34,7 +35,7 @@ class StatusReport:
     decisions: DecisionLog
     ledger: Ledger
     history: History
-    policies: PolicyFolder
+    policies: LivePolicies
     telemetry: Telemetry
     is_leader: Callable[[], bool]
     is_idle: Callable[[], bool]
@@ -43,6 +44,13 @@ class StatusReport:
         """Why this process cannot serve yet, or None."""
         if not self.mirror.ever_synced:
             return f"not synced: {self.mirror.hub_error or 'listing'}"
+        return None
+
+    def not_healthy(self) -> str | None:
+        """What is wrong with this process, or None: a cycle that has not come round for long is."""
+        waited = self.planner.seconds_in_cycle
+        if waited > _STUCK_SECONDS:
+            return f"a scheduling cycle has been running for {waited:.0f} s"
         return None
 
     def status(self) -> dict[str, Any]:
