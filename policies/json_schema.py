@@ -15,8 +15,22 @@ DIALECT: Final = GenerateJsonSchema.schema_dialect
 
 def schema_of(model: type[BaseModel], kind: str) -> dict[str, Any]:
     """The schema of one kind's documents, descriptions from the docstrings of the fields."""
-    schema = model.model_json_schema(by_alias=True)
+    schema = _without_null(model.model_json_schema(by_alias=True))
     return {"$schema": DIALECT, "$id": f"https://{GROUP}/schemas/{kind.lower()}.json", **schema, "title": kind}
+
+
+def _without_null(schema: Any) -> Any:
+    """Pydantic lets every optional key be null; in our files a key has a value or is left out."""
+    match schema:
+        case {"anyOf": [*choices], **rest} if {"type": "null"} in choices:
+            left = [_without_null(choice) for choice in choices if choice != {"type": "null"}]
+            rest = {key: _without_null(value) for key, value in rest.items() if (key, value) != ("default", None)}
+            return {**left[0], **rest} if len(left) == 1 else {"anyOf": left, **rest}
+        case dict():
+            return {key: _without_null(value) for key, value in schema.items()}
+        case list():
+            return [_without_null(item) for item in schema]
+    return schema
 
 
 def policy_schema() -> dict[str, Any]:

@@ -153,6 +153,9 @@ def _kind(document: Document, kinds: dict[str, type[BaseModel]], expected: str) 
     elif kind.text == "RemediationPolicy":
         message = "RemediationPolicy is not supported yet by this version; remove the document"
         errors.append(document.error(kind.place, message))
+    elif kind.text == "Federation" and kind.text not in kinds:
+        message = "a Federation is no policy; give this file to --config and keep it out of the policy folder"
+        errors.append(document.error(kind.place, message))
     elif kind.text not in kinds:
         message = f"unsupported kind {shown(kind.text)}; {did_you_mean(kind.text, kinds)}"
         errors.append(document.error(kind.place, message))

@@ -146,6 +146,8 @@ _DURATION_SCHEMA: Final = _schema("string", pattern=f"^{durations.PATTERN}$", ex
 _NUMERIC: Final[list[str]] = ["string", "number"]
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=253)]
+LongText = Annotated[str, StringConstraints(min_length=1, max_length=4000)]
+"""A path or a URL."""
 Duration = Annotated[float, BeforeValidator(_duration), _DURATION_SCHEMA]
 """In seconds."""
 PositiveDuration = Annotated[float, BeforeValidator(_positive_duration), _DURATION_SCHEMA]

@@ -12,7 +12,19 @@ from sqlalchemy.exc import ArgumentError
 from policies.documents import Problem, Strict, duplicates, refuse
 from policies.errors import shown
 from policies.schema import ApiVersion, CapacityType, Metadata
-from policies.values import Bytes, ClusterName, MilliCpu, Money, Name, PluginName, Quantity, ResourceName, Seconds, Text
+from policies.values import (
+    Bytes,
+    ClusterName,
+    LongText,
+    MilliCpu,
+    Money,
+    Name,
+    PluginName,
+    Quantity,
+    ResourceName,
+    Seconds,
+    Text,
+)
 from scheduler.model.cluster import ON_DEMAND, SPOT
 
 DEFAULT_HISTORY: Final = "sqlite+aiosqlite:///overspill.db"
@@ -24,7 +36,7 @@ class HubSpec(Strict):
 
     name: ClusterName = "hub"
     """Told in the origin annotations of copies, so never change it while copies exist."""
-    kubeconfig: Text | None = None
+    kubeconfig: LongText | None = None
     """Path, relative to this file. Default: the service account of the pod that the daemon runs in."""
     context: Text | None = None
     """Context of the kubeconfig. Default: its current one."""
@@ -53,7 +65,7 @@ class ListenSpec(Strict):
 class HistorySpec(Strict):
     """Where observations and decisions are kept."""
 
-    url: Text = DEFAULT_HISTORY
+    url: LongText = DEFAULT_HISTORY
     """SQLAlchemy URL, sqlite+aiosqlite or postgresql+asyncpg; a relative SQLite path is relative to this file."""
 
     @model_validator(mode="after")
@@ -167,7 +179,7 @@ class MemberSpec(Strict):
     """As policies name it."""
     labels: dict[str, str] = Field(default_factory=dict)
     """overspill.dev/residency is the one that policies' residency compares with."""
-    kubeconfig: Text | None = None
+    kubeconfig: LongText | None = None
     """Path, relative to this file. Default: the service account of the pod that the daemon runs in."""
     context: Text | None = None
     """Context of the kubeconfig. Default: its current one."""
@@ -198,7 +210,7 @@ class FederationSpec(Strict):
     hub: HubSpec = Field(default_factory=HubSpec)
     listen: ListenSpec = Field(default_factory=ListenSpec)
     history: HistorySpec = Field(default_factory=HistorySpec)
-    clock_file: Text | None = None
+    clock_file: LongText | None = None
     """Path, relative to this file, of the sandbox's virtual clock. Default: the machine's own clock."""
     members: Annotated[list[MemberSpec], Field(min_length=1)]
 
