@@ -72,7 +72,7 @@ def run_command(
     return run.run(config, policies, mode=mode.value if mode else None)
 
 
-@app.command("sandbox")
+@app.command("sandbox", short_help="Start an emulated federation on loopback ports.")
 def sandbox_command(
     directory: Annotated[
         Path, typer.Option("--dir", help="Where its kubeconfigs, federation file and clock are written.")
@@ -90,7 +90,7 @@ def sandbox_command(
     return sandbox.run(directory, speed=speed, seed=seed, scenario=scenario, as_json=as_json)
 
 
-@app.command("demo")
+@app.command("demo", short_help="Sandbox, daemon and real jobs together.")
 def demo_command(
     trace: Annotated[
         Path | None,
@@ -149,7 +149,7 @@ def status_command(
     return status.run(url, as_json=as_json, watch=watch)
 
 
-@app.command("explain")
+@app.command("explain", short_help="Why a workload is where it is.")
 def explain_command(
     workload: Annotated[str, typer.Argument(help="NAME, NAMESPACE/NAME or KIND/NAMESPACE/NAME.")],
     url: Url = _DEFAULT_URL,

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from scheduler.cli import crds
 from scheduler.cli.output import CommandError, print_json
 from scheduler.model.errors import InvalidObjectError
 
@@ -36,21 +37,32 @@ def run(directory: Path, *, speed: float, seed: int, scenario: Path | None, as_j
 async def _serve(directory: Path, speed: float, seed: int, scenario: Path | None, as_json: bool) -> int:
     from clusters.sandbox.federation import Sandbox
 
-    stopping = asyncio.Event()
+    sandbox = await Sandbox.start(directory, speed=speed, seed=seed, scenario=scenario)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
-    sandbox = await Sandbox.start(directory, speed=speed, seed=seed, scenario=scenario)
+        loop.add_signal_handler(number, sandbox.stopping.set)
     try:
+        await _install_definitions(sandbox)
         note = _write_note(directory, sandbox)
         if as_json:
             print_json({key: value for key, value in note.items() if key != "control_token"})
         else:
             print(_welcome(directory, note, speed), flush=True)
-        await stopping.wait()
+        await sandbox.stopping.wait()
     finally:
         await sandbox.stop()
     return 0
+
+
+async def _install_definitions(sandbox: Sandbox) -> None:
+    from clusters.kubernetes.client import HttpKubeApi
+
+    name = sandbox.scenario.hub.name
+    hub = await HttpKubeApi.connect(name=name, kubeconfig=sandbox.kubeconfigs[name], context=None)
+    try:
+        await crds.install(hub)
+    finally:
+        await hub.close()
 
 
 def _write_note(directory: Path, sandbox: Sandbox) -> dict[str, Any]:

@@ -120,6 +120,7 @@ class Course:
             now=now,
             speed=self._options.speed,
             daemon_idle=progress is not None and progress.idle,
+            busy=state.busy,
             quiet_wall_seconds=state.quiet_wall_seconds,
             next_arrival=self._origin + self._waiting[0].at_seconds if self._waiting else None,
             next_event=state.next_event_at,

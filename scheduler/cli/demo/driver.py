@@ -48,7 +48,7 @@ def run_demo(options: DemoOptions) -> int:
     else:
         arrivals = draw_jobs(options.jobs or _DRAWN_JOBS, seed=options.seed)
     if options.policies is not None:
-        load_policies(options.policies)
+        load_policies([options.policies])
     screen_console = console(stderr=options.as_json)
     screen: Screen = LiveScreen(screen_console) if screen_console.is_terminal else PlainScreen(screen_console)
     folder = Path(tempfile.mkdtemp(prefix="overspill-demo-"))
@@ -103,7 +103,7 @@ class _Demo:
             manifests.write_policies(policies, self._arrivals, drawn=self._drawn, gpus=federation.max_gpus)
         clock = SharedClock(Path(note["clock"]))
         invariants = Invariants(
-            queues=load_policies(policies).queues,
+            queues=load_policies([policies]).queues,
             bought=federation.bought,
             grace_seconds=max(_GRACE_VIRTUAL_SECONDS, _GRACE_WALL_SECONDS * self._options.speed),
         )

@@ -20,6 +20,8 @@ class Moment:
     now: Instant
     speed: float
     daemon_idle: bool
+    busy: bool
+    """The sandbox has work in hand that belongs to the present."""
     quiet_wall_seconds: float
     next_arrival: Instant | None
     next_event: Instant | None
@@ -33,7 +35,7 @@ def leap_target(moment: Moment) -> Instant | None:
 
     What is due already (an arrival, a timer, the daemon's own alarm) must happen first.
     """
-    if not moment.daemon_idle or moment.quiet_wall_seconds < QUIET_WALL_SECONDS:
+    if moment.busy or not moment.daemon_idle or moment.quiet_wall_seconds < QUIET_WALL_SECONDS:
         return None
     coming = [at for at in (moment.next_arrival, moment.next_event, moment.wake_at) if at is not None]
     if not coming:
@@ -46,6 +48,7 @@ def is_stuck(moment: Moment) -> bool:
     """Whether nothing will ever happen again by itself."""
     return (
         moment.daemon_idle
+        and not moment.busy
         and moment.quiet_wall_seconds >= QUIET_WALL_SECONDS
         and moment.next_arrival is None
         and moment.next_event is None

@@ -47,6 +47,10 @@ class Child:
         if self._process.returncode is not None:
             raise CommandError(f"the {self.name} ended with status {self._process.returncode}: {self.last_line()}")
 
+    async def ended(self) -> int:
+        """Its exit status, once it has ended."""
+        return await self._process.wait()
+
     def last_line(self) -> str:
         """Of its log; empty when it wrote none."""
         with self.log.open("rb") as file:

@@ -23,6 +23,8 @@ class StateReply(Reply):
 
     next_event_at: float | None = None
     quiet_wall_seconds: float
+    busy: bool = False
+    """There is work in hand that belongs to the present."""
 
 
 class BillReply(Reply):
