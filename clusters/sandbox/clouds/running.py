@@ -41,7 +41,16 @@ class RunningCloud:
         """Serve `app` on a free loopback port until `stop`. Returns its base URL."""
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=_GOODBYE_SECONDS)
         await runner.setup()
-        self.servers.append(runner.cleanup)
+
+        async def end() -> None:
+            left = [one.transport for one in (runner.server.connections if runner.server else ())]
+            await runner.cleanup()
+            for transport in left:
+                if transport is not None:
+                    transport.abort()  # a TLS goodbye would wait for clients that are gone
+            await asyncio.sleep(0)  # lets the aborted ones close their sockets
+
+        self.servers.append(end)
         await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
         port = runner.addresses[0][1]
         return f"{'https' if tls else 'http'}://127.0.0.1:{port}"
