@@ -1,4 +1,4 @@
-"""The sandbox's own HTTP API: look at the emulated federation, let its time leap, read its bill, make things go wrong."""
+"""The sandbox's own HTTP API: look at the emulated federation, let its time leap, read its bill, strike faults."""
 
 from __future__ import annotations
 

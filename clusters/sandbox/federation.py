@@ -13,7 +13,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from clusters.clock import SharedClock, SystemClock
-from clusters.sandbox.apiserver import ApiServer
+from clusters.sandbox.apiserver.server import kubeconfig
 from clusters.sandbox.clouds import RunningCloud, start_cloud
 from clusters.sandbox.control import ControlApi
 from clusters.sandbox.emulation.billing import Charge
@@ -23,7 +23,8 @@ from clusters.sandbox.emulation.faults import KINDS, strike
 from clusters.sandbox.emulation.timers import Timers
 from clusters.sandbox.emulation.work import Supervisor
 from clusters.sandbox.federation_file import dump, federation_document, make_folder, write_private
-from clusters.sandbox.scenario import FaultPlan, Scenario, default_scenario, load_scenario
+from clusters.sandbox.scenario import ClusterPlan, FaultPlan, Scenario, default_scenario, load_scenario
+from clusters.sandbox.silence import FallibleApiServer
 from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import Instant
 
@@ -38,7 +39,7 @@ class Sandbox:
         self.state_dir = state_dir
         self.scenario = scenario
         self.clock = clock
-        self.servers: dict[str, ApiServer] = {}
+        self.servers: dict[str, FallibleApiServer] = {}
         self.emulations: dict[str, ClusterEmulation] = {}
         self.clouds: dict[str, RunningCloud] = {}
         self.kubeconfigs: dict[str, Path] = {}
@@ -148,7 +149,7 @@ class Sandbox:
         self._open.push_async_callback(self._supervisor.stop)
         self._check_faults()
         for plan in self.scenario.clusters:
-            await self._start_cluster(plan.name)
+            await self._start_cluster(plan)
         for plan in self.scenario.members:
             emulation = self.emulations[plan.name]
             cloud = await start_cloud(plan.provider, emulation.pools, self.clock, self.state_dir)
@@ -163,9 +164,9 @@ class Sandbox:
             self._timers.at(now + fault.at_seconds, partial(self._strike_planned, fault))
         self._write_files()
 
-    async def _start_cluster(self, name: str) -> None:
-        plan = next(plan for plan in self.scenario.clusters if plan.name == name)
-        server = ApiServer(name, self.clock, token=secrets.token_urlsafe(24), port=0)
+    async def _start_cluster(self, plan: ClusterPlan) -> None:
+        name = plan.name
+        server = FallibleApiServer(name, self.clock, token=secrets.token_urlsafe(24), port=0)
         await server.start()
         self._open.push_async_callback(server.stop)
         self.servers[name] = server
@@ -195,7 +196,7 @@ class Sandbox:
         for name, server in self.servers.items():
             relative[name] = f"kubeconfigs/{name}.yaml"
             self.kubeconfigs[name] = self.state_dir / relative[name]
-            write_private(self.kubeconfigs[name], dump(server.kubeconfig()))
+            write_private(self.kubeconfigs[name], dump(kubeconfig(server)))
         document = federation_document(
             self.scenario,
             kubeconfigs=relative,
@@ -218,6 +219,6 @@ class Sandbox:
     def _strike_planned(self, fault: FaultPlan, _: Instant) -> None:
         self.strike(fault)
 
-    def _silence(self, server: ApiServer, seconds: float) -> None:
-        server.silence()
+    def _silence(self, server: FallibleApiServer, seconds: float) -> None:
+        server.fall_silent()
         self._timers.at(self.clock.now() + seconds, lambda _: server.speak())

@@ -165,7 +165,7 @@ class JobController:
             await self._write_running(job, ledger, counted, suspended=True)
         else:
             if ledger.start_time is None:
-                ledger.start_time = format_time(now)
+                ledger.start_time = (job.get("status") or {}).get("startTime") or format_time(now)
             counted = await self._adjust(job, ledger, counted, now)
             self._set_alarm(job, ledger, counted, now)
             await self._write_running(job, ledger, counted, suspended=False)
