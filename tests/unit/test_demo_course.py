@@ -137,7 +137,9 @@ class Remote:
         self.clock.at = max(self.clock.at, to)
 
     async def status(self) -> StatusReply | None:
-        return parse_status({**STATUS, "spend_usd": str(self.spend), "counters": {"returns": 1}, "budgets": []})
+        return parse_status(
+            {**STATUS, "spend_usd": str(self.spend), "counters": {"returns": 1}, "clusters": [], "budgets": []}
+        )
 
     async def bill_usd(self) -> Decimal:
         return self.bill

@@ -167,7 +167,10 @@ class Course:
         return record is not None and (record.complete or record.failed or record.gone)
 
     def _all_given_back(self) -> bool:
-        return not self._invariants.bought_nodes()
+        """No bought machine is there, and none is still on order."""
+        clusters = self._status.clusters if self._status is not None else ()
+        ordered = any(pool.bought and pool.desired_nodes for cluster in clusters for pool in cluster.pools)
+        return not ordered and not self._invariants.bought_nodes()
 
     def _show(self, *, force: bool = False) -> None:
         if not force and not self._screen.due():
