@@ -11,12 +11,15 @@ from scheduler.engine.filters import Ask
 from scheduler.engine.queue_order import Turns
 from scheduler.engine.world import World
 from scheduler.model.ids import Instant
-from scheduler.model.plan import Decision, SetPlacement
+from scheduler.model.plan import Candidate, Decision, SetPlacement
 from scheduler.model.policy import PlacementPolicy
 from scheduler.model.verdict import Reason
 from scheduler.model.workload import Placement, PlacementState, Workload
 
 BEHIND: Final = Reason("QueueBlocked", "waits behind an older workload of its strict queue")
+INVALID: Final = Reason("Invalid", "cannot be placed as it stands")
+QUEUE_UNKNOWN: Final = Reason("QueueUnknown", "of an unknown queue")
+NO_POLICY: Final = Reason("NoPolicy", "no policy matches")
 PLACED_PER_MILLISECOND: Final = 1000
 
 
@@ -37,8 +40,10 @@ class _Refusal:
     reason: Reason
     text: str
     waits: bool
-    codes: frozenset[str]
-    weighed: tuple[Weighed, ...]
+    codes: frozenset[str] = frozenset()
+    weighed: tuple[Weighed, ...] = ()
+    alternatives: tuple[Candidate, ...] = ()
+    refused: tuple[tuple[Reason, int], ...] = ()
 
 
 class Assignment:
@@ -60,22 +65,22 @@ class Assignment:
             blocked = self._consider(workload)
             if blocked and world.quotas.spec(workload.queue).strict_fifo:
                 for later in turns.rest_of(workload.queue):
-                    self._hold(later, world.policy_of(later), BEHIND, BEHIND.text)
+                    self._hold(later, world.policy_of(later), _Refusal(BEHIND, BEHIND.text, waits=True))
 
     def _consider(self, workload: Workload) -> bool:
         """Place or hold it; True when it waits for capacity, so that a strict queue waits with it."""
         world = self._world
+        policy = world.policy_of(workload)
         if workload.invalid is not None:
-            self._hold(workload, None, Reason("Invalid", "cannot be placed as it stands"), workload.invalid)
+            self._hold(workload, policy, _Refusal(INVALID, workload.invalid, waits=False))
             return False
         if not world.policies.default_queue_allowed and not world.quotas.defined(workload.queue):
             text = f"no Queue object named {workload.queue}; create it or change the queue label"
-            self._hold(workload, None, Reason("QueueUnknown", "of an unknown queue"), text)
+            self._hold(workload, policy, _Refusal(QUEUE_UNKNOWN, text, waits=False))
             return False
-        policy = world.policy_of(workload)
         if policy is None:
             text = f"no placement policy matches it; add one that matches queue {workload.queue}"
-            self._hold(workload, None, Reason("NoPolicy", "no policy matches"), text)
+            self._hold(workload, None, _Refusal(NO_POLICY, text, waits=False))
             return False
         ask = world.ask_of(workload, policy)
         known = self._refused.get(ask.number)
@@ -86,7 +91,7 @@ class Assignment:
                 return False
             known = self._refuse(ask, weighed)
         self._note_wakes(workload, policy, known)
-        self._hold(workload, policy, known.reason, known.text, known.weighed)
+        self._hold(workload, policy, known)
         return known.waits
 
     def _choose(self, workload: Workload, ask: Ask) -> tuple[Weighed | None, tuple[Weighed, ...]]:
@@ -99,11 +104,19 @@ class Assignment:
     def _refuse(self, ask: Ask, weighed: tuple[Weighed, ...]) -> _Refusal:
         quota = self._world.quotas.refusal(ask.queue, ask.shape.requests)
         if quota is not None:
-            refusal = _Refusal(quota, quota.text, True, frozenset((quota.code,)), weighed)
+            refusal = _Refusal(quota, quota.text, waits=True)
         else:
             reason, text = explain.hold_reason(weighed)
             codes = frozenset(each.code for one in weighed for each in one.candidate.refused)
-            refusal = _Refusal(reason, text, explain.waits_for_capacity(weighed), codes, weighed)
+            refusal = _Refusal(
+                reason,
+                text,
+                explain.waits_for_capacity(weighed),
+                codes,
+                weighed,
+                explain.others(weighed, None),
+                explain.refusals(weighed),
+            )
         self._refused[ask.number] = refusal
         return refusal
 
@@ -126,16 +139,17 @@ class Assignment:
         self.placements.append(SetPlacement(workload.ref, placement, workload.placement, decision.id))
         self.decisions.append(decision)
 
-    def _hold(
-        self,
-        workload: Workload,
-        policy: PlacementPolicy | None,
-        reason: Reason,
-        text: str,
-        weighed: tuple[Weighed, ...] = (),
-    ) -> None:
-        world = self._world
-        decision = explain.held(workload, reason, text, policy, world.policies.digest, world.now, weighed)
+    def _hold(self, workload: Workload, policy: PlacementPolicy | None, refusal: _Refusal) -> None:
+        decision = explain.held(
+            workload,
+            refusal.reason,
+            refusal.text,
+            policy,
+            self._world.policies.digest,
+            self._world.now,
+            refusal.alternatives,
+            refusal.refused,
+        )
         if decision is not None:
             self.decisions.append(decision)
 

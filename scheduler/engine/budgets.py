@@ -54,10 +54,11 @@ class _Account:
     committed: Usd = Decimal(0)
 
     def covers(self, queue: QueueId | None, cluster: str, capacity_type: str) -> bool:
-        return (
-            (not self.queues or queue in self.queues)
-            and (not self.budget.clusters or cluster in self.budget.clusters)
-            and (not self.budget.capacity_types or capacity_type in self.budget.capacity_types)
+        return (not self.queues or queue in self.queues) and self.covers_place(cluster, capacity_type)
+
+    def covers_place(self, cluster: str, capacity_type: str) -> bool:
+        return (not self.budget.clusters or cluster in self.budget.clusters) and (
+            not self.budget.capacity_types or capacity_type in self.budget.capacity_types
         )
 
 
@@ -84,6 +85,12 @@ class BudgetLedger:
         """Count `usd` of expected further cost."""
         for account in self.accounts:
             if account.covers(queue, pool.ref.cluster, pool.capacity_type):
+                account.committed += usd
+
+    def commit_idle(self, pool: NodePool, usd: Usd) -> None:
+        """Count what idle nodes still cost. Nobody can say yet which queue pays, so every budget there counts it."""
+        for account in self.accounts:
+            if account.covers_place(pool.ref.cluster, pool.capacity_type):
                 account.committed += usd
 
     def refusal(self, queue: QueueId, pool: NodePool, usd: Usd) -> Reason | None:

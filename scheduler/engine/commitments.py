@@ -34,6 +34,7 @@ class Commitments:
 
     def __init__(self) -> None:
         self._with_room: dict[PoolRef, list[_ImaginedNode]] = {}
+        self._counts: dict[PoolRef, int] = {}
         self._per_policy: dict[str, int] = {}
         self.version = 0
 
@@ -59,10 +60,22 @@ class Commitments:
             node.busy_seconds = max(node.busy_seconds, seconds)
         known = self._with_room.get(room.pool.ref, [])
         fresh = [node for node in touched if node not in known]
+        self._counts[room.pool.ref] = self._counts.get(room.pool.ref, 0) + len(fresh)
         # Full nodes take nobody any more; forgetting them keeps packing cheap.
         self._with_room[room.pool.ref] = [node for node in (*known, *fresh) if _has_room(room, node.bin)]
         self.version += 1
         return usd
+
+    def add_idle(self, room: PoolRoom, seconds: float) -> Usd | None:
+        """Count the pool's nodes that are there beyond those that workloads need: they are paid for `seconds` more,
+        and are there to be used. To be called once, after all placed workloads are added."""
+        ref = room.pool.ref
+        extra = max(0, room.staying - self._counts.get(ref, 0))
+        idle = [_ImaginedNode(make_bin("idle", room.node_size, room.pool.labels), seconds) for _ in range(extra)]
+        self._with_room[ref] = [*self._with_room.get(ref, []), *idle]
+        self._counts[ref] = self._counts.get(ref, 0) + extra
+        self.version += 1
+        return None if room.pool.price is None else cost_usd(room.pool.price.usd_per_hour, seconds) * extra
 
     def _pack(self, room: PoolRoom, shape: Shape) -> tuple[list[Take], list[_ImaginedNode]]:
         """The gang taken onto imagined nodes, and those nodes in order."""

@@ -34,7 +34,8 @@ def held(
     policy: PlacementPolicy | None,
     digest: str,
     now: Instant,
-    weighed: tuple[Weighed, ...] = (),
+    alternatives: tuple[Candidate, ...] = (),
+    refused: tuple[tuple[Reason, int], ...] = (),
 ) -> Decision | None:
     """The decision to keep it queued; None when its condition says exactly that already."""
     if workload.condition == (reason.code, message):
@@ -49,8 +50,8 @@ def held(
         sentence=message,
         policy="" if policy is None else policy.name,
         policy_digest=digest,
-        alternatives=alternatives(weighed, None),
-        refused=refusals(weighed),
+        alternatives=alternatives,
+        refused=refused,
     )
 
 
@@ -86,7 +87,7 @@ def placed(
         policy=policy.name,
         policy_digest=digest,
         chosen=candidate,
-        alternatives=alternatives(weighed, chosen),
+        alternatives=others(weighed, chosen),
         refused=refusals(weighed),
     )
 
@@ -138,11 +139,11 @@ def refusals(weighed: Iterable[Weighed]) -> tuple[tuple[Reason, int], ...]:
     return histogram(Verdict(each.candidate.refused) for each in weighed if each.candidate.refused)
 
 
-def alternatives(weighed: Iterable[Weighed], chosen: Weighed | None) -> tuple[Candidate, ...]:
+def others(weighed: Iterable[Weighed], chosen: Weighed | None) -> tuple[Candidate, ...]:
     """The best other offerings, then the first refused ones."""
-    others = [each for each in weighed if chosen is None or each.candidate.pool != chosen.candidate.pool]
-    fitting = sorted((each for each in others if each.fit is not None), key=lambda each: each.order)
-    refused = [each for each in others if each.fit is None]
+    rest = [each for each in weighed if chosen is None or each.candidate.pool != chosen.candidate.pool]
+    fitting = sorted((each for each in rest if each.fit is not None), key=lambda each: each.order)
+    refused = [each for each in rest if each.fit is None]
     return tuple(each.candidate for each in (*fitting[:MAX_ALTERNATIVES], *refused[:MAX_REFUSED]))
 
 

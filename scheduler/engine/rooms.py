@@ -61,6 +61,8 @@ class PoolRoom:
                 self.ready.append(make_bin(node.name, node.allocatable - node.used, node.labels, foreign))
             elif self.boots_until(node) > now and not node.unschedulable:
                 self.coming.append(make_bin(node.name, self.node_size, node.labels or pool.labels))
+        self.staying = staying
+        """Nodes that are there and not on their way out."""
         self.base = max(pool.desired_nodes or 0, staying)
         """The size that the provider aims at (or has already passed)."""
         self.booked: list[Bin] = []

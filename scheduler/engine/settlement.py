@@ -78,6 +78,8 @@ def _count_commitments(world: World, placed: list[Workload]) -> None:
         new_nodes = 1 if placement.state is PlacementState.RESERVED else 0
         prediction = world.predict(workload, room, new_nodes)
         world.commit(workload, "" if policy is None else policy.name, room, prediction)
+    for room in world.rooms.values():
+        world.commit_idle(room)
 
 
 def _settle_started(world: World, workload: Workload, placement: Placement) -> list[Move]:

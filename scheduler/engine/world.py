@@ -154,3 +154,11 @@ class World:
         usd = self.commitments.add(room, self.shape_of(workload), seconds, policy)
         if usd is not None:
             self.budgets.commit(workload.queue, room.pool, usd)
+
+    def commit_idle(self, room: PoolRoom) -> None:
+        """Count the pool's idle nodes until they are given back; after all placed workloads are counted."""
+        if not self.tracks_money or not room.pool.bought:
+            return
+        usd = self.commitments.add_idle(room, self.idle_seconds(room))
+        if usd is not None:
+            self.budgets.commit_idle(room.pool, usd)
