@@ -19,9 +19,9 @@ from aiohttp import web
 from clusters.sandbox.clouds.certificates import make_server_certificate
 from clusters.sandbox.clouds.entra import Application
 from clusters.sandbox.clouds.faults import Fault
+from clusters.sandbox.clouds.operations import Operation, Operations
 from clusters.sandbox.clouds.running import RunningCloud, application
 from clusters.sandbox.ports import EmulatedPools, Instance, PoolState
-from scheduler.model.ids import Instant
 from scheduler.model.ports import Clock
 
 _SUBSCRIPTION: Final = "00000000-0000-0000-0000-000000000001"
@@ -29,7 +29,7 @@ _GROUP: Final = "overspill-sandbox"
 _LOCATION: Final = "westeurope"
 _OPERATION_SECONDS: Final = 20.0
 """Virtual time that an operation takes at least; its pool refuses another one meanwhile."""
-_OPERATIONS_KEPT: Final = 500
+_LONGEST_SECONDS: Final = 3600.0
 _POLL_SECONDS: Final = 10
 _POOL_LABEL: Final = "kubernetes.azure.com/agentpool"
 _SHORTAGES: Final = {
@@ -50,17 +50,10 @@ class ArmError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Operation:
-    id: str
-    pool: str
-    started: Instant
-
-
-@dataclass(frozen=True, slots=True)
 class _Answer:
     body: Any
     status: int = 200
-    operation: _Operation | None = None
+    operation: Operation | None = None
     """Told in the headers, to be polled."""
 
 
@@ -72,10 +65,14 @@ class ResourceManager:
 
     def __init__(self, pools: EmulatedPools, clock: Clock, entra: Application, cloud: RunningCloud) -> None:
         self._pools = pools
-        self._clock = clock
         self._entra = entra
         self._cloud = cloud
-        self._operations: dict[str, _Operation] = {}
+        self._operations = Operations(
+            clock,
+            lambda: str(uuid.uuid4()),
+            least_seconds=_OPERATION_SECONDS,
+            longest_seconds=_LONGEST_SECONDS,
+        )
 
     def app(self) -> web.Application:
         app = application()
@@ -163,7 +160,7 @@ class ResourceManager:
             span = f"{state.spec.min_nodes}..{state.spec.max_nodes}"
             message = f"The value of parameter agentPoolProfile.count is invalid: {count} is not in {span}"
             raise ArmError(400, "InvalidParameter", message) from error
-        operation = self._begin(state)
+        operation = self._operations.begin(state.spec.name, count)
         return _Answer(self._resource(self._pool(asked)), operation=operation)
 
     def _delete_machines(self, asked: Mapping[str, str], body: Any) -> _Answer:
@@ -180,7 +177,8 @@ class ResourceManager:
             )
         for name in named:
             self._pools.remove(state.spec.name, mine[name].instance_id)
-        return _Answer(None, status=202, operation=self._begin(state))
+        operation = self._operations.begin(state.spec.name, max(0, state.desired - len(named)))
+        return _Answer(None, status=202, operation=operation)
 
     def _list_machines(self, asked: Mapping[str, str], _: Any) -> _Answer:
         state = self._pool(asked)
@@ -209,40 +207,21 @@ class ResourceManager:
             raise ArmError(409, error["code"], error["message"])
         return _Answer(None, status=204)
 
-    def _begin(self, state: PoolState) -> _Operation:
-        operation = _Operation(str(uuid.uuid4()), state.spec.name, self._clock.now())
-        self._operations[operation.id] = operation
-        while len(self._operations) > _OPERATIONS_KEPT:
-            del self._operations[next(iter(self._operations))]
-        return operation
-
-    def _operation(self, asked: Mapping[str, str]) -> _Operation:
-        operation = self._operations.get(asked["operation"])
+    def _operation(self, asked: Mapping[str, str]) -> Operation:
+        operation = self._operations.find(asked["operation"])
         if operation is None or asked["location"] != _LOCATION:
             raise ArmError(404, "NotFound", f"The operation '{asked['operation'][:80]}' was not found.")
         return operation
 
-    def _progress(self, operation: _Operation) -> tuple[str, dict[str, str] | None]:
-        """Status of an operation and its error. Only a pool's latest can still run; older ones have ended."""
+    def _progress(self, operation: Operation) -> tuple[str, dict[str, str] | None]:
+        """Status of an operation, and its error."""
         state = next(one for one in self._pools.pools() if one.spec.name == operation.pool)
-        if operation != self._latest(state):
-            return "Succeeded", None
-        if self._runs(operation, state):
+        if self._operations.runs(operation, state):
             return "InProgress", None
-        return ("Succeeded", None) if state.shortage is None else ("Failed", _shortage_error(state))
-
-    def _latest(self, state: PoolState) -> _Operation | None:
-        return next((one for one in reversed(self._operations.values()) if one.pool == state.spec.name), None)
-
-    def _runs(self, operation: _Operation | None, state: PoolState) -> bool:
-        """An operation lasts until the machines are there or cannot be had."""
-        if operation is None:
-            return False
-        young = self._clock.now() < operation.started + _OPERATION_SECONDS
-        return young or (state.resizing and state.shortage is None)
+        return ("Failed", _shortage_error(state)) if self._operations.failed(operation, state) else ("Succeeded", None)
 
     def _check_idle(self, state: PoolState) -> None:
-        if self._runs(self._latest(state), state):
+        if self._operations.running(state):
             message = "Operation is not allowed because there's an in progress operation on agent pool"
             raise ArmError(409, "OperationNotAllowed", f"{message} {state.spec.name}. Please wait for it to finish.")
 
@@ -262,7 +241,7 @@ class ResourceManager:
 
     def _properties(self, state: PoolState) -> dict[str, Any]:
         spec = state.spec
-        running = self._runs(self._latest(state), state)
+        running = self._operations.running(state)
         failed = state.shortage is not None and not running
         properties: dict[str, Any] = {
             "eTag": self._tag(state),
@@ -291,7 +270,7 @@ class ResourceManager:
         }
 
     def _tag(self, state: PoolState) -> str:
-        latest = self._latest(state)
+        latest = self._operations.latest(state.spec.name)
         return f"{state.desired}-{latest.id if latest else 'new'}"
 
     def _id(self) -> str:

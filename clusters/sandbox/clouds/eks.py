@@ -10,7 +10,6 @@ import json
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -20,15 +19,14 @@ from aiohttp import web
 
 from clusters.sandbox.clouds.certificates import write_private
 from clusters.sandbox.clouds.faults import Fault
+from clusters.sandbox.clouds.operations import Operation, Operations
 from clusters.sandbox.clouds.running import RunningCloud, application
 from clusters.sandbox.clouds.sigv4 import AccessKey, check_signature
 from clusters.sandbox.ports import EmulatedPools, Instance, PoolState
-from scheduler.model.ids import Instant
 from scheduler.model.ports import Clock
 
 _UPDATE_SECONDS: Final = 15.0
 """Virtual time that an update takes; its node group refuses another one meanwhile."""
-_UPDATES_KEPT: Final = 500
 _ACCOUNT: Final = "000000000000"
 _CAPACITY_TYPES: Final = {"on-demand": "ON_DEMAND", "spot": "SPOT", "reserved": "CAPACITY_BLOCK"}
 _EFFECTS: Final = {"NoSchedule": "NO_SCHEDULE", "NoExecute": "NO_EXECUTE", "PreferNoSchedule": "PREFER_NO_SCHEDULE"}
@@ -52,14 +50,6 @@ class AwsError(Exception):
         self.headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
 
 
-@dataclass(frozen=True, slots=True)
-class _Update:
-    id: str
-    pool: str
-    desired: int
-    started: Instant
-
-
 Handler = Callable[[Mapping[str, str], Any], dict[str, Any]]
 QueryHandler = Callable[[Mapping[str, str]], str]
 
@@ -69,10 +59,9 @@ class AmazonWebServices:
 
     def __init__(self, pools: EmulatedPools, clock: Clock, key: AccessKey, cloud: RunningCloud) -> None:
         self._pools = pools
-        self._clock = clock
         self._key = key
         self._cloud = cloud
-        self._updates: dict[str, _Update] = {}
+        self._updates = Operations(clock, lambda: secrets.token_hex(16), least_seconds=_UPDATE_SECONDS)
         self._tokens: dict[str, str] = {}
         """Update id by client request token: a request sent twice is done once."""
 
@@ -203,7 +192,7 @@ class AmazonWebServices:
         state = self._pool(asked["group"])
         spec = state.spec
         issues = [] if state.shortage is None else [_issue(state)]
-        status = "UPDATING" if self._running_update(spec.name) else "DEGRADED" if issues else "ACTIVE"
+        status = "UPDATING" if self._updates.running(state) else "DEGRADED" if issues else "ACTIVE"
         labels = dict(spec.labels)
         labels.pop(_POOL_LABEL, None)  # the kubelet gets it from the group's name, not from its labels
         taints = [{"key": key, "value": value, "effect": _EFFECTS[effect]} for key, value, effect in spec.taints]
@@ -228,11 +217,12 @@ class AmazonWebServices:
         state = self._pool(asked["group"])
         scaling = body.get("scalingConfig")
         token = body.get("clientRequestToken", "")
-        if isinstance(token, str) and token in self._tokens:
-            return {"update": self._update_json(self._updates[self._tokens[token]])}
+        before = self._updates.find(self._tokens.get(token, "")) if isinstance(token, str) else None
+        if before is not None:
+            return {"update": self._update_json(before)}
         if not isinstance(scaling, dict) or not scaling or not all(type(size) is int for size in scaling.values()):
             raise AwsError(400, "InvalidParameterException", "scalingConfig must hold minSize, maxSize or desiredSize")
-        if self._running_update(state.spec.name):
+        if self._updates.running(state):
             message = f"Nodegroup {state.spec.name} already has an update in progress"
             raise AwsError(409, "ResourceInUseException", message)
         low, high = scaling.get("minSize", state.spec.min_nodes), scaling.get("maxSize", state.spec.max_nodes)
@@ -240,21 +230,20 @@ class AmazonWebServices:
             raise AwsError(400, "InvalidParameterException", "The sandbox's scenario fixes minSize and maxSize")
         desired = scaling.get("desiredSize", state.desired)
         self._resize(state, desired)
-        update = _Update(secrets.token_hex(16), state.spec.name, desired, self._clock.now())
-        self._updates[update.id] = update
+        update = self._updates.begin(state.spec.name, desired)
+        self._tokens = {one: known for one, known in self._tokens.items() if self._updates.find(known)}
         if isinstance(token, str) and token:
             self._tokens[token] = update.id
-        self._forget_old()
         return {"update": self._update_json(update)}
 
     def _describe_update(self, asked: Mapping[str, str], _: Any) -> dict[str, Any]:
-        update = self._updates.get(asked["update"])
+        update = self._updates.find(asked["update"])
         if update is None or asked.get("nodegroupName") != update.pool:
             raise AwsError(404, "ResourceNotFoundException", f"No update found for ID: {asked['update']}")
         return {"update": self._update_json(update)}
 
-    def _update_json(self, update: _Update) -> dict[str, Any]:
-        running = self._clock.now() < update.started + _UPDATE_SECONDS
+    def _update_json(self, update: Operation) -> dict[str, Any]:
+        running = self._updates.runs(update, self._pool(update.pool))
         return {
             "id": update.id,
             "status": "InProgress" if running else "Successful",
@@ -263,15 +252,6 @@ class AmazonWebServices:
             "createdAt": update.started,
             "errors": [],
         }
-
-    def _running_update(self, pool: str) -> bool:
-        now = self._clock.now()
-        return any(one.pool == pool and now < one.started + _UPDATE_SECONDS for one in self._updates.values())
-
-    def _forget_old(self) -> None:
-        while len(self._updates) > _UPDATES_KEPT:
-            del self._updates[next(iter(self._updates))]
-        self._tokens = {token: update for token, update in self._tokens.items() if update in self._updates}
 
     # Auto Scaling
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -21,26 +20,19 @@ from clusters.sandbox.clouds.certificates import make_server_certificate
 from clusters.sandbox.clouds.compute import InstanceGroups
 from clusters.sandbox.clouds.faults import Fault
 from clusters.sandbox.clouds.google_tokens import ServiceAccount
+from clusters.sandbox.clouds.operations import Operation, Operations
 from clusters.sandbox.clouds.running import RunningCloud
 from clusters.sandbox.ports import EmulatedPools, PoolState
-from scheduler.model.ids import Instant
 from scheduler.model.ports import Clock
 
 _SERVICE: Final = "google.container.v1.ClusterManager"
 _PROJECT: Final = "overspill-sandbox"
 _OPERATION_SECONDS: Final = 20.0
 """Virtual time that a resize takes at least; its pool refuses another one meanwhile."""
-_OPERATIONS_KEPT: Final = 500
+_LONGEST_SECONDS: Final = 3600.0
 _POOL_LABEL: Final = "cloud.google.com/gke-nodepool"
 _EFFECTS: Final = {"NoSchedule": "NO_SCHEDULE", "NoExecute": "NO_EXECUTE", "PreferNoSchedule": "PREFER_NO_SCHEDULE"}
 _GOODBYE_SECONDS: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Operation:
-    name: str
-    pool: str
-    started: Instant
 
 
 class ClusterManager:
@@ -50,12 +42,16 @@ class ClusterManager:
         self, pools: EmulatedPools, clock: Clock, account: ServiceAccount, groups: InstanceGroups, cloud: RunningCloud
     ) -> None:
         self._pools = pools
-        self._clock = clock
         self._account = account
         self._groups = groups
         self._cloud = cloud
         self._location = groups.location
-        self._operations: dict[str, _Operation] = {}
+        self._operations = Operations(
+            clock,
+            lambda: f"operation-{int(clock.now() * 1000)}-{secrets.token_hex(4)}",
+            least_seconds=_OPERATION_SECONDS,
+            longest_seconds=_LONGEST_SECONDS,
+        )
 
     def handler(self) -> grpc.GenericRpcHandler:
         methods: dict[str, tuple[Callable[[Any], Any], type, type, bool]] = {
@@ -118,10 +114,10 @@ class ClusterManager:
 
     def _set_size(self, request: types.SetNodePoolSizeRequest) -> types.Operation:
         state = self._pool(request.name)
-        busy = self._running_operation(state)
+        busy = self._operations.running(state)
         if busy is not None:
             raise RpcError(
-                grpc.StatusCode.FAILED_PRECONDITION, f"Cluster is running incompatible operation {busy.name}.", ""
+                grpc.StatusCode.FAILED_PRECONDITION, f"Cluster is running incompatible operation {busy.id}.", ""
             )
         try:
             self._pools.resize(state.spec.name, request.node_count)
@@ -131,28 +127,24 @@ class ClusterManager:
                 f"Node pool size {request.node_count} is not in {state.spec.min_nodes}..{state.spec.max_nodes}.",
                 "",
             ) from error
-        name = f"operation-{int(self._clock.now() * 1000)}-{secrets.token_hex(4)}"
-        self._operations[name] = _Operation(name, state.spec.name, self._clock.now())
-        while len(self._operations) > _OPERATIONS_KEPT:
-            del self._operations[next(iter(self._operations))]
-        return self._operation_message(self._operations[name])
+        return self._operation_message(self._operations.begin(state.spec.name, request.node_count))
 
     def _get_operation(self, request: types.GetOperationRequest) -> types.Operation:
-        operation = self._operations.get(request.name.rpartition("/")[2])
+        operation = self._operations.find(request.name.rpartition("/")[2])
         if operation is None:
             raise RpcError(grpc.StatusCode.NOT_FOUND, f"Not found: {request.name}.", "")
         return self._operation_message(operation)
 
     def _list_operations(self, request: types.ListOperationsRequest) -> types.ListOperationsResponse:
         return types.ListOperationsResponse(
-            operations=[self._operation_message(operation) for operation in self._operations.values()]
+            operations=[self._operation_message(operation) for operation in self._operations.all()]
         )
 
     def _pool_message(self, state: PoolState) -> types.NodePool:
         spec = state.spec
         conditions = []
         status = types.NodePool.Status.RUNNING
-        if self._running_operation(state):
+        if self._operations.running(state):
             status = types.NodePool.Status.RECONCILING
         elif state.shortage is not None:
             status = types.NodePool.Status.RUNNING_WITH_ERROR
@@ -174,26 +166,16 @@ class ClusterManager:
             self_link=f"https://container.googleapis.com/v1/{self._cluster_name()}/nodePools/{spec.name}",
         )
 
-    def _running_operation(self, state: PoolState) -> _Operation | None:
-        found = [one for one in self._operations.values() if one.pool == state.spec.name]
-        return found[-1] if found and self._runs(found[-1], state) else None
-
-    def _runs(self, operation: _Operation, state: PoolState) -> bool:
-        """A resize lasts until the machines are there or cannot be had."""
-        young = self._clock.now() < operation.started + _OPERATION_SECONDS
-        return young or (state.resizing and state.shortage is None)
-
-    def _operation_message(self, operation: _Operation) -> types.Operation:
+    def _operation_message(self, operation: Operation) -> types.Operation:
         state = self._pool(f"{self._cluster_name()}/nodePools/{operation.pool}")
-        latest = [one for one in self._operations.values() if one.pool == operation.pool][-1]
-        runs = operation == latest and self._runs(operation, state)
+        runs = self._operations.runs(operation, state)
         message = types.Operation(
-            name=operation.name,
+            name=operation.id,
             operation_type=types.Operation.Type.SET_NODE_POOL_SIZE,
             status=types.Operation.Status.RUNNING if runs else types.Operation.Status.DONE,
             target_link=f"https://container.googleapis.com/v1/{self._cluster_name()}/nodePools/{operation.pool}",
         )
-        if not runs and operation == latest and state.shortage is not None:
+        if self._operations.failed(operation, state):
             code = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
             message.error = status_pb2.Status(code=code, message=self._groups.shortage_text(state))
         return message
