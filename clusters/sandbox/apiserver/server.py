@@ -1,0 +1,180 @@
+"""The HTTP face: one aiohttp low-level server per emulated cluster, on two loopback ports, behind a bearer token.
+
+One port speaks HTTPS: kubectl sends a token over nothing else. The other speaks plain HTTP, for programs on this
+machine that would rather not pay for TLS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hmac
+import logging
+from typing import Any, Final
+
+from aiohttp import web
+
+from clusters.sandbox.apiserver import discovery, openapi
+from clusters.sandbox.apiserver.certificates import authority
+from clusters.sandbox.apiserver.failures import StatusError, bad_request, no_such_path, not_allowed
+from clusters.sandbox.apiserver.kinds import REVIEWS
+from clusters.sandbox.apiserver.local import LocalApi
+from clusters.sandbox.apiserver.registry import Registry, Request
+from clusters.sandbox.apiserver.resources import ResourceHandler, parse_path
+from clusters.sandbox.apiserver.reviews import answer_review
+from clusters.sandbox.apiserver.store import Store
+from clusters.sandbox.apiserver.wire import Wire, json_response, read_body
+from scheduler.model.errors import InvalidObjectError
+from scheduler.model.ports import Clock
+
+_log = logging.getLogger(__name__)
+
+HOST: Final = "127.0.0.1"
+_BODY_BYTES: Final = 3 * 1024 * 1024
+_OPEN: Final = frozenset({"/healthz", "/readyz", "/livez", "/version"})
+NAMESPACES: Final = ("default", "kube-system", "kube-public", "kube-node-lease")
+_DRAIN_SECONDS: Final = 1.0
+
+
+class ApiServer:
+    """One emulated Kubernetes API. `local` is the same API in process; `store` tells whether it is quiet."""
+
+    def __init__(
+        self,
+        name: str,
+        clock: Clock,
+        *,
+        token: str,
+        port: int = 0,
+        secure_port: int = 0,
+        bookmark_seconds: float = 15.0,
+    ) -> None:
+        """`port` and `secure_port`: 0 takes any free one."""
+        if not token:
+            raise InvalidObjectError(f"sandbox cluster {name}: the API token is empty; give it one")
+        self.name = name
+        self.token = token
+        self.store = Store()
+        self.registry = Registry(self.store, clock)
+        self.local = LocalApi(self.registry)
+        self._ports = (port, secure_port)
+        self._resources = ResourceHandler(self.registry, bookmark_seconds=bookmark_seconds)
+        self._runner: web.ServerRunner | None = None
+        self.url = ""
+        """Where it speaks plain HTTP; "" until it is started."""
+        self.secure_url = ""
+        """Where it speaks HTTPS, with a certificate of `ca_pem`."""
+        for namespace in NAMESPACES:
+            kind = self.registry.kind("", "v1", "namespaces")
+            self.registry.create(kind, "", {"metadata": {"name": namespace}}, Request(manager="kube-apiserver"))
+
+    @property
+    def ca_pem(self) -> bytes:
+        """The certificate (PEM) of the authority that vouches for `secure_url`."""
+        return authority().ca_pem
+
+    async def start(self) -> None:
+        """Listen. Raises: OSError when the port is taken."""
+        server = web.Server(self._handle, access_log=None, client_max_size=_BODY_BYTES)  # type: ignore[arg-type]
+        runner = web.ServerRunner(server, handle_signals=False)
+        await runner.setup()
+        plain, secure = self._ports
+        try:
+            for port, context in ((plain, None), (secure, authority().context)):
+                site = web.TCPSite(
+                    runner, HOST, port, backlog=512, ssl_context=context, shutdown_timeout=_DRAIN_SECONDS
+                )
+                await site.start()
+        except OSError:
+            await runner.cleanup()
+            raise
+        self._runner = runner
+        (_, plain, *_), (_, secure, *_) = runner.addresses
+        self.url, self.secure_url = f"http://{HOST}:{plain}", f"https://{HOST}:{secure}"
+
+    async def stop(self) -> None:
+        """Close all watches and stop listening."""
+        self.store.close_watchers()
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    # One request
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await self._route(request)
+        except StatusError as error:
+            return self._refusal(error)
+        except RecursionError:
+            return self._refusal(bad_request("the request body is nested too deeply"))
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except web.HTTPRequestEntityTooLarge:
+            text = f"Request entity too large: limit is {_BODY_BYTES}"
+            return self._refusal(StatusError(413, "RequestEntityTooLarge", text))
+        except Exception:  # noqa: BLE001  (the edge of the server: one bad request must not take it down)
+            _log.exception("%s: %s %s failed", self.name, request.method, request.path)
+            return self._refusal(StatusError(500, "InternalError", "Internal error occurred"))
+
+    def _refusal(self, error: StatusError) -> web.Response:
+        headers = {"Retry-After": str(error.retry_after)} if error.retry_after else None
+        return json_response(error.body(), error.code, headers)
+
+    async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
+        path = request.path
+        if path in _OPEN or path.startswith(("/healthz/", "/readyz/", "/livez/")):
+            return _open_answer(path)
+        self._authenticate(request)
+        wire = Wire(request)
+        if request.method in ("GET", "HEAD"):
+            document = discovery.answer(self.registry.kinds, path, wire) or openapi.answer(
+                self.registry.kinds, path, wire
+            )
+            if document is not None:
+                return document
+        place = parse_path(path)
+        if place is None:
+            raise no_such_path()
+        if any((place.group, place.version, place.plural) == (g, v, p) for g, v, _, p, _ in REVIEWS):
+            if request.method != "POST":
+                raise not_allowed()
+            body = answer_review(place, await read_body(wire, _BODY_BYTES), self.token)
+            return json_response(body, 201)
+        return await self._resources.handle(place, wire, await self._body(wire))
+
+    async def _body(self, wire: Wire) -> object:
+        if wire.request.method in ("GET", "HEAD"):
+            return None
+        return await read_body(wire, _BODY_BYTES)
+
+    def _authenticate(self, request: web.BaseRequest) -> None:
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self.token.encode()):
+            raise StatusError(401, "Unauthorized", "Unauthorized")
+
+
+def _open_answer(path: str) -> web.Response:
+    if path == "/version":
+        return json_response(discovery.VERSION_INFO)
+    return web.Response(text="ok")
+
+
+def kubeconfig(server: ApiServer, *, secure: bool = True) -> dict[str, Any]:
+    """A kubeconfig document for `server` (JSON is YAML: kubectl reads it as it is). It holds the token.
+
+    `secure` False names the plain port, which the Python clients can use but kubectl cannot (it sends no token there).
+    """
+    name = server.name
+    cluster = {"server": server.url}
+    if secure:
+        ca = base64.b64encode(server.ca_pem).decode()
+        cluster = {"server": server.secure_url, "certificate-authority-data": ca}
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": name, "cluster": cluster}],
+        "users": [{"name": name, "user": {"token": server.token}}],
+        "contexts": [{"name": name, "context": {"cluster": name, "user": name, "namespace": "default"}}],
+        "current-context": name,
+    }
