@@ -42,7 +42,7 @@ def federation_document(
         "metadata": {"name": "sandbox"},
         "spec": {
             "mode": "active",
-            "clock": {"file": "clock"},
+            "clockFile": "clock",
             "hub": {"name": scenario.hub.name, "kubeconfig": kubeconfigs[scenario.hub.name]},
             "listen": {"address": "127.0.0.1", "port": 8080},
             "history": {"url": "sqlite+aiosqlite:///overspill.db"},

@@ -128,8 +128,9 @@ def apply(
         entries = [Writer("before-first-apply", UPDATE, writer.api_version).entry(everything, time)]
     merged = _merge(made, tracked(live), wanted)
     changed, _ = fieldsets.changed_fields(made, tracked(live), merged)
-    others, previous = [], {}
-    causes = []
+    others: list[Json] = []
+    previous: Fields = {}
+    causes: list[Cause] = []
     for entry in entries:
         fields = entry.get("fieldsV1") or {}
         if writer.owns(entry):
@@ -175,7 +176,7 @@ def _reassembled(live: Json, merged: Json) -> Json:
     """`live` with its tracked part replaced by `merged`."""
     metadata = {key: value for key, value in live["metadata"].items() if key not in _META_TRACKED}
     metadata.update(merged.get("metadata") or {})
-    out = {key: live[key] for key in ("apiVersion", "kind") if key in live}
+    out: Json = {key: value for key, value in live.items() if key in _ROOT_SKIPPED}
     out.update({key: value for key, value in merged.items() if key != "metadata"})
     out["metadata"] = metadata
     return out

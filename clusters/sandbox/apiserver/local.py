@@ -33,7 +33,7 @@ class LocalApi:
         self, resource: Resource, *, namespace: str = "", label_selector: str = "", field_selector: str = ""
     ) -> ObjectList:
         with _typed():
-            page = self._registry.list(self._kind(resource), namespace, label_selector, field_selector)
+            page = self._registry.find(self._kind(resource), namespace, label_selector, field_selector)
         return ObjectList(tuple(entry.obj for entry in page.entries), str(page.version))
 
     async def watch(

@@ -1,4 +1,4 @@
-"""What names, label keys and values, and quantities may look like, with the real server's own words for what is wrong."""
+"""What names, label keys and values, and quantities may look like, and the real server's words for what is wrong."""
 
 from __future__ import annotations
 

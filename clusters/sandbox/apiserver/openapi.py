@@ -157,7 +157,7 @@ def _paths(kind: Kind, reference: Json) -> Json:
 def _v2(kinds: KindTable, wire: Wire) -> web.Response:
     document = _v2_document(kinds.all())
     if _V2_PROTOBUF in wire.accept:
-        return web.Response(body=_v2_encoded(kinds.all()), headers={"Content-Type": f"{_V2_PROTOBUF}@v1.0+protobuf"})
+        return web.Response(body=_v2_encoded(kinds.all()), headers={"Content-Type": f"{_V2_PROTOBUF}.v1.0+protobuf"})
     return json_response(document)
 
 

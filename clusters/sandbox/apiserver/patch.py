@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+import orjson
+
 from clusters.sandbox.apiserver.failures import StatusError, bad_request
 from clusters.sandbox.apiserver.schema import ANY, LIST, MAP, STRUCT, Type
 
 _OPERATIONS_MOST: Final = 10_000
+_COPIED_BYTES_MOST: Final = 3 * 1024 * 1024
+"""Copies can double a document each time."""
 _ORDER: Final = "$setElementOrder/"
 _DELETE_FROM: Final = "$deleteFromPrimitiveList/"
 _RETAIN: Final = "$retainKeys"
@@ -53,7 +57,12 @@ def json_patch(target: Any, operations: Any) -> Any:
             "RequestEntityTooLarge",
             f"The allowed maximum operations in a JSON patch is {_OPERATIONS_MOST}, got {len(operations)}",
         )
+    copied = 0
     for operation in operations:
+        if operation.get("op") == "copy":
+            copied += len(orjson.dumps(_lookup(target, _pointer(operation.get("from")))))
+            if copied > _COPIED_BYTES_MOST:
+                raise StatusError(413, "RequestEntityTooLarge", "the JSON patch copies more than 3 MiB")
         target = _operate(target, operation)
     return target
 

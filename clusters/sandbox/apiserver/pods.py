@@ -73,23 +73,29 @@ def _container_causes(container: Json, path: str, volumes: set[Any]) -> Iterator
     if resources := container.get("resources"):
         yield from resource_causes(resources, f"{path}.resources")
     for index, env in enumerate(container.get("env") or ()):
-        if not env.get("name"):
-            yield required(f"{path}.env[{index}].name")
-        elif "=" in env["name"]:
-            yield invalid(
-                f"{path}.env[{index}].name", env["name"], "a valid environment variable name must not contain '='"
-            )
-        if env.get("value") and env.get("valueFrom"):
-            yield invalid(f"{path}.env[{index}].valueFrom", "", "may not be specified when `value` is not empty")
+        yield from _env_causes(env, f"{path}.env[{index}]")
     for index, port in enumerate(container.get("ports") or ()):
         number = port.get("containerPort")
         if not number:
             yield required(f"{path}.ports[{index}].containerPort")
         elif not 0 < number < 65536:
             yield invalid(f"{path}.ports[{index}].containerPort", number, "must be between 1 and 65535, inclusive")
+    yield from _mount_causes(container.get("volumeMounts") or [], f"{path}.volumeMounts", volumes)
+
+
+def _env_causes(env: Json, path: str) -> Iterator[Cause]:
+    if not env.get("name"):
+        yield required(f"{path}.name")
+    elif "=" in env["name"]:
+        yield invalid(f"{path}.name", env["name"], "a valid environment variable name must not contain '='")
+    if env.get("value") and env.get("valueFrom"):
+        yield invalid(f"{path}.valueFrom", "", "may not be specified when `value` is not empty")
+
+
+def _mount_causes(mounts: list[Json], path: str, volumes: set[Any]) -> Iterator[Cause]:
     mounted: set[str] = set()
-    for index, mount in enumerate(container.get("volumeMounts") or ()):
-        at = f"{path}.volumeMounts[{index}]"
+    for index, mount in enumerate(mounts):
+        at = f"{path}[{index}]"
         if not mount.get("mountPath"):
             yield required(f"{at}.mountPath")
         elif mount["mountPath"] in mounted:
@@ -183,17 +189,11 @@ def update_causes(old: Json, new: Json) -> Iterator[Cause]:
         yield forbidden_field(
             "spec.tolerations", "existing toleration can not be modified except its tolerationSeconds"
         )
-    munged = {**after}
-    for key in ("tolerations", "activeDeadlineSeconds"):
-        _take(munged, before, key)
-    if (before.get("terminationGracePeriodSeconds") or 0) < 0 and after.get("terminationGracePeriodSeconds") == 1:
-        _take(munged, before, "terminationGracePeriodSeconds")
-    gates = before.get("schedulingGates")
-    if gates:
-        if any(gate not in gates for gate in after.get("schedulingGates") or ()):
-            yield forbidden_field("spec.schedulingGates", "only deletion is allowed, but found new scheduling gate")
-        for key in ("schedulingGates", "nodeSelector", "affinity"):
-            _take(munged, before, key)
+    munged = _with_mutable_of(before, after)
+    if (gates := before.get("schedulingGates")) and any(
+        gate not in gates for gate in after.get("schedulingGates") or ()
+    ):
+        yield forbidden_field("spec.schedulingGates", "only deletion is allowed, but found new scheduling gate")
     for key in ("containers", "initContainers"):
         was, now = before.get(key) or [], after.get(key) or []
         if len(was) != len(now):
@@ -206,6 +206,19 @@ def update_causes(old: Json, new: Json) -> Iterator[Cause]:
                 yield required(f"spec.{key}[{index}].image")
     if munged != before:
         yield forbidden_field("spec", _UPDATE_TEXT)
+
+
+def _with_mutable_of(before: Json, after: Json) -> Json:
+    """`after` with those of its fields that may change put back to what they were."""
+    munged = {**after}
+    mutable = ["tolerations", "activeDeadlineSeconds"]
+    if (before.get("terminationGracePeriodSeconds") or 0) < 0 and after.get("terminationGracePeriodSeconds") == 1:
+        mutable.append("terminationGracePeriodSeconds")
+    if before.get("schedulingGates"):
+        mutable += ["schedulingGates", "nodeSelector", "affinity"]
+    for key in mutable:
+        _take(munged, before, key)
+    return munged
 
 
 def _take(target: Json, source: Json, key: str) -> None:

@@ -32,6 +32,9 @@ _STATUS_ON_CREATE: Final = frozenset({("", "nodes"), ("", "events"), ("events.k8
 """Kinds whose creator may bring a status (a kubelet registers its node with one)."""
 
 
+_PROTECTED: Final = frozenset({"default", "kube-system", "kube-public"})
+
+
 @dataclass(slots=True)
 class Request:
     """What a write asks for besides its body. `warnings` fills up as it is carried out."""
@@ -105,7 +108,7 @@ class Registry:
             return lambda entry: fields.matches(entry.obj)
         return None
 
-    def list(self, kind: Kind, namespace: str, labels: str = "", fields: str = "", limit: int = 0) -> Page:
+    def find(self, kind: Kind, namespace: str, labels: str = "", fields: str = "", limit: int = 0) -> Page:
         return self.store.first_page(kind.key, namespace, self.matcher(kind, labels, fields), limit, (labels, fields))
 
     def watch(self, kind: Kind, namespace: str, after: int, labels: str = "", fields: str = "") -> Watcher:
@@ -143,6 +146,8 @@ class Registry:
                 cause = failures.required("metadata.name", "name or generateName is required")
                 raise failures.unprocessable(kind.group, kind.kind, "", [cause])
             meta["name"] = metadata.generate_name(prefix)
+            while self.store.get(kind.key, namespace, meta["name"]) is not None:
+                meta["name"] = metadata.generate_name(prefix)
         meta["uid"] = str(uuid.uuid4())
         meta["creationTimestamp"] = self.now()
         if kind.generation:
@@ -375,6 +380,8 @@ class Registry:
         """Ask for deletion: (the last state, whether it is gone at once). Raises: StatusError."""
         old = self.get(kind, namespace, name)
         self._check_preconditions(kind, old, {"uid": how.uid, "resourceVersion": how.resource_version})
+        if kind.key == NAMESPACES and name in _PROTECTED:
+            raise failures.forbidden("", "namespaces", name, "this namespace may not be deleted")
         return self._collector.delete(kind, old, how)
 
     def remove(self, kind: Kind, namespace: str, name: str) -> Entry:

@@ -126,7 +126,7 @@ class ResourceHandler:
         limit, token = wire.number("limit"), wire.query.get("continue", "")
         if not token:
             self._check_version(wire)
-            return self._registry.list(kind, namespace, labels, fields, limit)
+            return self._registry.find(kind, namespace, labels, fields, limit)
         version, start = _parse_token(token)
         page = self._registry.store.next_page(kind.key, namespace, (labels, fields), version, start, limit)
         if page is None:

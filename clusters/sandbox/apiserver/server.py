@@ -12,7 +12,10 @@ import hmac
 import logging
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.web_protocol import RequestHandler
 
 from clusters.sandbox.apiserver import discovery, openapi
 from clusters.sandbox.apiserver.certificates import authority
@@ -75,16 +78,15 @@ class ApiServer:
 
     async def start(self) -> None:
         """Listen. Raises: OSError when the port is taken."""
-        server = web.Server(self._handle, access_log=None, client_max_size=_BODY_BYTES)  # type: ignore[arg-type]
-        runner = web.ServerRunner(server, handle_signals=False)
+        server = web.Server(
+            self._handle, request_factory=_request, handler_cancellation=True, access_log=None, tcp_keepalive=True
+        )
+        runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=_DRAIN_SECONDS)
         await runner.setup()
         plain, secure = self._ports
         try:
             for port, context in ((plain, None), (secure, authority().context)):
-                site = web.TCPSite(
-                    runner, HOST, port, backlog=512, ssl_context=context, shutdown_timeout=_DRAIN_SECONDS
-                )
-                await site.start()
+                await web.TCPSite(runner, HOST, port, backlog=512, ssl_context=context).start()
         except OSError:
             await runner.cleanup()
             raise
@@ -152,6 +154,18 @@ class ApiServer:
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self.token.encode()):
             raise StatusError(401, "Unauthorized", "Unauthorized")
+
+
+def _request(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    protocol: RequestHandler[web.BaseRequest],
+    writer: AbstractStreamWriter,
+    task: asyncio.Task[None],
+) -> web.BaseRequest:
+    """As aiohttp's own factory makes them, with this server's limit on bodies."""
+    loop = asyncio.get_running_loop()
+    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=_BODY_BYTES)
 
 
 def _open_answer(path: str) -> web.Response:

@@ -79,26 +79,29 @@ def _schema_causes(kind: Kind, obj: Json) -> Iterator[Cause]:
 
 def _type_causes(made: Type, value: Any, path: str) -> Iterator[Cause]:
     """Required fields and enumerated values, as the published schema has them."""
-    form = made.form
+    form, inner = made.form, made.value
     if form == STRING:
         if made.enum is not None and value and value not in made.enum:
             yield not_supported(path, value, made.enum)
     elif form == STRUCT:
-        props = made.props
-        for name in made.required:
-            if name not in value and props[name].form not in _ZERO_IS_FINE:
-                yield required(f"{path}.{name}")
+        yield from _struct_causes(made, value, path)
+    elif form == LIST and inner is not None and (inner.form in (STRUCT, LIST) or inner.enum is not None):
+        for index, item in enumerate(value):
+            yield from _type_causes(inner, item, f"{path}[{index}]")
+    elif form == MAP and inner is not None and inner.form == STRUCT:
         for name, item in value.items():
-            child = props.get(name)
-            if child is not None and (child.form in (STRUCT, LIST, MAP) or child.enum is not None):
-                yield from _type_causes(child, item, f"{path}.{name}")
-    elif form == LIST and made.value is not None and made.value.form in (STRUCT, LIST, STRING):
-        if made.value.form != STRING or made.value.enum is not None:
-            for index, item in enumerate(value):
-                yield from _type_causes(made.value, item, f"{path}[{index}]")
-    elif form == MAP and made.value is not None and made.value.form == STRUCT:
-        for name, item in value.items():
-            yield from _type_causes(made.value, item, f"{path}[{name}]")
+            yield from _type_causes(inner, item, f"{path}[{name}]")
+
+
+def _struct_causes(made: Type, value: Json, path: str) -> Iterator[Cause]:
+    props = made.props
+    for name in made.required:
+        if name not in value and props[name].form not in _ZERO_IS_FINE:
+            yield required(f"{path}.{name}")
+    for name, item in value.items():
+        child = props.get(name)
+        if child is not None and (child.form in (STRUCT, LIST, MAP) or child.enum is not None):
+            yield from _type_causes(child, item, f"{path}.{name}")
 
 
 # Kind by kind ------------------------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ async def stream(
     response = web.StreamResponse(headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private"})
     response.enable_chunked_encoding()
     try:
-        first = registry.list(kind, namespace, labels, fields).entries if initial else []
+        first = registry.find(kind, namespace, labels, fields).entries if initial else []
         start = registry.store.resource_version if initial or asked in ("", "0") else int(asked)
         watcher = registry.watch(kind, namespace, start, labels, fields)
     except StatusError as error:

@@ -56,7 +56,7 @@ class Wire:
         validation = self.query.get("fieldValidation", "")
         if validation not in _VALIDATIONS:
             raise bad_request(
-                f'fieldValidation: Unsupported value: "{validation[:40]}": supported values: "", "Ignore", "Strict", "Warn"'
+                f'fieldValidation: Unsupported value: "{validation[:40]}": supported values: "Ignore", "Strict", "Warn"'
             )
         dry_run = self.query.get("dryRun", "")
         if dry_run not in ("", "All"):
