@@ -175,8 +175,6 @@ def _what(value: object) -> str:
             return "a map"
         case list():
             return "a list"
-        case bool():
-            return "true" if value else "false"
     return shown(value)
 
 

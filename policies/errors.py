@@ -40,7 +40,7 @@ def one_line(text: str) -> str:
 
 def shown(value: object) -> str:
     """A user's value as a message repeats it: quoted, on one line, shortened."""
-    text = one_line(str(value))
+    text = one_line(str(value).lower() if isinstance(value, bool) else str(value))
     return f'"{text}"' if len(text) <= _SHOWN else f'"{text[:_SHOWN]}..."'
 
 

@@ -152,10 +152,16 @@ def _check(source: str) -> None:
 
 def _problems(text: str) -> tuple[ExpressionProblem, ...]:
     found = [
-        ExpressionProblem(max(1, int(line)), max(1, int(column)), _reworded(message))
+        ExpressionProblem(max(1, int(line)), max(1, int(column) - _overshoot(message)), _reworded(message))
         for line, column, message in _ERROR.findall(text)
     ]
     return tuple(dict.fromkeys(found)) or (ExpressionProblem(1, 1, f"bad expression: {one_line(text)[:200]}"),)
+
+
+def _overshoot(message: str) -> int:
+    """CEL points at the last dot of an unknown a.b.c; people look for its beginning."""
+    undeclared = _UNDECLARED.search(message)
+    return len(undeclared[1].rpartition(".")[0]) if undeclared else 0
 
 
 def _reworded(message: str) -> str:

@@ -20,17 +20,21 @@ def schema_of(model: type[BaseModel], kind: str) -> dict[str, Any]:
 
 
 def _without_null(schema: Any) -> Any:
-    """Pydantic lets every optional key be null; in our files a key has a value or is left out."""
-    match schema:
-        case {"anyOf": [*choices], **rest} if {"type": "null"} in choices:
-            left = [_without_null(choice) for choice in choices if choice != {"type": "null"}]
-            rest = {key: _without_null(value) for key, value in rest.items() if (key, value) != ("default", None)}
-            return {**left[0], **rest} if len(left) == 1 else {"anyOf": left, **rest}
-        case dict():
-            return {key: _without_null(value) for key, value in schema.items()}
-        case list():
-            return [_without_null(item) for item in schema]
-    return schema
+    """Pydantic lets every optional key be null; in our files a key has a value or is left out. Defaults that are not
+    as they would be written (null, a duration's seconds) go too: the descriptions tell them."""
+    if isinstance(schema, list):
+        return [_without_null(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    plain = {
+        key: _without_null(value)
+        for key, value in schema.items()
+        if key != "default" or not (value is None or isinstance(value, float))
+    }
+    choices = [choice for choice in plain.pop("anyOf", ()) if choice != {"type": "null"}]
+    if len(choices) == 1:
+        return {**choices[0], **plain}
+    return {**plain, "anyOf": choices} if choices else plain
 
 
 def policy_schema() -> dict[str, Any]:

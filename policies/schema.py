@@ -129,19 +129,19 @@ class PlacementSpec(Strict):
 
     precedence: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0
     """Among the policies that match, the highest wins; ties go to the first by name."""
-    match: MatchSpec = MatchSpec()
+    match: MatchSpec = Field(default_factory=MatchSpec)
     """What the policy speaks for."""
     objective: Objective = "cost"
     """What to optimise within the constraints."""
-    constraints: ConstraintsSpec = ConstraintsSpec()
+    constraints: ConstraintsSpec = Field(default_factory=ConstraintsSpec)
     """Hard limits."""
     burst: BurstSpec | None = None
     """When capacity may be bought. Default: never."""
-    give_back: ReturnSpec = Field(default=ReturnSpec(), alias="return")
+    give_back: ReturnSpec = Field(default_factory=ReturnSpec, alias="return")
     """When bought capacity is given back."""
     budgets: list[BudgetSpec] = Field(default_factory=list)
     """Spend limits."""
-    disruption: DisruptionSpec = DisruptionSpec()
+    disruption: DisruptionSpec = Field(default_factory=DisruptionSpec)
     """What happens when things break."""
 
     @model_validator(mode="after")
@@ -157,7 +157,7 @@ class PlacementPolicyDocument(Strict):
     api_version: ApiVersion
     kind: Literal["PlacementPolicy"]
     metadata: Metadata
-    spec: PlacementSpec = PlacementSpec()
+    spec: PlacementSpec = Field(default_factory=PlacementSpec)
     """Everything in it may be left out."""
 
 
@@ -228,5 +228,5 @@ class QueueDocument(Strict):
     api_version: ApiVersion
     kind: Literal["Queue"]
     metadata: Metadata
-    spec: QueueSpecification = QueueSpecification()
+    spec: QueueSpecification = Field(default_factory=QueueSpecification)
     """Everything in it may be left out."""
