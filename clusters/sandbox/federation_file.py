@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from clusters.sandbox.emulation.machines import node_labels
 from clusters.sandbox.scenario import POOL_LABELS, ClusterPlan, PoolPlan, Scenario
 from scheduler.model.contract import API_VERSION, LABEL_POOL
 
@@ -68,9 +69,11 @@ def _member(plan: ClusterPlan, kubeconfig: str, metrics: str, settings: Mapping[
 
 def _pool(plan: ClusterPlan, pool: PoolPlan) -> dict[str, Any]:
     spec = pool.spec
+    naming = POOL_LABELS.get(plan.provider, LABEL_POOL)
     document: dict[str, Any] = {
         "name": spec.name,
-        "selector": {POOL_LABELS.get(plan.provider, LABEL_POOL): spec.name},
+        "selector": {naming: spec.name},
+        "labels": {key: value for key, value in sorted(node_labels(plan, pool).items()) if key != naming},
         "capacityType": spec.capacity_type,
         "scaling": "fixed" if pool.fixed else "managed",
     }

@@ -1,6 +1,6 @@
 """What an emulated federation is made of: as data, by default, or from a scenario file.
 
-Prices of the default are public list prices (see the notes beside them), each in USD for one node hour.
+Prices of the default are public list prices (see the note at `default_scenario`), each in USD for one node hour.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from scheduler.model.errors import InvalidObjectError
 from scheduler.model.resources import parse_quantity
 
 _LARGEST_FILE_BYTES: Final = 1 << 20
-PRICE_SOURCE: Final = "public list price"
 
 POOL_LABELS: Final = {
     "onprem": LABEL_POOL,

@@ -6,11 +6,12 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-import yaml
 
-from clusters.sandbox.federation_file import federation_document
+from clusters.sandbox.federation_file import dump, federation_document
 from clusters.sandbox.scenario import default_scenario, load_scenario
+from scheduler.daemon.federation import load_federation
 from scheduler.model.errors import InvalidObjectError
+from scheduler.model.ids import ClusterId, PoolId
 
 GOOD = """
 apiVersion: overspill.dev/v1alpha1
@@ -94,22 +95,23 @@ def test_a_missing_file(tmp_path: Path) -> None:
         load_scenario(tmp_path / "none.yaml")
 
 
-def test_the_federation_file_has_the_shape_of_the_example() -> None:
+def test_the_daemon_understands_the_federation_file(tmp_path: Path) -> None:
     scenario = default_scenario()
-    names = [cluster.name for cluster in scenario.clusters]
-    members = [cluster.name for cluster in scenario.members]
     document = federation_document(
         scenario,
-        kubeconfigs={name: f"kubeconfigs/{name}.yaml" for name in names},
-        metrics_urls={name: "http://127.0.0.1:1/metrics" for name in members},
-        provider_settings={name: {"type": name} for name in members},
+        kubeconfigs={cluster.name: f"kubeconfigs/{cluster.name}.yaml" for cluster in scenario.clusters},
+        metrics_urls={cluster.name: "http://127.0.0.1:1/metrics" for cluster in scenario.members},
+        provider_settings={cluster.name: {"type": cluster.name} for cluster in scenario.members},
     )
-    example = yaml.safe_load((Path(__file__).parents[2] / "examples" / "federation.yaml").read_text())
-
-    assert set(document["spec"]) == {*example["spec"], "clock"}
-    known = {key for member in example["spec"]["members"] for pool in member["pools"] for key in pool}
-    for member in document["spec"]["members"]:
-        assert set(member) == set(example["spec"]["members"][0]) | set(member)
-        for written in member["pools"]:
-            assert set(written) <= known
-            assert isinstance(written["price"]["usdPerHour"], str)
+    path = tmp_path / "federation.yaml"
+    path.write_text(dump(document))
+    federation = load_federation(path)
+    assert federation.mode == "active"
+    assert federation.clock_file == tmp_path / "clock"
+    pools = {(m.id, p.ref.pool): p for m in federation.members for p in m.pools}
+    p4d = pools[ClusterId("eks"), PoolId("p4d")]
+    assert p4d.price is not None
+    assert p4d.price.usd_per_hour == Decimal("21.957642")
+    assert (p4d.scaling, p4d.max_nodes, p4d.provisioning_seconds) == ("managed", 8, 240)
+    assert dict(p4d.labels)["nvidia.com/gpu.product"] == "A100-40GB"
+    assert pools[ClusterId("onprem"), PoolId("a100")].scaling == "fixed"

@@ -13,7 +13,6 @@ from scheduler.model.resources import quantity_units
 KUBELET_VERSION: Final = "v1.34.0-sandbox"
 _SUBSCRIPTION: Final = "00000000-0000-0000-0000-000000000000"
 _PROJECT: Final = "sandbox"
-_CAPACITY_LABELS: Final = {"owned": "owned", "on-demand": "on-demand", "spot": "spot"}
 
 
 def identity(cluster: ClusterPlan, spec: PoolSpec, number: int, seed: int) -> tuple[str, str, str]:
@@ -40,25 +39,31 @@ def identity(cluster: ClusterPlan, spec: PoolSpec, number: int, seed: int) -> tu
             return node, f"sandbox://{cluster.name}/{spec.name}/{number}", node
 
 
-def node_object(cluster: ClusterPlan, plan: PoolPlan, node: str, provider_id: str, now: str) -> dict[str, Any]:
-    """The Node that the machine registers, ready, held by the finalizer of its machine."""
+def node_labels(cluster: ClusterPlan, plan: PoolPlan) -> dict[str, str]:
+    """Labels that all nodes of the pool carry."""
     spec = plan.spec
-    amounts = {"cpu": spec.cpu, "memory": spec.memory, "pods": "110", "ephemeral-storage": "400Gi"}
     labels = {
-        "kubernetes.io/hostname": node,
         "kubernetes.io/os": "linux",
         "kubernetes.io/arch": "amd64",
         "node.kubernetes.io/instance-type": spec.instance_type,
         "topology.kubernetes.io/region": plan.region or cluster.region,
         "topology.kubernetes.io/zone": spec.zone,
-        "karpenter.sh/capacity-type": _CAPACITY_LABELS.get(spec.capacity_type, spec.capacity_type),
         **dict(spec.labels),
     }
     if spec.gpus:
-        amounts["nvidia.com/gpu"] = str(spec.gpus)
         labels["nvidia.com/gpu.product"] = spec.gpu_model
         labels["nvidia.com/gpu.count"] = str(spec.gpus)
         labels["nvidia.com/gpu.memory"] = str(quantity_units(spec.gpu_memory) // 2**20)
+    return labels
+
+
+def node_object(cluster: ClusterPlan, plan: PoolPlan, node: str, provider_id: str, now: str) -> dict[str, Any]:
+    """The Node that the machine registers, ready, held by the finalizer of its machine."""
+    spec = plan.spec
+    amounts = {"cpu": spec.cpu, "memory": spec.memory, "pods": "110", "ephemeral-storage": "400Gi"}
+    if spec.gpus:
+        amounts["nvidia.com/gpu"] = str(spec.gpus)
+    labels = {**node_labels(cluster, plan), "kubernetes.io/hostname": node}
     node_spec: dict[str, Any] = {"providerID": provider_id}
     if spec.taints:
         node_spec["taints"] = [{"key": key, "value": value, "effect": effect} for key, value, effect in spec.taints]
