@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,6 +20,10 @@ from scheduler.model.errors import AlreadyExistsError, ConflictError, NotFoundEr
 from scheduler.model.ports import ObjectList, RawObject, Resource, WatchEvent
 
 START = 1_700_000_000.0
+Objects = list[dict[str, Any]]
+Writes = list[tuple[str, str, str]]
+Errors = list[Exception]
+Queues = list[asyncio.Queue[WatchEvent]]
 
 
 class HandClock:
@@ -65,9 +69,9 @@ class FakeKube:
         self._uids = itertools.count(1)
         self._last = 0
         self.objects: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
-        self._watchers: dict[str, list[asyncio.Queue[WatchEvent]]] = {}
-        self.writes: list[tuple[str, str, str]] = []
-        self.fail_next: list[Exception] = []
+        self._watchers: dict[str, Queues] = {}
+        self.writes: Writes = []
+        self.fail_next: Errors = []
 
     def _stamp(self, obj: dict[str, Any]) -> dict[str, Any]:
         self._last = next(self._version)
@@ -200,7 +204,7 @@ class FakeKube:
     async def close(self) -> None:
         return None
 
-    def all(self, resource: Resource) -> list[dict[str, Any]]:
+    def all(self, resource: Resource) -> Objects:
         return [obj for _, obj in sorted(self.objects.get(resource.plural, {}).items())]
 
     def one(self, resource: Resource, name: str, namespace: str = "default") -> dict[str, Any]:
@@ -310,5 +314,3 @@ async def bench(*pools: PoolPlan, provider: str = "eks") -> AsyncIterator[Bench]
         await cluster.stop()
         await supervisor.stop()
 
-
-Check = Callable[[Bench], Awaitable[None]]
