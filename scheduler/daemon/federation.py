@@ -221,9 +221,9 @@ def _beside(folder: Path, path: str | None) -> Path | None:
 
 def _history_url(text: str, folder: Path) -> str:
     url = make_url(text)
-    if url.drivername.startswith("sqlite") and url.database and url.database != ":memory:":
-        url = url.set(database=str((folder / url.database).absolute()))
-    return url.render_as_string(hide_password=False)
+    if not url.drivername.startswith("sqlite") or not url.database or url.database == ":memory:":
+        return text
+    return url.set(database=str((folder / url.database).absolute())).render_as_string(hide_password=False)
 
 
 def _floats(value: object) -> object:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from policies.errors import nearest
@@ -180,13 +182,17 @@ CASES = [
     ("no version", "kind: Queue\n", 'p.yaml:1:1: no "apiVersion"; write apiVersion: overspill.dev/v1alpha1'),
     ("not YAML", HEAD + "  a: b: c\n", "p.yaml:6:7: not YAML: mapping values are not allowed in this context"),
     ("tabs", HEAD + "\tburst: {}\n", "p.yaml:6:1: not YAML: found character that cannot start any token"),
-    ("not UTF-8", HEAD.encode() + b"  objective: \xff\n", "p.yaml:6:14: byte 0xff is not UTF-8; save the file as UTF-8"),
+    (
+        "not UTF-8",
+        HEAD.encode() + b"  objective: \xff\n",
+        "p.yaml:6:14: byte 0xff is not UTF-8; save the file as UTF-8",
+    ),
     ("control character", HEAD + "  objective: \x07\n", "p.yaml:6:14: control character U+0007 is not allowed in YAML"),
     ("too deep", HEAD + "  match: " + "[" * 60, "nested deeper than 32 levels; flatten it"),
     (
         "alias bomb",
         "a: &a [x, x, x, x, x, x, x, x, x, x]\n"
-        + "".join(f"{new}: &{new} [{', '.join(['*' + old] * 10)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)),
+        + "".join(f"{new}: &{new} [{', '.join(['*' + old] * 10)}]\n" for old, new in pairwise("abcdefghi")),
         "more than 20000 values (aliases expanded); split the file",
     ),
     ("alias to itself", "a: &a [*a]\n", 'p.yaml:1:8: alias "*a" refers to what it stands in; write the value out'),
@@ -195,7 +201,7 @@ CASES = [
     ("documents", "---\na\n" * 201, "p.yaml:401:1: more than 200 documents; split the file"),
     ("huge number", HEAD + "  precedence: " + "9" * 5000 + "\n", "p.yaml:6:15: precedence:"),
     ("huge exponent", QUEUE + "  weight: 1e999999999\n", "p.yaml:6:11: weight:"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("text", "want"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
@@ -215,16 +221,24 @@ EXPRESSIONS = [
     # what, line of YAML, want_
     ("plain", "    expression: workload.gps > 0\n", '7:17: match.expression: unknown variable "workload.gps"; did you'),
     ("quoted", "    expression: 'workload.gps > 0'\n", "7:18: match.expression: unknown variable"),
-    ("block", "    expression: |\n      workload.gpus > 0 &&\n        workload.gps > 0\n", "9:9: match.expression: unknown"),
+    (
+        "block",
+        "    expression: |\n      workload.gpus > 0 &&\n        workload.gps > 0\n",
+        "9:9: match.expression: unknown",
+    ),
     ("folded", "    expression: >\n      workload.gps\n      > 0\n", "7:17: match.expression: unknown"),
-    ("types", "    expression: workload.cpu > 3\n", '7:30: match.expression: ">" cannot be applied to (double, int); write'),
+    (
+        "types",
+        "    expression: workload.cpu > 3\n",
+        '7:30: match.expression: ">" cannot be applied to (double, int); write',
+    ),
     ("not bool", "    expression: workload.gpus\n", "7:17: match.expression: expression gives int; it must give bool"),
     ("syntax", "    expression: workload.gpus >\n", "7:32: match.expression: bad expression: Syntax error"),
     ("empty", "    expression: ' '\n", "7:18: match.expression: empty expression; write one"),
     ("long", f"    expression: '{'true || ' * 700}true'\n", "7:18: match.expression: expression longer than 4000"),
     ("deep", f"    expression: {'(' * 500}true{')' * 500}\n", "7:17: match.expression: bad expression"),
-    ("not text", "    expression: true\n", "7:17: match.expression: \"true\" is not an expression; write CEL"),
-]  # fmt: skip
+    ("not text", "    expression: true\n", '7:17: match.expression: "true" is not an expression; write CEL'),
+]
 
 
 @pytest.mark.parametrize(("line", "want"), [case[1:] for case in EXPRESSIONS], ids=[case[0] for case in EXPRESSIONS])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle  # noqa: TID251  (that a compiled expression survives being handed to another process)
+import pickle
 from dataclasses import replace
 
 import pytest
