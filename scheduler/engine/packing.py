@@ -16,7 +16,7 @@ from scheduler.model.workload import PodSet, Toleration, Workload
 
 DEFAULT_PODS_PER_NODE: Final = 110
 """The kubelet's default; taken for a pool whose description does not say (pods: 0)."""
-_REFUSING_EFFECTS: Final = ("NoSchedule", "NoExecute")
+REFUSING_EFFECTS: Final = ("NoSchedule", "NoExecute")
 
 
 @dataclass(slots=True, eq=False)
@@ -89,7 +89,7 @@ def make_bin(
         free.pods,
         dict(free.extended),
         frozenset(labels),
-        tuple(taint for taint in taints if taint.effect in _REFUSING_EFFECTS),
+        tuple(taint for taint in taints if taint.effect in REFUSING_EFFECTS),
     )
 
 

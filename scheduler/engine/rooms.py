@@ -7,7 +7,17 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final
 
-from scheduler.engine.packing import DEFAULT_PODS_PER_NODE, Bin, Opener, Shape, Take, make_bin, pack, undo
+from scheduler.engine.packing import (
+    DEFAULT_PODS_PER_NODE,
+    REFUSING_EFFECTS,
+    Bin,
+    Opener,
+    Shape,
+    Take,
+    make_bin,
+    pack,
+    undo,
+)
 from scheduler.model.cluster import Cluster, Node, NodePool
 from scheduler.model.contract import TAINT_DRAINING
 from scheduler.model.ids import Instant
@@ -41,38 +51,42 @@ class PoolRoom:
         self.backoff = backoff if backoff is not None and backoff.until > now else None
         self.version = 0
         self.nodes = tuple(sorted((n for n in cluster.nodes if n.pool == pool.ref.pool), key=lambda node: node.name))
-        self.node_size = _with_pods(pool.node_resources)
-        declared = set(pool.taints)
-        self.ready: list[Bin] = []
-        self.coming: list[Bin] = []
-        """Nodes that have been asked for: booting ones by name, then machines without a node yet."""
-        draining = 0
-        staying = 0
-        for node in self.nodes:
-            if node.deleting:
-                continue
-            if is_draining(node):
-                # Once its machine is given back, the node that lingers is not ready; until then it counts in the size.
-                draining += node.ready
-                continue
-            staying += 1
-            if node.usable:
-                foreign = (taint for taint in node.taints if taint not in declared)
-                self.ready.append(make_bin(node.name, node.allocatable - node.used, node.labels, foreign))
-            elif self.boots_until(node) > now and not node.unschedulable:
-                self.coming.append(make_bin(node.name, self.node_size, node.labels or pool.labels))
-        self.staying = staying
+        self.booting = {node.name for node in self.nodes if self._boots(node, now)}
+        usable = [
+            node for node in self.nodes if node.usable and not is_draining(node) and node.name not in self.booting
+        ]
+        self.node_size = _true_size(_with_pods(pool.node_resources), usable)
+        """What an empty node of it holds."""
+        going = [node for node in self.nodes if is_draining(node) or node.deleting]
+        self.staying = len(self.nodes) - len(going)
         """Nodes that are there and not on their way out."""
-        self.base = max(pool.desired_nodes or 0, staying)
+        self.base = max(pool.desired_nodes or 0, self.staying)
         """The size that the provider aims at (or has already passed)."""
+        declared = set(pool.taints)
+        self.ready = [
+            make_bin(n.name, n.allocatable - n.used, n.labels, (t for t in n.taints if t not in declared))
+            for n in usable
+        ]
         self.booked: list[Bin] = []
+        """Machines that have been asked for and have no node yet."""
         if pool.scaling == "managed" and pool.desired_nodes is not None:
-            missing = max(0, pool.desired_nodes - staying - draining)
+            # Once its machine is given back, a node that lingers is not ready; until then it counts in the size.
+            leaving = sum(node.ready and not node.deleting for node in going)
+            missing = max(0, pool.desired_nodes - self.staying - leaving)
             self.booked = [make_bin(f"booked-{index:05d}", self.node_size, pool.labels) for index in range(missing)]
-        self.coming += self.booked
+        self.coming = [
+            *(
+                make_bin(n.name, self.node_size, {*n.labels, *pool.labels})
+                for n in self.nodes
+                if n.name in self.booting
+            ),
+            *self.booked,
+        ]
+        """Nodes that can be counted on, but not yet used."""
         self.opened: list[Bin] = []
+        """Nodes to be bought, by what this cycle has assumed."""
         self._fits: dict[tuple[int, bool], tuple[int, Fit | None]] = {}
-        real = {_key(node.allocatable): node.allocatable for node in self.nodes}
+        real = {_key(node.allocatable): node.allocatable for node in usable if node.workload_pods}
         self._sizes = (self.node_size, *(real[key] for key in sorted(real)))
 
     @property
@@ -89,9 +103,17 @@ class PoolRoom:
         known = self.pool.provisioning_seconds
         return DEFAULT_PROVISIONING_SECONDS if known is None else known
 
-    def boots_until(self, node: Node) -> Instant:
-        """Until when a node that is not ready is taken to be booting."""
-        return node.created_at + max(60.0, OVERDUE_FACTOR * self.provisioning_seconds)
+    def _boots(self, node: Node, now: Instant) -> bool:
+        """Whether the node is young and not yet all that it will be: not ready, or (where Overspill bought it) still
+        without its GPUs, or still with the taints that keep pods off until its agents run."""
+        young = now < node.created_at + max(60.0, OVERDUE_FACTOR * self.provisioning_seconds)
+        if not young or node.deleting or node.unschedulable or is_draining(node):
+            return False
+        if not node.ready:
+            return True
+        missing_gpus = node.allocatable.gpus < self.pool.node_resources.gpus
+        starting_up = any(taint.effect in REFUSING_EFFECTS and taint not in self.pool.taints for taint in node.taints)
+        return self.pool.scaling == "managed" and (missing_gpus or starting_up)
 
     def holds_one(self, pod: Resources) -> bool:
         """Whether an empty node of the pool, as described or as any real one, holds such a pod."""
@@ -171,6 +193,21 @@ def dominant_part(pod: Resources, node: Resources) -> Fraction:
         if asked > 0 and there > 0
     ]
     return min(Fraction(1), max(parts, default=Fraction(0)))
+
+
+def _true_size(described: Resources, usable: Sequence[Node]) -> Resources:
+    """What a node really has for workloads: no more than was described, nor than the emptiest idle one there has (its
+    DaemonSets take their part), so that nodes are not bought again and again for a pod that none can hold."""
+    idle = [node.allocatable - node.used for node in usable if not node.workload_pods]
+    if not idle:
+        return described
+    return replace(
+        described,
+        cpu_milli=min(described.cpu_milli, max(free.cpu_milli for free in idle)),
+        memory_bytes=min(described.memory_bytes, max(free.memory_bytes for free in idle)),
+        gpus=min(described.gpus, max(free.gpus for free in idle)),
+        pods=min(described.pods, max(free.pods for free in idle)),
+    )
 
 
 def _with_pods(size: Resources) -> Resources:

@@ -143,7 +143,7 @@ def _settle_reserved(world: World, weigher: Weigher, workload: Workload, placeme
         decision = explain.moved(workload, placement, "started", started, policy, world.policies.digest, world.now)
         after = replace(placement, state=PlacementState.STARTED, decided_at=world.now, decision=decision.id)
         return [(SetPlacement(workload.ref, after, placement, decision.id), decision)]
-    reason = _shortage(world, room, placement, sets) or _overdue(world, room, placement)
+    reason = _overdue(world, room, placement) or _shortage(world, room, placement, sets)
     return [] if reason is None else [_release(world, workload, placement, reason, policy)]
 
 
