@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from clusters.kubernetes.codec import object_name
-from scheduler.model.errors import ExternalError, GoneError, RefusedError, ThrottledError
+from scheduler.model.errors import ExternalError, GoneError, NotFoundError, RefusedError, ThrottledError
 from scheduler.model.ids import Instant
 from scheduler.model.ports import Clock, KubeApi, ObjectList, RawObject, Resource, WatchEvent
 
@@ -32,6 +32,10 @@ class Sink(Protocol):
 
     def on_event(self, event: WatchEvent) -> None:
         """ADDED, MODIFIED or DELETED."""
+        ...
+
+    def on_absent(self, error: str) -> None:
+        """The cluster answers, but has never served this resource: its definition is not installed (yet)."""
         ...
 
     def on_state(self, reachable: bool, error: str | None) -> None:
@@ -128,6 +132,11 @@ class Reflector:
     def _failed(self, error: ExternalError) -> float:
         """Count a failure, tell it, forget what may be wrong by now. Seconds to pause."""
         self.counters.errors += 1
+        if isinstance(error, NotFoundError) and not self.synced:
+            # Only before the first list: later on, a 404 is a broken server, not an empty one.
+            self._tell(True, str(error))
+            self._sink.on_absent(str(error))
+            return self._pause(error)
         began, self._watch_began = self._watch_began, None
         if began is not None and self._wall.now() - began >= _HEALTHY_SECONDS:
             self._failures = 0

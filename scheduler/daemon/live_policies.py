@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import structlog
-from watchfiles import awatch
 
 from policies.loader import FederationNames
 from policies.reload import PolicyFolder
 from scheduler.daemon.telemetry import Telemetry
+from scheduler.daemon.watch_files import changes
 from scheduler.model.ids import Instant
 from scheduler.model.policy import PolicySet
 from scheduler.model.ports import Clock
@@ -57,7 +57,7 @@ class LivePolicies:
 
     async def run(self) -> None:
         """Follow the files for ever."""
-        async for _ in awatch(self._path, step=200, debounce=400):
+        async for _ in changes(self._path):
             self.reload()
 
     def _report(self, event: str) -> None:

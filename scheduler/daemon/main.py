@@ -70,7 +70,7 @@ async def _run(config: Path, policies: Path, mode: str | None) -> int:
     federation = load_federation(config, validate_provider=validate_settings)
     shadow = (mode or federation.mode) == "shadow"
     async with AsyncExitStack() as stack:
-        outside = await _connect(federation, policies, stack)
+        outside = await connect(federation, policies, stack)
         daemon = Daemon(outside, shadow=shadow)
         address, port = federation.listen_address, federation.listen_port
         server = HttpServer(address, port, daemon.report, outside.telemetry)
@@ -111,7 +111,11 @@ def _exit_status(result: object) -> int:
     return 0
 
 
-async def _connect(federation: Federation, policies: Path, stack: AsyncExitStack) -> Outside:
+async def connect(federation: Federation, policies: Path, stack: AsyncExitStack) -> Outside:
+    """Everything outside that the federation file names, opened; closed again by `stack`.
+
+    Raises: OverspillError for settings, credentials, policies or a history that cannot be used.
+    """
     clock: Clock = SharedClock(federation.clock_file) if federation.clock_file is not None else SystemClock()
     telemetry = Telemetry()
     history = await History.open(federation.history_url, telemetry)

@@ -52,6 +52,8 @@ class Mirror:
         self.hub: dict[Uid, HubEntry] = {}
         self._hub_names: dict[tuple[str, str, str], Uid] = {}
         self._hub_awaiting = set(kinds)
+        self.hub_served: set[str] = set()
+        """Kinds that the hub has really listed; only of these may a missing object be taken for deleted."""
         self._hub_failing: dict[str, str] = {}
         self._assumed: dict[Uid, Placement] = {}
         self.backoffs: dict[PoolRef, Backoff] = {}
@@ -190,6 +192,14 @@ class Mirror:
             if ref.kind == kind.name and uid not in seen:
                 self.drop_hub(kind, ref.namespace, ref.name, uid)
         self._hub_awaiting.discard(kind.name)
+        self.hub_served.add(kind.name)
+        self.on_change()
+
+    def hub_absent(self, kind: WorkloadKind, error: str) -> None:
+        """The hub does not have this kind: there are none of it, and the others must not wait for it."""
+        if kind.name in self._hub_awaiting:
+            log.warning("kind_not_served", kind=kind.name, error=error)
+        self._hub_awaiting.discard(kind.name)
         self.on_change()
 
     def set_hub_reachable(self, kind: WorkloadKind, reachable: bool, error: str | None) -> None:
@@ -270,6 +280,9 @@ class HubSink:
             else:
                 self._mirror.apply_hub(self._kind, event.object)
 
+    def on_absent(self, error: str) -> None:
+        self._mirror.hub_absent(self._kind, error)
+
     def on_state(self, reachable: bool, error: str | None) -> None:
         self._mirror.set_hub_reachable(self._kind, reachable, error)
 
@@ -305,6 +318,11 @@ class MemberSink:
                 self._mirror.node_seen(self._member, event.object, gone=True)
             else:
                 self._drop(_name_of(event.object), str(event.object["metadata"]["uid"]))
+
+    def on_absent(self, error: str) -> None:
+        """A member without this kind takes no copies of it; the API refuses them, and that is reported then."""
+        self._member.listed(self._resource)
+        self._mirror.on_change()
 
     def on_state(self, reachable: bool, error: str | None) -> None:
         self._member.set_reachable(self._resource, reachable, error, self._mirror.now())

@@ -23,6 +23,8 @@ from scheduler.daemon.telemetry import Telemetry
 from scheduler.engine import lifecycle
 from scheduler.engine.lifecycle import Step, View, next_step
 from scheduler.model.contract import (
+    ANNOTATION_ORIGIN_NAME,
+    ANNOTATION_ORIGIN_NAMESPACE,
     ANNOTATION_PLACEMENT,
     ANNOTATION_QUEUED_AT,
     FINALIZER,
@@ -39,6 +41,7 @@ from scheduler.model.errors import (
     OutcomeUnknownError,
     RefusedError,
     ThrottledError,
+    TransientError,
 )
 from scheduler.model.ids import ClusterId, Uid
 from scheduler.model.plan import Decision, SetPlacement
@@ -282,8 +285,10 @@ class Reconciler:
         """Whether the hub object of this copy really exists: asked of the API itself before an orphan is deleted."""
         annotations = entry.raw["metadata"].get("annotations") or {}
         kind = self._kind(entry)
-        name = annotations.get("overspill.dev/origin-name", "")
-        namespace = annotations.get("overspill.dev/origin-namespace", "")
+        if kind.name not in self._mirror.hub_served or not self._mirror.hub_synced:
+            raise TransientError("the hub is not synced; an orphan is deleted only on its word")
+        name = annotations.get(ANNOTATION_ORIGIN_NAME, "")
+        namespace = annotations.get(ANNOTATION_ORIGIN_NAMESPACE, "")
         try:
             there = await self._hub_api.get(kind.hub_resource, namespace, name)
         except NotFoundError:

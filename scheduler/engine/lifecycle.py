@@ -29,7 +29,7 @@ class View:
     lost: Set[ClusterId] = frozenset()
     """Clusters silent for so long that the policy gives them up."""
     status_differs: bool = False
-    """The copy's status is not yet mirrored on the hub object."""
+    """The hub object's status does not say yet what its copy (or the lack of one) means."""
     suspension_differs: bool = False
     template_differs: bool = False
 
@@ -65,7 +65,8 @@ class RefreshCopy:
 
 @dataclass(frozen=True, slots=True)
 class MirrorStatus:
-    copy: Copy
+    copy: Copy | None
+    """None: there is no copy now, and the hub object is to say so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +96,17 @@ def next_step(view: View) -> Step:
         return _delete_any(view, "it has finished") or _let_go(view, hub)
     placement = hub.placement
     if placement is None:
-        return _delete_any(view, "it has no placement") or Done("queued")
+        return _delete_any(view, "it has no placement") or _without_copy(view, "queued")
     if placement.state is PlacementState.STARTED:
         return _started(view, hub, placement)
     if placement.state is PlacementState.RELEASING:
         return _releasing(view, placement)
-    return _delete_any(view, "its capacity is not there yet") or Done("reserved")
+    return _delete_any(view, "its capacity is not there yet") or _without_copy(view, "reserved")
+
+
+def _without_copy(view: View, why: str) -> Step:
+    """A hub object that still speaks of pods that are gone (or not of its suspension) is put right."""
+    return MirrorStatus(None) if view.status_differs and not view.copies else Done(why)
 
 
 def _started(view: View, hub: Workload, placement: Placement) -> Step:

@@ -159,7 +159,7 @@ class ApiServer:
 def _request(
     message: RawRequestMessage,
     payload: StreamReader,
-    protocol: RequestHandler[web.BaseRequest],
+    protocol: RequestHandler,
     writer: AbstractStreamWriter,
     task: asyncio.Task[None],
 ) -> web.BaseRequest:
@@ -174,21 +174,25 @@ def _open_answer(path: str) -> web.Response:
     return web.Response(text="ok")
 
 
-def kubeconfig(server: ApiServer, *, secure: bool = True) -> dict[str, Any]:
+def kubeconfig(server: ApiServer) -> dict[str, Any]:
     """A kubeconfig document for `server` (JSON is YAML: kubectl reads it as it is). It holds the token.
 
-    `secure` False names the plain port, which the Python clients can use but kubectl cannot (it sends no token there).
+    Its current context, the cluster's name, speaks HTTPS. The context `<name>-plain` speaks HTTP, which costs less and
+    which the Python clients can use; kubectl cannot, as it sends no token there.
     """
-    name = server.name
-    cluster = {"server": server.url}
-    if secure:
-        ca = base64.b64encode(server.ca_pem).decode()
-        cluster = {"server": server.secure_url, "certificate-authority-data": ca}
+    name, plain = server.name, f"{server.name}-plain"
+    ca = base64.b64encode(server.ca_pem).decode()
     return {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": name, "cluster": cluster}],
+        "clusters": [
+            {"name": name, "cluster": {"server": server.secure_url, "certificate-authority-data": ca}},
+            {"name": plain, "cluster": {"server": server.url}},
+        ],
         "users": [{"name": name, "user": {"token": server.token}}],
-        "contexts": [{"name": name, "context": {"cluster": name, "user": name, "namespace": "default"}}],
+        "contexts": [
+            {"name": context, "context": {"cluster": context, "user": name, "namespace": "default"}}
+            for context in (name, plain)
+        ],
         "current-context": name,
     }

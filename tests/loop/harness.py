@@ -1,0 +1,199 @@
+"""A sandbox and daemons over it, in one process: for tests that crash, cut off and restart them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from clusters.sandbox.federation import Sandbox
+from clusters.sandbox.scenario import ClusterPlan, Scenario, default_scenario
+from scheduler.daemon.federation import load_federation, validate_settings
+from scheduler.daemon.main import connect
+from scheduler.daemon.parts import Daemon, Outside
+from scheduler.model.contract import JOBS, LABEL_ORIGIN_UID, PODS
+from scheduler.model.errors import NotFoundError
+from scheduler.model.ids import ClusterId
+from scheduler.model.ports import KubeApi, RawObject
+
+POLICIES = """
+apiVersion: overspill.dev/v1alpha1
+kind: Queue
+metadata:
+  name: research
+spec:
+  quotas:
+    - resource: gpu
+      nominal: 1000
+---
+apiVersion: overspill.dev/v1alpha1
+kind: PlacementPolicy
+metadata:
+  name: onprem-first
+spec:
+  match:
+    queues: [research]
+  objective: onprem-first
+  burst:
+    afterWait: 1m
+    maxNodes: 8
+  return:
+    idle: 2m
+  disruption:
+    memberLost: 15m
+"""
+
+
+def small_scenario() -> Scenario:
+    """A hub, one on-prem cluster and one cloud."""
+    whole = default_scenario()
+    members: tuple[ClusterPlan, ...] = tuple(member for member in whole.members if member.name in ("onprem", "eks"))
+    return replace(whole, members=members)
+
+
+@dataclass
+class World:
+    """A running sandbox, and what tests ask of it."""
+
+    sandbox: Sandbox
+    policies: Path
+    folder: Path
+
+    @property
+    def hub(self) -> KubeApi:
+        return self.sandbox.servers["hub"].local
+
+    def member(self, name: str) -> KubeApi:
+        return self.sandbox.servers[name].local
+
+    @asynccontextmanager
+    async def outside(self) -> AsyncIterator[Outside]:
+        """What a daemon of this federation reaches: over HTTP and the clouds' own wires, with its own history."""
+        federation = load_federation(self.sandbox.federation_file, validate_provider=validate_settings)
+        federation = replace(federation, history_url=f"sqlite+aiosqlite:///{self.folder / 'history.db'}")
+        async with AsyncExitStack() as stack:
+            outside = await connect(federation, self.policies, stack)
+            yield replace(outside, identity="test")
+
+    @asynccontextmanager
+    async def daemon(
+        self, wrap: Callable[[str, KubeApi], KubeApi] = lambda _, api: api, *, shadow: bool = False
+    ) -> AsyncIterator[tuple[Daemon, asyncio.Task[None]]]:
+        """A daemon that runs for the block; `wrap(name, api)` may stand between it and its clusters."""
+        async with self.outside() as outside:
+            members: Mapping[ClusterId, KubeApi] = {name: wrap(name, api) for name, api in outside.member_apis.items()}
+            daemon = Daemon(replace(outside, hub_api=wrap("hub", outside.hub_api), member_apis=members), shadow=shadow)
+            task = asyncio.get_running_loop().create_task(daemon.run())
+            try:
+                yield daemon, task
+            finally:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    async def submit(self, name: str, *, gpus: int = 1, pods: int = 1, seconds: float = 60.0, **spec: Any) -> RawObject:
+        """A Job on the hub."""
+        return await self.hub.create(JOBS, "default", a_job(name, gpus=gpus, pods=pods, seconds=seconds, **spec))
+
+    async def job(self, name: str) -> RawObject | None:
+        try:
+            return await self.hub.get(JOBS, "default", name)
+        except NotFoundError:
+            return None
+
+    async def copies(self, uid: str) -> list[tuple[str, RawObject]]:
+        """(member, object) of each copy there is."""
+        found = []
+        for member in self.sandbox.scenario.members:
+            listed = await self.member(member.name).list(JOBS, label_selector=f"{LABEL_ORIGIN_UID}={uid}")
+            found += [(member.name, raw) for raw in listed.items]
+        return found
+
+
+def a_job(name: str, *, gpus: int = 1, pods: int = 1, seconds: float = 60.0, **spec: Any) -> dict[str, Any]:
+    """A Job of `pods` pods with `gpus` GPUs each that runs for `seconds` of virtual time."""
+    limits = {"cpu": "2", "memory": "4Gi", **({"nvidia.com/gpu": str(gpus)} if gpus else {})}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name, "namespace": "default", "labels": {"overspill.dev/queue": "research"}},
+        "spec": {
+            "managedBy": "overspill.dev/federation",
+            "parallelism": pods,
+            "completions": pods,
+            "template": {
+                "metadata": {"annotations": {"sandbox.overspill.dev/run-seconds": str(seconds)}},
+                "spec": {
+                    "restartPolicy": "Never",
+                    "containers": [
+                        {"name": "main", "image": "train:1", "resources": {"limits": limits, "requests": limits}}
+                    ],
+                },
+            },
+            **spec,
+        },
+    }
+
+
+@asynccontextmanager
+async def a_world(folder: Path, *, speed: float = 600.0, policies: str = POLICIES) -> AsyncIterator[World]:
+    """A small emulated federation with its policies."""
+    policy_folder = folder / "policies"
+    policy_folder.mkdir(parents=True)
+    (policy_folder / "policies.yaml").write_text(policies)
+    sandbox = await Sandbox.start(folder / "sandbox", speed=speed, seed=1, scenario=small_scenario())
+    try:
+        yield World(sandbox, policy_folder, folder)
+    finally:
+        await sandbox.stop()
+
+
+def is_complete(job: RawObject | None) -> bool:
+    """Whether a Job has the condition Complete."""
+    conditions = ((job or {}).get("status") or {}).get("conditions") or []
+    return any(one["type"] == "Complete" and one["status"] == "True" for one in conditions)
+
+
+async def until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
+    """Poll an (async) condition until it is truthy; fail naming `what` after `seconds` of wall time."""
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                value = condition()
+                value = await value if asyncio.iscoroutine(value) else value
+                if value:
+                    return value
+                await asyncio.sleep(0.01)
+    except TimeoutError as error:
+        raise AssertionError(f"{what}: not within {seconds:g} s") from error
+
+
+class PodCounter:
+    """Watches all members for pods of copies: which pods ever ran for each origin, and how many ended well."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.ran: dict[str, set[str]] = {}
+        self.succeeded: dict[str, set[str]] = {}
+        self.copies: dict[str, set[str]] = {}
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for member in self._world.sandbox.scenario.members:
+                group.create_task(self._watch(member.name, self._world.member(member.name)))
+
+    async def _watch(self, cluster: str, api: KubeApi) -> None:
+        listed = await api.list(PODS, label_selector=LABEL_ORIGIN_UID)
+        async for event in api.watch(PODS, resource_version=listed.resource_version, label_selector=LABEL_ORIGIN_UID):
+            if event.type == "BOOKMARK":
+                continue
+            meta = event.object["metadata"]
+            origin, uid = meta["labels"][LABEL_ORIGIN_UID], meta["uid"]
+            phase = (event.object.get("status") or {}).get("phase")
+            self.copies.setdefault(origin, set()).add(f"{cluster}/{meta['ownerReferences'][0]['uid']}")
+            if phase in ("Running", "Succeeded"):
+                self.ran.setdefault(origin, set()).add(uid)
+            if phase == "Succeeded":
+                self.succeeded.setdefault(origin, set()).add(uid)
