@@ -12,7 +12,7 @@ import datetime
 import json
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
 
@@ -333,7 +333,7 @@ def _shortage(pool: NodePool, groups: _Groups) -> tuple[str | None, str]:
     return None, ""
 
 
-def _newest_error(items: list[Mapping[str, Any]], *, after: float) -> str:
+def _newest_error(items: Sequence[Mapping[str, Any]], *, after: float) -> str:
     """Code and message of the latest of a group's errors since `after`; "" when there is none."""
     fresh: list[tuple[float, str]] = []
     for item in items:
