@@ -27,7 +27,7 @@ async def _emulated(tmp_path: Path) -> AsyncIterator[tuple[HttpKubeApi, ClusterE
     config = tmp_path / "kubeconfig.yaml"
     config.write_bytes(orjson.dumps(kubeconfig(server)))
     api = await HttpKubeApi.connect(name="east", kubeconfig=config, context=None)
-    plan = ClusterPlan("east", "eks", "us-east-1", (), (pool(maximum=2, fixed=True), pool("more")))
+    plan = ClusterPlan("east", "eks", "us-east-1", (), (pool(maximum=2, fixed=True, capacity="owned"), pool("more")))
     try:
         async with run_emulation(api, clock, plan, heartbeat_seconds=1e6) as emulation:
             yield api, emulation, clock

@@ -174,7 +174,8 @@ class Kubelets:
     def _adopt(self, pod: RawObject, node: str) -> _Run:
         self._count += 1
         now = self._clock.now()
-        run = _Run(key_of(pod), pod["metadata"]["uid"], node, self._count, now)
+        begun = (pod.get("status") or {}).get("startTime")  # set when an earlier run of this emulation took it on
+        run = _Run(key_of(pod), pod["metadata"]["uid"], node, self._count, parse_time(begun) if begun else now)
         self._runs[run.uid] = run
         self._by_node.setdefault(node, {})[run.uid] = run
         status = list((pod.get("status") or {}).get("containerStatuses") or ())
