@@ -11,7 +11,14 @@ import pytest
 
 from clusters.kubernetes.reflector import Reflector
 from scheduler.model.contract import PODS
-from scheduler.model.errors import GoneError, OverspillError, RefusedError, ThrottledError, TransientError
+from scheduler.model.errors import (
+    GoneError,
+    NotFoundError,
+    OverspillError,
+    RefusedError,
+    ThrottledError,
+    TransientError,
+)
 from scheduler.model.ports import ObjectList, RawObject, Resource, WatchEvent
 
 
@@ -88,6 +95,7 @@ class Receiver:
         self.objects: dict[str, RawObject] = {}
         self.replaced = 0
         self.states: list[tuple[bool, str | None]] = []
+        self.absences: list[str] = []
 
     def on_replace(self, objects: tuple[RawObject, ...]) -> None:
         self.replaced += 1
@@ -99,6 +107,9 @@ class Receiver:
             self.objects.pop(name, None)
         else:
             self.objects[name] = event.object
+
+    def on_absent(self, error: str) -> None:
+        self.absences.append(error)
 
     def on_state(self, reachable: bool, error: str | None) -> None:
         self.states.append((reachable, error))
@@ -198,6 +209,23 @@ async def test_pauses_grow_to_a_limit_with_full_jitter() -> None:
         assert wall.pauses[:4] == [0.25, 0.5, 1.0, 2.0]
         assert max(wall.pauses) == 15.0
         assert receiver.states == [(False, "down"), (True, None)]
+
+
+async def test_a_resource_that_the_cluster_does_not_serve_yet_is_told_and_awaited() -> None:
+    lists: list[ObjectList | OverspillError] = [NotFoundError("no such path"), NotFoundError("no such path")]
+    async with following([*lists, listing(5, "a")], []) as (reflector, _, receiver, wall):
+        assert receiver.absences == ["no such path", "no such path"]
+        assert receiver.states == [(True, "no such path"), (True, None)]
+        assert list(receiver.objects) == ["a"]
+        assert reflector.synced
+        assert wall.pauses == [0.5, 1.0]
+
+
+async def test_a_404_of_what_was_there_is_a_failure() -> None:
+    lost = NotFoundError("no such path")
+    async with following([listing(5), listing(6)], [[20.0, lost], [lost]]) as (_, _, receiver, _):
+        assert receiver.absences == []
+        assert (False, "no such path") in receiver.states
 
 
 async def test_a_throttling_server_gets_the_pause_that_it_asks_for() -> None:
