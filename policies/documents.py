@@ -6,6 +6,7 @@ import inspect
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -14,8 +15,9 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from policies.errors import PolicyError, PolicyErrors, did_you_mean, shown
 from policies.expressions import ExpressionError
-from policies.source import Document, ListNode, MapNode, Node, Path_, Scalar, plain
+from policies.source import MAX_ERRORS, Document, ListNode, MapNode, Node, Scalar, Steps, plain
 
+_LONGEST_KEY: Final = 60
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -32,7 +34,7 @@ class Strict(BaseModel):
 class Problem:
     """A mistake below the value that is being checked: `path` leads from that value to it."""
 
-    path: Path_
+    path: Steps
     message: str
 
 
@@ -63,19 +65,19 @@ def validate(document: Document, model: type[ModelT]) -> ModelT:
         found, problem = model.model_validate(plain(document.root)), None
     except ValidationError as error:
         found, problem = None, error
-    errors = [*_valueless(document), *(explain(document, problem, model) if problem else ())]
+    errors = [*islice(_valueless(document), MAX_ERRORS), *(explain(document, problem, model) if problem else ())]
     if found is None or errors:
         raise PolicyErrors(_without_echoes(errors))
     return found
 
 
-def explain(document: Document, error: ValidationError, model: type[BaseModel], at: Path_ = ()) -> list[PolicyError]:
-    """Pydantic's findings on the part of `document` at `at`, each at its place and in our words."""
-    return [
-        wrong
-        for details in error.errors(include_url=False)
-        for wrong in _explain(document, details, model, at)
-    ]  # fmt: skip
+def explain(document: Document, error: ValidationError, model: type[BaseModel]) -> Iterator[PolicyError]:
+    """Pydantic's findings on the document, each at its place and in our words."""
+    for details in error.errors(include_url=False)[:MAX_ERRORS]:
+        yield from _explain(document, details, model)
+    if error.error_count() > MAX_ERRORS:
+        more = error.error_count() - MAX_ERRORS
+        yield document.error(document.root.place, f"{more} more mistakes in this document; correct the others first")
 
 
 def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
@@ -87,43 +89,45 @@ def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]
     return found
 
 
-def named(path: Path_) -> str:
+def named(path: Steps) -> str:
     """`("spec", "budgets", 0, "window")` as people read it: budgets[0].window."""
     text = ""
     for part in path[1:] if path[:1] == ("spec",) and len(path) > 1 else path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        word = (
+            f"[{part}]" if isinstance(part, int) else part if len(part) <= _LONGEST_KEY else f"{part[:_LONGEST_KEY]}..."
+        )
+        text += word if isinstance(part, int) or not text else f".{word}"
     return text
 
 
-def at_path(document: Document, path: Path_, message: str, *, key: bool = False) -> PolicyError:
+def at_path(document: Document, path: Steps, message: str, *, key: bool = False) -> PolicyError:
     """A mistake at `path`, the path told before the message."""
     prefix = f"{named(path)}: " if path else ""
     return document.error(document.place(path, key=key), f"{prefix}{message}")
 
 
-def _explain(document: Document, details: ErrorDetails, model: type[BaseModel], at: Path_) -> Iterator[PolicyError]:
-    path = (*at, *_clean(details["loc"]))
+def _explain(document: Document, details: ErrorDetails, model: type[BaseModel]) -> Iterator[PolicyError]:
+    path = _clean(details["loc"])
     if details["type"] == "expression":
         for problem in details.get("ctx", {})["problems"]:
             place = document.place_inside(path, problem.line, problem.column)
             yield document.error(place, f"{named(path)}: {problem.message}")
         return
     for where, message in _messages(details, model):
-        whole = (*at, *where)
         if details["type"] == "extra_forbidden":
-            inside = named(whole[:-1]) or "the document"
+            inside = named(where[:-1]) or "the document"
             known = _keys_at(model, where[:-1])
             text = f"unknown key {shown(where[-1])} in {inside}; {did_you_mean(str(where[-1]), known)}"
-            yield document.error(document.place(whole, key=True), text)
+            yield document.error(document.place(where, key=True), text)
         else:
-            yield at_path(document, whole, message)
+            yield at_path(document, where, message)
 
 
-def _messages(details: ErrorDetails, model: type[BaseModel]) -> Iterator[tuple[Path_, str]]:
+def _messages(details: ErrorDetails, model: type[BaseModel]) -> Iterator[tuple[Steps, str]]:
     path = _clean(details["loc"])
     kind, context = details["type"], details.get("ctx", {})
     if kind == "problems":
-        for problem in context["problems"]:
+        for problem in context["problems"][:MAX_ERRORS]:
             yield (*path, *problem.path), problem.message
     elif kind == "expression":
         yield path, "; ".join(problem.message for problem in context["problems"])
@@ -181,7 +185,7 @@ def _what(value: object) -> str:
 def _valueless(document: Document) -> Iterator[PolicyError]:
     """A key without a value would silently mean the default, so it is refused wherever it stands."""
 
-    def walk(node: Node, path: Path_) -> Iterator[PolicyError]:
+    def walk(node: Node, path: Steps) -> Iterator[PolicyError]:
         match node:
             case MapNode():
                 for key, value in node.entries:
@@ -211,12 +215,12 @@ def _without_echoes(errors: Iterable[PolicyError]) -> list[PolicyError]:
     ]
 
 
-def _clean(location: tuple[str | int, ...]) -> Path_:
+def _clean(location: tuple[str | int, ...]) -> Steps:
     """Pydantic marks an error on a dict's key by a last part "[key]", which is no part of the file."""
     return location[:-1] if location[-1:] == ("[key]",) else location
 
 
-def _keys_at(model: type[BaseModel], path: Path_) -> tuple[str, ...]:
+def _keys_at(model: type[BaseModel], path: Steps) -> tuple[str, ...]:
     """The keys that the model at `path` below `model` knows."""
     kind: Any = model
     for part in path:

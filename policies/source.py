@@ -22,8 +22,10 @@ MAX_DEPTH: Final = 32
 MAX_NODES: Final = 20_000
 """Of all documents of a file together, aliases expanded."""
 MAX_DOCUMENTS: Final = 200
+MAX_ERRORS: Final = 100
+"""Told of one document; more help nobody and take time."""
 
-Path_ = tuple[str | int, ...]
+Steps = tuple[str | int, ...]
 """Where a value stands in its document: keys and list positions."""
 
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -33,6 +35,7 @@ _CORE_TAGS: Final = frozenset(
 _UNPRINTABLE: Final = re.compile(
     "[^\\x09\\x0a\\x0d\\x20-\\x7e\\x85\\xa0-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]"
 )
+_LINE_END: Final = re.compile(r"\r\n|[\n\r\x85\u2028\u2029]")
 _INT: Final = re.compile(r"[-+]?[0-9]{1,30}")
 _DECIMAL: Final = re.compile(r"[-+]?(?:\.[0-9]{1,30}|[0-9]{1,30}(?:\.[0-9]{0,30})?)(?:[eE][-+]?[0-9]{1,2})?")
 _WORDS: Final[dict[str, bool | None]] = {
@@ -89,7 +92,7 @@ class Document:
     lines: tuple[str, ...]
     root: Node
 
-    def place(self, path: Path_, *, key: bool = False) -> Place:
+    def place(self, path: Steps, *, key: bool = False) -> Place:
         """Of the value at `path` (with `key`, of its key), or of the nearest thing around it that is there."""
         place = self.root.place
         node: Node | None = self.root
@@ -108,7 +111,7 @@ class Document:
                     return place
         return place
 
-    def place_inside(self, path: Path_, line: int, column: int) -> Place:
+    def place_inside(self, path: Steps, line: int, column: int) -> Place:
         """Of a character of the text at `path`, by its line and column in that text (from 1).
 
         Exact for text on one line and for `|` blocks; elsewhere the start of the text.
@@ -128,7 +131,7 @@ class Document:
                 return Place(start.line + line, len(written) - len(wanted[line - 1]) + column)
         return start
 
-    def at(self, path: Path_) -> Node | None:
+    def at(self, path: Steps) -> Node | None:
         """The node at `path`; None when there is none."""
         node: Node | None = self.root
         for part in path:
@@ -213,7 +216,7 @@ class _Composer:
     def __init__(self, text: str, file: str) -> None:
         self._file = file
         self._text = text
-        self._lines = tuple(re.split(r"\r\n|[\n\r\x85\u2028\u2029]", text))
+        self._lines = tuple(_LINE_END.split(text))
         self._errors: list[PolicyError] = []
         self._anchors: dict[str, Node | None] = {}
         """None: still being read, so that an alias to it would hold itself."""
@@ -327,6 +330,8 @@ class _Composer:
             self._stop(place, f"more than {MAX_NODES} values (aliases expanded); split the file")
 
     def _report(self, place: Place, message: str) -> None:
+        if len(self._errors) >= MAX_ERRORS:
+            raise _TooMuchError
         self._errors.append(PolicyError(self._file, place.line, place.column, one_line(message)))
 
     def _stop(self, place: Place, message: str) -> None:
@@ -340,7 +345,7 @@ def _place(event: yaml.Event) -> Place:
 
 
 def _place_at_end(text: str) -> Place:
-    lines = text.split("\n")
+    lines = _LINE_END.split(text)
     return Place(len(lines), len(lines[-1]) + 1)
 
 

@@ -109,7 +109,7 @@ def _expression(value: object) -> CelExpression:
     if not isinstance(value, str):
         raise refuse_value(f"{shown(value)} is not an expression; write CEL such as workload.gpus > 0, in quotes")
     try:
-        return CelExpression(value.strip("\n"))
+        return CelExpression(value.rstrip("\n"))
     except ExpressionError as error:
         raise refuse_expression(error) from error
 

@@ -261,3 +261,22 @@ def test_an_expression_is_checked_at_its_place(line: str, want: str) -> None:
 )
 def test_the_nearest_name(word: str, known: list[str], want: str | None) -> None:
     assert nearest(word, known) == want
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "".join(f"  k{number}: 1\n" for number in range(9000)),
+        "".join(f"  k{number}:\n" for number in range(9000)),
+        "  precedence: 1\n" * 9000,
+        "  match: {queues: [" + "1, " * 15000 + "]}\n",
+        f"  ? {'k' * 900_000}\n  : 1\n",
+        f"  objective: {'c' * 900_000}\n",
+        "  budgets:\n" + "  - {name: a, limitUsd: 1, window: day}\n" * 2500,
+    ],
+    ids=["unknown keys", "no values", "duplicates", "items", "long key", "long value", "equal names"],
+)
+def test_a_file_full_of_mistakes_tells_a_bounded_number_of_them(body: str) -> None:
+    told = errors_of(HEAD + body)
+    assert 1 <= len(told) <= 202
+    assert max(map(len, told)) < 500
