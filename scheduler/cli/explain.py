@@ -57,40 +57,45 @@ def _decision_parts(decision: DecisionReply) -> list[RenderableType]:
     offerings = ([decision.chosen] if decision.chosen else []) + [
         one for one in decision.alternatives if decision.chosen is None or one.pool != decision.chosen.pool
     ]
-    if offerings:
-        parts.append(_offerings(offerings, decision.chosen))
-    if decision.refused:
-        parts.append(Text("Why the rest did not fit:", style="bold"))
-        parts += [Text(f"  {count} x {reason.text} ({reason.code})") for reason, count in decision.refused]
+    weighed = [one for one in offerings if not one.refused]
+    if weighed:
+        parts.append(_offerings(weighed, decision.chosen))
+    if decision.refused or len(weighed) < len(offerings):
+        parts += [Text(), Text("Why the rest did not fit", style="bold")]
+    parts += [Text(f"  {count} x {reason.text} ({reason.code})") for reason, count in decision.refused]
+    for one in offerings:
+        if one.refused:
+            reasons = "; ".join(reason.text for reason in one.refused)
+            parts.append(Text(f"  {one.pool}: {reasons}", style="dim"))
     return parts
 
 
 def _offerings(offerings: list[CandidateReply], chosen: CandidateReply | None) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("", no_wrap=True)
+    """The offerings that would do, best first as they were ranked."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("", no_wrap=True, min_width=2)
     table.add_column("offering", no_wrap=True, overflow="ellipsis")
     table.add_column("capacity", no_wrap=True)
     for heading in ("score", "cost", "starts in", "runs", "new"):
         table.add_column(heading, justify="right", no_wrap=True)
     for one in offerings:
-        score = UNKNOWN if one.score is None else f"{one.score:.4g}"
         table.add_row(
             Text("->" if chosen is not None and one.pool == chosen.pool else "", style="green"),
             Text(one.pool),
             one.capacity_type,
-            score,
+            UNKNOWN if one.score is None else f"{one.score:,.2f}",
             usd(one.expected_cost_usd),
             duration(one.expected_start_seconds),
             duration(one.expected_seconds),
             str(one.new_nodes),
         )
-        if one.refused:
-            table.add_row("", Text("  " + "; ".join(reason.text for reason in one.refused), style="dim"))
     return table
 
 
 def _history(decisions: tuple[DecisionReply, ...]) -> Table:
-    table = Table(title="History", title_justify="left", title_style="bold", box=None, show_header=False)
+    table = Table(
+        title="History", title_justify="left", title_style="bold", box=None, pad_edge=False, show_header=False
+    )
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")

@@ -102,13 +102,16 @@ def demo_command(
     first: Annotated[int, typer.Option("--from", min=0, help="Rows of the trace to leave out first.")] = 0,
     speed: Annotated[
         float, typer.Option("--speed", min=0.001, help="Virtual seconds in a second, between leaps over quiet time.")
-    ] = 120.0,
+    ] = 240.0,
     seed: Annotated[int, typer.Option("--seed", help="Of drawn jobs, hints and the sandbox.")] = 0,
     as_json: Annotated[
         bool, typer.Option("--json", help="Progress on stderr; the last line of stdout is one JSON object.")
     ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the state folder (logs, history, kubeconfigs).")] = False,
-    no_skip: Annotated[bool, typer.Option("--no-skip", help="Do not leap over quiet time.")] = False,
+    skip: Annotated[
+        bool | None,
+        typer.Option("--skip/--no-skip", help="Leap over quiet time (default: for a trace, not for drawn jobs)."),
+    ] = None,
     policies: Annotated[
         Path | None, typer.Option("--policies", help="Your own policy folder instead of the demo's.")
     ] = None,
@@ -130,7 +133,7 @@ def demo_command(
             seed=seed,
             as_json=as_json,
             keep=keep,
-            skip=not no_skip,
+            skip=trace is not None if skip is None else skip,
             policies=policies,
             timeout_seconds=timeout,
         )
@@ -193,7 +196,8 @@ def _failure(error: BaseException) -> tuple[str, int]:
         case CommandError():
             return str(error), error.exit_code
         case InvalidObjectError():
-            return str(error), 2
+            first, *rest = str(error).splitlines() or [""]
+            return first + (f" (and {len(rest)} more)" if rest else ""), 2
         case OverspillError():
             return str(error), 1
         case typer.TyperException():

@@ -27,6 +27,8 @@ from scheduler.model.errors import InvalidObjectError, OverspillError, Transient
         (["sandbox", "--speed", "0"], "--speed"),
         (["sandbox", "--dir", f"{__file__}/x"], "--dir"),
         (["demo", "--jobs", "0"], "--jobs"),
+        (["demo", "--from", "3"], "--from leaves out rows of a trace"),
+        (["demo", "--policies", "nowhere"], "nowhere"),
         (["demo", "--trace", "nowhere.csv"], "nowhere.csv: no such trace file"),
     ],
 )
@@ -44,6 +46,7 @@ def test_wrong_input_is_one_line_and_2(capsys: pytest.CaptureFixture[str], argum
         (CommandError("it failed"), 1, "it failed"),
         (CommandError("wrong", exit_code=2), 2, "wrong"),
         (InvalidObjectError("a.yaml:3: bad"), 2, "a.yaml:3: bad"),
+        (InvalidObjectError("a.yaml:3: bad\nb.yaml:4: worse\nc"), 2, "a.yaml:3: bad (and 2 more)\n"),
         (TransientError("connection refused"), 1, "connection refused"),
         (ExceptionGroup("group", [ExceptionGroup("inner", [OverspillError("first")])]), 1, "first"),
         (PermissionError(13, "Permission denied", "x"), 1, "Permission denied"),

@@ -122,9 +122,11 @@ class Remote:
     spend: Decimal = Decimal("10.001")
     bill: Decimal = Decimal("10.004")
     lose: str = ""
+    """Runs for ever."""
+    ignore: str = ""
+    """Is never started."""
     leaps: list[float] = field(default_factory=list)
     started: dict[str, float] = field(default_factory=dict)
-    idle: bool = True
 
     async def state(self) -> StateReply:
         await self._move()
@@ -150,6 +152,8 @@ class Remote:
     async def _move(self) -> None:
         for obj in self.hub.created:
             name = obj["metadata"]["name"]
+            if name == self.ignore:
+                continue
             if name not in self.started:
                 self.started[name] = self.clock.now()
                 await self._start(obj)
@@ -307,6 +311,13 @@ async def test_a_watch_that_is_too_old_is_begun_again(stage: Stage) -> None:
     [
         ({"bill": Decimal("10.02")}, {}, 0, ["SpendMismatch"], None),
         ({"lose": "job-1"}, {"timeout_seconds": 0.5}, 1, ["BoughtNodesLeft"], "running: not over after 0.5 s"),
+        (
+            {"ignore": "job-1"},
+            {},
+            1,
+            ["BoughtNodesLeft"],
+            "running: nothing runs and nothing moves any more; job-1 waits",
+        ),
     ],
 )
 async def test_what_goes_wrong_is_told(
@@ -319,6 +330,7 @@ async def test_what_goes_wrong_is_told(
     want_aborted: str | None,
 ) -> None:
     monkeypatch.setattr("scheduler.cli.demo.course._LEDGER_WALL_SECONDS", 0.1)
+    monkeypatch.setattr("scheduler.cli.demo.course._STALLED_WALL_SECONDS", 0.3)
     for name, value in changed.items():
         setattr(stage.remote, name, value)
     summary = await play(stage, arrivals(0.0, 0.0), **options)

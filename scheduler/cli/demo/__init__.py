@@ -21,7 +21,7 @@ class DemoOptions:
     trace: Path | None = None
     jobs: int | None = None
     first: int = 0
-    speed: float = 120.0
+    speed: float = 240.0
     seed: int = 0
     as_json: bool = False
     keep: bool = False

@@ -28,8 +28,12 @@ from scheduler.model.ports import Clock, KubeApi, RawObject, Resource
 
 _DRAIN_WALL_SECONDS: Final = 120.0
 _LEDGER_WALL_SECONDS: Final = 10.0
-_STUCK_WALL_SECONDS: Final = 20.0
+_STALLED_WALL_SECONDS: Final = 20.0
+_STALLED_SECONDS: Final = 7 * 86400.0
+_FAILING_WALL_SECONDS: Final = 20.0
 _POLL_SECONDS: Final = 0.02
+_EVEN_POLL_SECONDS: Final = 0.1
+"""At an even pace nothing is leapt over, so a look now and then is enough."""
 _AT_ONCE: Final = 32
 
 
@@ -65,11 +69,16 @@ class Course:
         self._origin = clock.now()
         self._sent_at: dict[str, float] = {}
         """Wall time (monotonic) of submission, by hub UID."""
+        self._open: set[str] = set()
+        """Of these, those that have not ended."""
         self._status: StatusReply | None = None
         self._rss_mib: float | None = None
         self._phase = "running"
         self._aborted: str | None = None
-        self._stuck_since: float | None = None
+        self._failing_since: float | None = None
+        self._moved: tuple[int, int, str] = (0, 0, "")
+        self._moved_at = self._origin
+        self._moved_wall = self._began
 
     async def run(self) -> tuple[Summary, ExplainReply | None]:
         """The figures, and why the first burst was decided (None: there was none, or the daemon cannot tell).
@@ -99,15 +108,20 @@ class Course:
                 self._aborted = f"{self._phase}: not over after {self._options.timeout_seconds:g} s (see --timeout)"
                 return
             await self._submit_due()
-            moment = await self._look()
-            if self._is_stuck(moment):
-                self._aborted = f"{self._phase}: nothing is going to happen any more"
+            try:
+                moment = await self._look()
+                target = leap_target(moment) if self._options.skip else None
+                if target is not None:
+                    await self._remote.leap(target)
+            except TransientError as error:
+                await self._bear(error)
+                continue
+            self._failing_since = None
+            if self._is_stalled(moment):
+                self._aborted = f"{self._phase}: nothing runs and nothing moves any more{self._who_waits()}"
                 return
-            target = leap_target(moment) if self._options.skip else None
-            if target is not None:
-                await self._remote.leap(target)
             self._show()
-            await asyncio.sleep(_POLL_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS if self._options.skip else _EVEN_POLL_SECONDS)
         self._show(force=True)
 
     async def _look(self) -> Moment:
@@ -127,12 +141,30 @@ class Course:
             wake_at=progress.wake_at if progress is not None else None,
         )
 
-    def _is_stuck(self, moment: Moment) -> bool:
-        if not is_stuck(moment):
-            self._stuck_since = None
-            return False
-        self._stuck_since = self._stuck_since or time.monotonic()
-        return time.monotonic() - self._stuck_since > _STUCK_WALL_SECONDS
+    async def _bear(self, error: TransientError) -> None:
+        """The sandbox does not answer: wait a little. Raises: `error` after a while, CommandError when it has ended."""
+        await asyncio.sleep(_EVEN_POLL_SECONDS)
+        for child in self._children:
+            child.check()
+        self._failing_since = self._failing_since or time.monotonic()
+        if time.monotonic() - self._failing_since > _FAILING_WALL_SECONDS:
+            raise error
+
+    def _is_stalled(self, moment: Moment) -> bool:
+        """Time passes, no job is to come, none runs, and nothing has moved for long."""
+        running, moved = self._running(), (len(self._open), len(self._invariants.running_at), self._phase)
+        wall = time.monotonic()
+        if moved != self._moved or running or self._waiting:
+            self._moved, self._moved_at, self._moved_wall = moved, moment.now, wall
+        long = moment.now - self._moved_at > _STALLED_SECONDS or is_stuck(moment)
+        return long and wall - self._moved_wall > _STALLED_WALL_SECONDS
+
+    def _who_waits(self) -> str:
+        for uid in sorted(self._open):
+            record = self._invariants.hub.get(uid)
+            if record is not None:
+                return f"; {record.name} waits: {record.message or 'no decision'}"
+        return ""
 
     async def _submit_due(self) -> None:
         now = self._clock.now() - self._origin
@@ -145,7 +177,9 @@ class Course:
     async def _submit(self, arrival: Arrival) -> None:
         sent = time.monotonic()
         created = await self._create(JOBS, manifests.job(arrival))
-        self._sent_at[created["metadata"]["uid"]] = sent
+        uid = created["metadata"]["uid"]
+        self._sent_at[uid] = sent
+        self._open.add(uid)
 
     async def _create(self, resource: Resource, body: dict[str, Any]) -> RawObject:
         """Tried again until the hub has it, once."""
@@ -160,7 +194,11 @@ class Course:
     # What has come of it -----------------------------------------------------------------------------------------
 
     def _all_ended(self) -> bool:
-        return not self._waiting and all(self._has_ended(uid) for uid in self._sent_at)
+        self._open = {uid for uid in self._open if not self._has_ended(uid)}
+        return not self._waiting and not self._open
+
+    def _running(self) -> int:
+        return sum(1 for uid in self._open if uid in self._invariants.running_at)
 
     def _has_ended(self, uid: str) -> bool:
         record = self._invariants.hub.get(uid)
@@ -176,8 +214,6 @@ class Course:
         if not force and not self._screen.due():
             return
         self._rss_mib = max(self._daemon.resident_mib() or 0.0, self._rss_mib or 0.0) or None
-        finished = sum(1 for uid in self._sent_at if self._has_ended(uid))
-        running = sum(1 for uid in self._invariants.running_at if uid in self._sent_at and not self._has_ended(uid))
         self._screen.show(
             Frame(
                 phase=self._phase,
@@ -186,8 +222,8 @@ class Course:
                 speed=self._options.speed,
                 total=self._total,
                 submitted=len(self._sent_at),
-                running=running,
-                finished=finished,
+                running=self._running(),
+                finished=len(self._sent_at) - len(self._open),
                 bursts=len(self._bursts()),
                 returns=self._returns(),
                 bought_nodes=self._invariants.bought_nodes(),

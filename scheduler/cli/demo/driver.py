@@ -43,6 +43,8 @@ _Ended = tuple[Summary, ExplainReply | None]
 
 def run_demo(options: DemoOptions) -> int:
     """See `scheduler.cli.demo.run`."""
+    if options.first and options.trace is None:
+        raise CommandError("--from leaves out rows of a trace; give one with --trace", exit_code=2)
     if options.trace is not None:
         arrivals = read_trace(options.trace, first=options.first, count=options.jobs, seed=options.seed)
     else:
@@ -73,9 +75,10 @@ def run_demo(options: DemoOptions) -> int:
 
 
 async def _stoppable(work: Coroutine[Any, Any, _Ended]) -> _Ended:
-    """`work`, cancelled by SIGTERM (SIGINT is asyncio's own)."""
+    """`work`, cancelled by SIGTERM and when the terminal is closed (SIGINT is asyncio's own)."""
     task = asyncio.ensure_future(work)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     return await task
 
 

@@ -133,16 +133,17 @@ def gpu_use(status: StatusReply | None) -> tuple[int, int]:
 
 
 def render(frame: Frame) -> RenderableType:
-    """A frame as a screen of at most 80 columns."""
+    """A frame as a screen of at most 80 columns, what matters most first (a low terminal cuts off the rest)."""
     parts: list[RenderableType] = [_head(frame), _progress(frame)]
     if frame.status is not None:
         parts += [Text(), tables.pools_table(frame.status)]
+    if frame.sayings:
+        parts += [Text(), _decisions(frame.sayings)]
+    if frame.status is not None:
         if frame.status.queues:
             parts += [Text(), tables.queues_table(frame.status, limit=_QUEUES)]
         if frame.status.budgets:
             parts += [Text(), tables.budgets_table(frame.status)]
-    if frame.sayings:
-        parts += [Text(), _decisions(frame.sayings)]
     return Group(*parts)
 
 
