@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,16 +44,19 @@ def shown(value: object) -> str:
     return f'"{text}"' if len(text) <= _SHOWN else f'"{text[:_SHOWN]}..."'
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The one of `known` that `word` was most likely meant to be; None when nothing is near. Ties go to the first
-    in order of the alphabet."""
+def nearest(word: str, known: Collection[str]) -> str | None:
+    """The one of `known` that `word` was most likely meant to be: one that begins with it, else the fewest edits away;
+    None when nothing is near. Ties go to the first in order of the alphabet."""
     if len(word) > _SHOWN:
         return None
+    begun = sorted(name for name in known if len(word) > 2 and name.lower().startswith(word.lower()))
+    if begun:
+        return begun[0]
     ranked = sorted((_distance(word.lower(), name.lower()), name) for name in known)
     return ranked[0][1] if ranked and ranked[0][0] <= max(2, len(word) // 3) and ranked[0][0] < len(word) else None
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Collection[str]) -> str:
     """The remedy for an unknown word: the nearest right one, or the list of them."""
     names = sorted(known)
     near = nearest(word, names)

@@ -254,6 +254,7 @@ def test_an_expression_is_checked_at_its_place(line: str, want: str) -> None:
         ("aferWait", ["afterWait", "maxNodes"], "afterWait"),
         ("maxnodes", ["afterWait", "maxNodes"], "maxNodes"),
         ("afterWiat", ["afterWait", "after"], "afterWait"),
+        ("clock", ["clockFile", "lock"], "clockFile"),
         ("zz", ["idle"], None),
         ("x" * 5000, ["idle"], None),
         ("a", [], None),
