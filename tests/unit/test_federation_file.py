@@ -165,7 +165,7 @@ CASES = [
         "taint",
         "node:",
         "taints: [{key: k, effect: NoExec}], node:",
-        'effect: "NoExec" is not allowed; write one of',
+        'effect: "NoExec" is not allowed; did you mean "NoExecute"?',
     ),
     ("member name", "name: m", "name: M_", 'f.yaml:6:13: members[0].name: "M_" is not a cluster name; use at most'),
     ("pool twice", POOL, POOL * 2, 'f.yaml:11:18: members[0].pools[1].name: duplicate pool "p"; rename or remove one'),
