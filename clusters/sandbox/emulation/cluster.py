@@ -22,6 +22,7 @@ from clusters.sandbox.emulation.timers import Timers
 from clusters.sandbox.emulation.work import Supervisor, WorkQueue
 from clusters.sandbox.scenario import ClusterPlan
 from scheduler.model.contract import DEPLOYMENTS, JOBS, NODES, PODS, REPLICASETS
+from scheduler.model.errors import TransientError
 from scheduler.model.ports import Clock, KubeApi
 
 _SYNC_SECONDS = 60.0
@@ -83,7 +84,7 @@ class ClusterEmulation:
     async def start(self) -> None:
         """Return once everything is synced, runs, and the fixed pools' nodes exist.
 
-        Raises: TimeoutError when the API does not answer.
+        Raises: TransientError when the API does not answer or lets no node be created.
         """
         for informer in self._informers:
             self._supervisor.run(f"watch-{informer.resource.plural}", informer.run)
@@ -98,6 +99,10 @@ class ClusterEmulation:
                 wanted = sum(state.desired for state in self.pools.pools())
                 while len(self.nodes.objects) < wanted:  # noqa: ASYNC110  (bounded by the timeout around it)
                     await asyncio.sleep(0.005)
+        except TimeoutError as error:
+            await self.stop()
+            text = f"cluster {self.name}: not emulated: its API did not do what was asked within {_SYNC_SECONDS:g} s"
+            raise TransientError(text) from error
         except BaseException:
             await self.stop()
             raise

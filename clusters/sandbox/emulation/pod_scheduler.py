@@ -64,6 +64,8 @@ class _Class:
     candidates: list[_Node] | None = None
     blocked: bool = False
     message: str = ""
+    untold: list[str] = field(default_factory=list)
+    """Pods that do not know yet why they wait."""
 
 
 class PodScheduler:
@@ -201,10 +203,12 @@ class PodScheduler:
         self._class_of[key] = class_key
         created = str(pod["metadata"].get("creationTimestamp", ""))
         heapq.heappush(group.waiting, (-int(spec.get("priority") or 0), created, key))
-        if group.blocked:
+        if group.blocked and group.message:
             self._tell(key, group)
-        else:
-            self._event.set()
+            return
+        group.untold.append(key)
+        group.blocked = False
+        self._event.set()
 
     def _occupy(self, key: str, node_name: str, pod: RawObject) -> None:
         self._class_of.pop(key, None)
@@ -279,15 +283,17 @@ class PodScheduler:
 
     def _block(self, group: _Class, class_key: str) -> None:
         group.blocked = True
-        group.message = self._explain(group)
-        for _, _, key in group.waiting:
-            if self._class_of.get(key) == class_key:
-                self._tell(key, group)
+        waiting = [key for key in group.untold if self._class_of.get(key) == class_key]
+        group.untold.clear()
+        if waiting:
+            group.message = self._explain(group)
+        for key in waiting:
+            self._tell(key, group)
 
     def _tell(self, key: str, group: _Class) -> None:
-        if key not in self._messages:  # written once per pod: thousands may wait, and the cause is the news
-            self._messages[key] = group.message
-            self._notes.add(key)
+        """Once per pod: thousands may wait, and the cause is the news."""
+        self._messages[key] = group.message
+        self._notes.add(key)
 
     def _explain(self, group: _Class) -> str:
         reasons: Counter[str] = Counter()
