@@ -36,7 +36,10 @@ class BlockingCalls:
         """
         if self._unfinished >= self._most:
             raise TransientError(f"{self._name}: {action}: {self._unfinished} calls wait already", code="Saturated")
-        started = self._executor.submit(function)
+        try:
+            started = self._executor.submit(function)
+        except RuntimeError as error:  # closed; the standard library has no type of its own for it
+            raise TransientError(f"{self._name}: {action}: {error}", code="Closed") from error
         self._unfinished += 1
         loop = asyncio.get_running_loop()
 

@@ -291,3 +291,5 @@ async def test_a_call_that_outlives_its_limit_is_bounded_and_counted() -> None:
             except TransientError:
                 await asyncio.sleep(0)
     await calls.close()
+    with pytest.raises(TransientError, match="Op: cannot schedule"):
+        await calls.run("Op", block)

@@ -282,6 +282,9 @@ async def test_no_signature_no_answer_and_no_changed_body(emulation: Emulation) 
         old = {**headers, "X-Amz-Date": "20200101T000000Z"}
         async with session.post(url, data=body, headers=old) as stale:
             assert stale.status == 403
+        for header in ({"X-Amz-Date": "20269999T000000Z"}, {"Authorization": "AWS4-HMAC-SHA256 x"}):
+            async with session.post(url, data=body, headers=headers | header) as senseless:
+                assert senseless.status == 403
         async with session.post(url, data=io.BytesIO(b"x" * (2 << 20)), headers=headers) as huge:
             assert huge.status == 413
         assert emulation.pools.state("one").desired == 0

@@ -49,7 +49,10 @@ def check_signature(
     access_key_id, day, region, service, signed, signature = found.groups()
     if access_key_id != key.access_key_id:
         return Rejection("unknown-key", "The security token included in the request is invalid.")
-    sent = datetime.datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=datetime.UTC).timestamp()
+    try:
+        sent = datetime.datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=datetime.UTC).timestamp()
+    except ValueError:
+        return Rejection("mismatch", f"{stamp} is no date")
     if abs(SystemClock().now() - sent) > _SKEW_SECONDS or not stamp.startswith(day):
         return Rejection("expired", f"Signature expired: {stamp} is too far from the server's time")
     names = signed.split(";")
