@@ -57,7 +57,8 @@ class PoolRoom:
         ]
         self.node_size = _true_size(_with_pods(pool.node_resources), usable)
         """What an empty node of it holds."""
-        going = [node for node in self.nodes if is_draining(node) or node.deleting]
+        # A bought node is cordoned when it is given back; one that somebody else cordoned holds nothing new either.
+        going = [node for node in self.nodes if node.deleting or node.unschedulable or is_draining(node)]
         self.staying = len(self.nodes) - len(going)
         """Nodes that are there and not on their way out."""
         self.base = max(pool.desired_nodes or 0, self.staying)

@@ -255,6 +255,23 @@ def test_room_is_kept_for_the_pods_of_started_workloads(
             2,
             id="a node on its way out is counted but not used",
         ),
+        pytest.param(
+            1, (node("b", "n1", unschedulable=True),), (placed_on_eks("w"),), 2, id="so is one that is cordoned"
+        ),
+        pytest.param(
+            0,
+            (node("b", "n1", unschedulable=True, ready=False),),
+            (placed_on_eks("w"),),
+            1,
+            id="one whose machine is given back already is not counted",
+        ),
+        pytest.param(
+            1,
+            (node("b", "n1", unschedulable=True, ready=False),),
+            (placed_on_eks("w"),),
+            None,
+            id="nor when the next one is ordered",
+        ),
     ],
 )
 def test_pools_grow_to_what_is_placed_on_them(
