@@ -50,7 +50,7 @@ class Writer:
 
 
 def tracked(obj: Json, *, skip: str = "", only: str = "") -> Json:
-    """The part of an object whose fields are owned. `skip`/`only`: a top-level field that the write cannot/can touch."""
+    """The part of an object whose fields are owned. `skip`, `only`: a top-level field left out, or alone taken in."""
     metadata = {key: value for key, value in obj["metadata"].items() if key in _META_TRACKED}
     out = {
         key: value
@@ -128,23 +128,8 @@ def apply(
         entries = [Writer("before-first-apply", UPDATE, writer.api_version).entry(everything, time)]
     merged = _merge(made, tracked(live), wanted)
     changed, _ = fieldsets.changed_fields(made, tracked(live), merged)
-    others: list[Json] = []
-    previous: Fields = {}
-    causes: list[Cause] = []
-    for entry in entries:
-        fields = entry.get("fieldsV1") or {}
-        if writer.owns(entry):
-            previous = fields
-            continue
-        contested = fieldsets.intersection(fields, changed)
-        if contested:
-            if not force:
-                causes.extend(_conflicts(entry, contested))
-            fields = fieldsets.difference(fields, contested)
-        if fields:
-            others.append({**entry, "fieldsV1": fields} if contested else entry)
-    if causes:
-        raise apply_conflict(causes)
+    previous = next((entry.get("fieldsV1") or {} for entry in entries if writer.owns(entry)), {})
+    others = _yielded([entry for entry in entries if not writer.owns(entry)], changed, force=force)
     released = fieldsets.difference(previous, wanted_fields)
     if released:
         kept = wanted_fields
@@ -159,6 +144,24 @@ def apply(
     if same and own is not None and len(others) == len(entries) - 1:
         return Applied(obj, entries)
     return Applied(obj, [*others, writer.entry(wanted_fields, time)])
+
+
+def _yielded(entries: list[Json], changed: Fields, *, force: bool) -> list[Json]:
+    """Other managers' entries less the fields that are being changed. Raises: StatusError 409, unless `force`."""
+    left: list[Json] = []
+    causes: list[Cause] = []
+    for entry in entries:
+        fields = entry.get("fieldsV1") or {}
+        contested = fieldsets.intersection(fields, changed)
+        if not contested:
+            left.append(entry)
+            continue
+        causes.extend(_conflicts(entry, contested))
+        if fields := fieldsets.difference(fields, contested):
+            left.append({**entry, "fieldsV1": fields})
+    if causes and not force:
+        raise apply_conflict(causes)
+    return left
 
 
 def _conflicts(entry: Json, fields: Fields) -> list[Cause]:

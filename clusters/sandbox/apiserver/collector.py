@@ -184,7 +184,7 @@ class Collector:
     def _delete_namespace(self, kind: Kind, old: Entry, marked: Json) -> tuple[Entry, bool]:
         marked = {**marked, "status": {**(marked.get("status") or {}), "phase": "Terminating"}}
         entry = self._registry.store.put(kind.key, "", old.name, marked)
-        for key in self._registry.store.keys():
+        for key in self._registry.store.storage_keys():
             inside = self._registry.kinds.by_key(key)
             if inside is not None and inside.namespaced:
                 for content in self._registry.store.select(key, old.name, None):

@@ -252,7 +252,7 @@ def causes(made: Type, value: Any, path: str) -> Iterator[Cause]:
         if not made.nullable:
             yield invalid(path, None, f'{path} in body must be of type {_NAMES.get(made.form, made.form)}: "null"')
         return
-    wanted = _JSON_TYPES.get(made.form)
+    wanted: tuple[type, ...] | None = _JSON_TYPES.get(made.form)
     if made.form == ANY and made.checks.get("type") == "object":
         wanted = (dict,)
     if wanted is not None and not _is_a(value, wanted, made.form):
@@ -260,19 +260,24 @@ def causes(made: Type, value: Any, path: str) -> Iterator[Cause]:
         return
     if made.checks:
         yield from _value_causes(made.checks, value, path)
+    inner = made.value
     if made.form == STRUCT:
-        for key in made.required:
-            if key not in value:
-                yield required(f"{path}.{key}" if path else key)
+        yield from _field_causes(made, value, path)
+    elif inner is not None and made.form == MAP:
         for key, item in value.items():
-            child = made.props.get(key)
-            if child is not None and not (key == "metadata" and not path):
-                yield from causes(child, item, f"{path}.{key}" if path else key)
-    elif made.value is not None and made.form == MAP:
-        for key, item in value.items():
-            yield from causes(made.value, item, f"{path}.{key}")
-    elif made.value is not None and made.form == LIST:
-        yield from _item_causes(made, made.value, value, path)
+            yield from causes(inner, item, f"{path}.{key}")
+    elif inner is not None:
+        yield from _item_causes(made, inner, value, path)
+
+
+def _field_causes(made: Type, value: Json, path: str) -> Iterator[Cause]:
+    for key in made.required:
+        if key not in value:
+            yield required(f"{path}.{key}" if path else key)
+    for key, item in value.items():
+        child = made.props.get(key)
+        if child is not None and not (key == "metadata" and not path):
+            yield from causes(child, item, f"{path}.{key}" if path else key)
 
 
 def _item_causes(made: Type, inner: Type, items: list[Any], path: str) -> Iterator[Cause]:

@@ -380,8 +380,8 @@ def _finish_causes(was: Json, now: Json) -> Iterator[Cause]:
         yield invalid("status.uncountedTerminatedPods", pods, detail)
     if finished and (now.get("terminating") or 0) > 0 and (turned or changed("terminating")):
         yield invalid("status.terminating", now["terminating"], "terminating>0 is invalid for finished job")
-    if (now.get("ready") or 0) > active and (changed("ready") or changed("active")):
-        yield invalid("status.ready", now["ready"], "cannot set more ready pods than active")
+    if (ready := now.get("ready") or 0) > max(0, active) and (changed("ready") or changed("active")):
+        yield invalid("status.ready", ready, "cannot set more ready pods than active")
 
 
 def _index_causes(was: Json, now: Json, spec: Json) -> Iterator[Cause]:

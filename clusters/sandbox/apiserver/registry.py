@@ -125,13 +125,12 @@ class Registry:
 
     def create(self, kind: Kind, namespace: str, body: Any, request: Request) -> Entry:
         """Store a new object. Raises: StatusError."""
-        obj = self._decode(kind, body, request)
-        obj = self._new(kind, namespace, obj)
-        meta = obj["metadata"]
+        given = self._new(kind, namespace, self._decode(kind, body, request))
+        obj = self._finish_new(kind, given)
         writer = apply.Writer(request.manager, apply.UPDATE, kind.api_version)
         skip = "status" if kind.has_status and kind.key not in _STATUS_ON_CREATE else ""
-        meta["managedFields"] = apply.on_create(kind.type, obj, writer, meta["creationTimestamp"], skip=skip)
-        obj = self._finish_new(kind, obj)
+        stamp = given["metadata"]["creationTimestamp"]
+        obj["metadata"]["managedFields"] = apply.on_create(kind.type, given, writer, stamp, skip=skip)
         return self._store_new(kind, namespace, obj, request)
 
     def _new(self, kind: Kind, namespace: str, obj: Json) -> Json:
@@ -260,6 +259,9 @@ class Registry:
             raise failures.unsupported_media(accepted)
         if not isinstance(new, dict) or not isinstance(new.get("metadata"), dict):
             raise failures.bad_request("the patched object has no metadata")
+        if new["metadata"].get("name") != name:
+            given = new["metadata"].get("name")
+            raise failures.bad_request(f"the name of the object ({given}) does not match the name on the URL ({name})")
         obj = self._decode(kind, new, request)
         return self._replace(kind, old, obj, request, self._writer(kind, request, apply.UPDATE), None)
 

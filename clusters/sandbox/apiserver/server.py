@@ -97,9 +97,16 @@ class ApiServer:
     async def stop(self) -> None:
         """Close all watches and stop listening."""
         self.store.close_watchers()
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        runner, self._runner = self._runner, None
+        if runner is None:
+            return
+        server = runner.server
+        transports = [connection.transport for connection in server.connections] if server else []
+        await runner.cleanup()
+        for transport in transports:
+            if transport is not None:
+                transport.abort()  # closing TLS politely may wait half a minute for a client that is gone
+        await asyncio.sleep(0)
 
     # One request
 

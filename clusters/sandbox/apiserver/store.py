@@ -182,7 +182,7 @@ class Store:
         found = [self._by_uid[dependent] for dependent in self._dependents.get(uid, ())]
         return sorted(found, key=lambda item: item[1].version)
 
-    def keys(self) -> tuple[StorageKey, ...]:
+    def storage_keys(self) -> tuple[StorageKey, ...]:
         return tuple(self._collections)
 
     def objects_in(self, namespace: str) -> int:
