@@ -202,3 +202,36 @@ async def test_a_crowd_of_jobs_ends_exactly_once_each(sandbox: Sandbox) -> None:
     pods = (await api.list(PODS)).items
     assert len(pods) == 300
     assert {pod["status"]["phase"] for pod in pods} == {"Succeeded"}
+
+
+SCENARIO = """
+apiVersion: overspill.dev/v1alpha1
+kind: SandboxScenario
+hub: {name: hub, region: eu}
+members:
+  - name: lab
+    provider: onprem
+    region: eu
+    pools:
+      - {name: gpu, instanceType: box, capacityType: owned, maxNodes: 2, cpu: "8", memory: 64Gi, gpus: 1,
+         gpuModel: L4, gpuMemory: 24Gi, usdPerHour: "0.40", zone: eu-a}
+faults:
+  - {atSeconds: 60, cluster: lab, kind: node-not-ready, node: lab-gpu-0, seconds: 300}
+"""
+
+
+async def test_a_scenario_file_with_a_planned_fault(tmp_path: Path) -> None:
+    path = tmp_path / "scenario.yaml"
+    path.write_text(SCENARIO)
+    sandbox = await Sandbox.start(tmp_path / "state", speed=600, scenario=path, start_at=BEGIN)
+    try:
+        emulation = sandbox.emulations["lab"]
+        assert emulation.summary()["nodes_ready"] == 2
+        await _leap_until(sandbox, lambda: emulation.summary()["nodes_ready"] == 1)
+        await _leap_until(sandbox, lambda: emulation.summary()["nodes_ready"] == 2)
+        assert sandbox.clock.now() >= BEGIN + 360
+    finally:
+        await sandbox.stop()
+    path.write_text(SCENARIO.replace("node-not-ready", "gremlins"))
+    with pytest.raises(InvalidObjectError, match="gremlins"):
+        await Sandbox.start(tmp_path / "other", scenario=path)
