@@ -313,4 +313,3 @@ async def bench(*pools: PoolPlan, provider: str = "eks") -> AsyncIterator[Bench]
     finally:
         await cluster.stop()
         await supervisor.stop()
-
