@@ -26,11 +26,12 @@ class KeyQueue:
         self._wakeup = asyncio.Event()
 
     def __len__(self) -> int:
-        """Keys that wait or are being worked on; not those that wait for a retry."""
+        """Keys that wait or are being worked on; not those that are set for later."""
         return len(self._dirty) + len(self._active)
 
     @property
-    def retrying(self) -> int:
+    def later(self) -> int:
+        """Keys that are set to be looked at later."""
         return len(self._timers)
 
     def add(self, key: str) -> None:
@@ -41,6 +42,19 @@ class KeyQueue:
         if key not in self._active:
             self._ready.append(key)
             self._wakeup.set()
+
+    def add_later(self, key: str, after_seconds: float) -> None:
+        """Have `key` looked at in a while; an earlier look that is already set stays."""
+        if after_seconds <= 0:
+            self.add(key)
+            return
+        loop = asyncio.get_running_loop()
+        old = self._timers.get(key)
+        if old is not None:
+            if old.when() <= loop.time() + after_seconds:
+                return
+            old.cancel()
+        self._timers[key] = loop.call_later(after_seconds, self._fire, key)
 
     async def get(self) -> str:
         while not self._ready:

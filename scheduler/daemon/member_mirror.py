@@ -165,7 +165,8 @@ class MemberMirror:
             return
         if old is not None and old.copy.origin != copy.origin:
             self.drop_copy(key)
-        self.copies[key] = CopyEntry(copy, raw)
+        meta = {name: value for name, value in raw["metadata"].items() if name != "managedFields"}
+        self.copies[key] = CopyEntry(copy, {**raw, "metadata": meta})
         self.copies_of.setdefault(copy.origin, set()).add(key)
         self._touched(copy.origin)
 

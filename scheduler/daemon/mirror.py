@@ -50,7 +50,8 @@ class Mirror:
         self._clock = clock
         self._telemetry = telemetry
         self.hub: dict[Uid, HubEntry] = {}
-        self._hub_names: dict[tuple[str, str, str], Uid] = {}
+        self._live: dict[Uid, Workload] = {}
+        """Those that have not finished: what a cycle looks at, however many finished ones the hub keeps."""
         self._hub_awaiting = set(kinds)
         self.hub_served: set[str] = set()
         """Kinds that the hub has really listed; only of these may a missing object be taken for deleted."""
@@ -92,18 +93,21 @@ class Mirror:
         if old is not None and not is_newer(raw, old.raw):
             return
         workload = kind.parse(raw)
-        self.hub[uid] = HubEntry(workload, raw)
-        self._hub_names[(kind.name, workload.ref.namespace, workload.ref.name)] = uid
+        self.hub[uid] = HubEntry(workload, _kept(raw, done=workload.finished and not workload.has_finalizer))
+        if workload.finished:
+            self._live.pop(uid, None)
+        else:
+            self._live[uid] = workload
         if self._assumed.get(uid) == workload.placement:
             self._assumed.pop(uid, None)
         if old is None or old.workload != workload:
             self.on_change()
         self.on_key(uid)
 
-    def drop_hub(self, kind: WorkloadKind, namespace: str, name: str, uid: Uid) -> None:
+    def drop_hub(self, uid: Uid) -> None:
+        """It is gone from the hub."""
+        self._live.pop(uid, None)
         if self.hub.pop(uid, None) is not None:
-            if self._hub_names.get((kind.name, namespace, name)) == uid:
-                del self._hub_names[(kind.name, namespace, name)]
             self._assumed.pop(uid, None)
             self.on_key(uid)
             self.on_change()
@@ -142,9 +146,8 @@ class Mirror:
             hub_synced=self.hub_synced,
             clusters=tuple(member.cluster() for member in self.members.values()),
             workloads=tuple(
-                replace(entry.workload, placement=assumed[uid]) if uid in assumed else entry.workload
-                for uid, entry in self.hub.items()
-                if not entry.workload.finished
+                replace(workload, placement=assumed[uid]) if uid in assumed else workload
+                for uid, workload in self._live.items()
             ),
             copies=tuple(
                 member.copy_now(entry)
@@ -190,7 +193,7 @@ class Mirror:
         for uid, entry in list(self.hub.items()):
             ref = entry.workload.ref
             if ref.kind == kind.name and uid not in seen:
-                self.drop_hub(kind, ref.namespace, ref.name, uid)
+                self.drop_hub(uid)
         self._hub_awaiting.discard(kind.name)
         self.hub_served.add(kind.name)
         self.on_change()
@@ -273,10 +276,7 @@ class HubSink:
             return
         with self._mirror.tolerating("hub", self._kind.name, event.object):
             if event.type == "DELETED":
-                meta = event.object["metadata"]
-                self._mirror.drop_hub(
-                    self._kind, str(meta.get("namespace", "")), str(meta["name"]), Uid(str(meta["uid"]))
-                )
+                self._mirror.drop_hub(Uid(str(event.object["metadata"]["uid"])))
             else:
                 self._mirror.apply_hub(self._kind, event.object)
 
@@ -362,6 +362,14 @@ class MemberSink:
             namespace, _, short = name.partition("/")
             self._member.drop_copy((self._resource, namespace, short), uid)
         self._mirror.on_change()
+
+
+def _kept(raw: RawObject, *, done: bool) -> RawObject:
+    """What need be kept of a hub object: not who manages which field, and of one that is done with its name only."""
+    meta = raw["metadata"]
+    if done:
+        return {"metadata": {name: meta.get(name) for name in ("namespace", "name", "uid", "resourceVersion")}}
+    return {**raw, "metadata": {name: value for name, value in meta.items() if name != "managedFields"}}
 
 
 def _name_of(raw: RawObject) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -16,7 +15,7 @@ from scheduler.daemon.mirror import Mirror
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.daemon.waiting import happened_or_due
 from scheduler.engine.cycle import cycle
-from scheduler.model.ids import ClusterId, Instant, Uid
+from scheduler.model.ids import ClusterId, Instant
 from scheduler.model.plan import Decision, Plan, RemoveNode, ScalePool, SetPlacement
 from scheduler.model.ports import Clock, Predictor
 from scheduler.model.snapshot import SpendBucket
@@ -163,12 +162,6 @@ class Planner:
         for budget in plan.budgets:
             left = budget.limit_usd - budget.spent_usd - budget.committed_usd
             self._telemetry.budget_left.labels(budget.policy, budget.budget).set(float(left))
-        self._telemetry.workloads.clear()
-        for (queue, phase), count in count_phases(self._workloads()).items():
-            self._telemetry.workloads.labels(queue, phase).set(count)
-
-    def _workloads(self) -> list[Workload]:
-        return [workload for uid in self._mirror.hub if (workload := self._mirror.workload(Uid(uid))) is not None]
 
 
 def phase_of(workload: Workload) -> str:
@@ -180,8 +173,3 @@ def phase_of(workload: Workload) -> str:
     if workload.placement is not None:
         return workload.placement.state.value
     return "suspended" if workload.suspended else "pending"
-
-
-def count_phases(workloads: Iterable[Workload]) -> Counter[tuple[str, str]]:
-    """Workloads by queue and phase."""
-    return Counter((str(workload.queue), phase_of(workload)) for workload in workloads)

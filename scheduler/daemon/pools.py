@@ -184,6 +184,11 @@ class PoolKeeper:
             return
         self._count("remove_node", None)
         self._removed_at[removal.node_uid] = self._clock.now()
+        status = self._member.pool_status.get(removal.pool.pool)
+        if status is not None:
+            # The provider lowered it with the removal: without this, a machine would seem to be on its way.
+            lowered = max(status.min_nodes, status.desired_nodes - 1)
+            self._member.pool_status[removal.pool.pool] = replace(status, desired_nodes=lowered)
         self._telemetry.returns.labels(removal.pool.cluster).inc()
         log.info("node_given_back", node=removal.node, pool=str(removal.pool), why=removal.reason)
 

@@ -52,6 +52,10 @@ log = structlog.get_logger(__name__)
 _STEPS_AT_ONCE: Final = 12
 """More in one go would mean that two rules undo each other; the key is then looked at again after a pause."""
 _WORKERS: Final = 64
+_HELD_TOLD_AFTER_SECONDS: Final = 1.0
+"""A workload that is held for no longer than this is not told so: most are placed in the next moment."""
+_PROGRESS_TOLD_AFTER_SECONDS: Final = 0.1
+"""Progress of a copy is gathered for so long before it is mirrored; its end is mirrored at once."""
 
 
 @dataclass(slots=True)
@@ -60,6 +64,8 @@ class _Wanted:
 
     placement: SetPlacement | None = None
     decision: Decision | None = None
+    told_at: float = 0.0
+    """When the decision is to be shown, by the event loop's clock."""
 
 
 class Reconciler:
@@ -86,6 +92,7 @@ class Reconciler:
         self._is_lost = is_lost
         self._emit = emit
         self._wanted: dict[Uid, _Wanted] = {}
+        self._progress_due: dict[Uid, float] = {}
         self._uncertain: set[Uid] = set()
         """Workloads with a write of unknown outcome: looked at directly before the next step."""
         self.keys = KeyQueue()
@@ -102,12 +109,15 @@ class Reconciler:
     def tell(self, decision: Decision) -> None:
         """Have a decision shown on the hub object, as its condition and an Event."""
         uid = decision.workload.uid
-        self._wanted.setdefault(uid, _Wanted()).decision = decision
-        self.keys.add(uid)
+        wanted = self._wanted.setdefault(uid, _Wanted())
+        wanted.decision = decision
+        pause = _HELD_TOLD_AFTER_SECONDS if decision.outcome == "held" else 0.0
+        wanted.told_at = asyncio.get_running_loop().time() + pause
+        self.keys.add_later(uid, pause)
 
     @property
     def idle(self) -> bool:
-        return not len(self.keys) and not self.keys.retrying
+        return not len(self.keys) and not self.keys.later
 
     # -- workers -------------------------------------------------------------------------------------------------
 
@@ -144,11 +154,24 @@ class Reconciler:
         await self._write_wanted(uid)
         for _ in range(_STEPS_AT_ONCE):
             step = next_step(self._view(uid))
-            if isinstance(step, lifecycle.Done):
+            if isinstance(step, lifecycle.Done) or self._may_wait(uid, step):
                 await self._write_condition(uid)
                 return
             await self._execute(uid, step)
         self.keys.retry(uid)
+
+    def _may_wait(self, uid: Uid, step: Step) -> bool:
+        """Whether the step is news of progress that more such news may follow shortly."""
+        if not isinstance(step, lifecycle.MirrorStatus) or step.copy is None or step.copy.finished:
+            self._progress_due.pop(uid, None)
+            return False
+        now = asyncio.get_running_loop().time()
+        due = self._progress_due.setdefault(uid, now + _PROGRESS_TOLD_AFTER_SECONDS)
+        if now >= due:
+            del self._progress_due[uid]
+            return False
+        self.keys.add_later(uid, due - now)
+        return True
 
     def _view(self, uid: Uid) -> View:
         entry = self._mirror.hub.get(uid)
@@ -334,8 +357,7 @@ class Reconciler:
         try:
             await self._patch_hub(hub, {"metadata": {"finalizers": _without_ours(hub.raw)}})
         except NotFoundError:
-            ref = hub.workload.ref
-            self._mirror.drop_hub(self._mirror.kinds[ref.kind], ref.namespace, ref.name, ref.uid)
+            self._mirror.drop_hub(hub.workload.ref.uid)
 
     # -- placements and conditions ----------------------------------------------------------------------------------
 
@@ -371,7 +393,7 @@ class Reconciler:
             return
         decision, hub = wanted.decision, self._mirror.hub.get(uid)
         if decision is not None and hub is not None and not hub.workload.finished and not hub.workload.deleting:
-            if _waits_for_status(decision, hub.workload):
+            if _waits_for_status(decision, hub.workload) or asyncio.get_running_loop().time() < wanted.told_at:
                 return
             patch = _condition_patch(self._mirror.kinds[hub.workload.ref.kind], hub.raw, decision, self._clock)
             if patch is not None:
@@ -401,7 +423,7 @@ class Reconciler:
             try:
                 self._mirror.apply_hub(kind, await self._hub_api.get(kind.hub_resource, ref.namespace, ref.name))
             except NotFoundError:
-                self._mirror.drop_hub(kind, ref.namespace, ref.name, uid)
+                self._mirror.drop_hub(uid)
             placement = hub.workload.placement
             if placement is not None:
                 await self._look_for_copies(placement.cluster, kind, uid, ref.namespace)
@@ -432,7 +454,7 @@ class Reconciler:
             self._uncertain.add(ref.uid)
             raise
         if changed["metadata"].get("deletionTimestamp") and not changed["metadata"].get("finalizers"):
-            self._mirror.drop_hub(kind, ref.namespace, ref.name, ref.uid)
+            self._mirror.drop_hub(ref.uid)
         else:
             self._mirror.apply_hub(kind, changed)
 

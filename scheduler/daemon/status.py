@@ -119,6 +119,10 @@ class StatusReport:
     def refresh_metrics(self) -> None:
         """Bring the gauges that are read off state up to date, just before a scrape."""
         now = self.clock.now()
+        self.telemetry.workloads.clear()
+        phases = Counter((str(entry.workload.queue), phase_of(entry.workload)) for entry in self.mirror.hub.values())
+        for (queue, phase), count in phases.items():
+            self.telemetry.workloads.labels(queue, phase).set(count)
         for line in self.ledger.by_queue():
             labels = (line["queue"] or "", line["cluster"], line["capacity_type"])
             self.telemetry.spend.labels(*labels).set(float(line["usd"]))

@@ -29,7 +29,7 @@ class Fuse:
         self.blown = asyncio.Event()
 
     def wrap(self, name: str, api: KubeApi) -> KubeApi:
-        return Fused(self, name, api)  # type: ignore[return-value]
+        return Fused(self, name, api)
 
     async def write(self, name: str, verb: str, call: Any) -> Any:
         if self.blown.is_set():

@@ -34,7 +34,7 @@ async def test_a_failed_key_comes_back_after_a_growing_pause() -> None:
     keys.add("a")
     assert await keys.get() == "a"
     first = keys.retry("a")
-    assert keys.retrying == 1
+    assert keys.later == 1
     async with asyncio.timeout(5):
         assert await keys.get() == "a"
     second = keys.retry("a", after_seconds=1.0)
