@@ -411,7 +411,10 @@ async def test_rules_of_other_kinds() -> None:
         await api.patch(NODES, "", "n", {"spec": {"providerID": "b"}})
     with pytest.raises(RefusedError, match=r"spec\.taints\[0\]\.effect: Unsupported value"):
         await api.patch(NODES, "", "n", {"spec": {"taints": [{"key": "a", "effect": "Never"}]}})
-    await api.create(SECRETS, "default", {"metadata": {"name": "s"}, "immutable": True, "data": {"a": "YQ=="}})
+    secret = await api.create(
+        SECRETS, "default", {"metadata": {"name": "s"}, "immutable": True, "stringData": {"a": "a"}}
+    )
+    assert (secret["data"], "stringData" in secret) == ({"a": "YQ=="}, False)
     with pytest.raises(RefusedError, match="field is immutable when `immutable` is set"):
         await api.patch(SECRETS, "default", "s", {"data": {"a": "Yg=="}})
     await api.create(PRIORITIES, "", {"metadata": {"name": "high"}, "value": 100})

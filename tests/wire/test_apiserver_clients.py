@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from kubernetes import aio, client, config, dynamic, watch
 
 from clusters.sandbox.apiserver import ApiServer, kubeconfig
 from tests.builders.apiserver import StillClock, config_map, job, pod
+
+# The clients' own annotations are partial; what is tested here is the wire.
+aio: Any = importlib.import_module("kubernetes.aio")
+client: Any = importlib.import_module("kubernetes.client")
+config: Any = importlib.import_module("kubernetes.config")
+dynamic: Any = importlib.import_module("kubernetes.dynamic")
+watch: Any = importlib.import_module("kubernetes.watch")
 
 
 @pytest_asyncio.fixture

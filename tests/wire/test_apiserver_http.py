@@ -220,13 +220,12 @@ async def test_bookmarks_streaming_lists_and_time_limits(client: Client) -> None
 
 
 async def test_a_stopping_server_ends_its_watches() -> None:
-    async with serving() as client, asyncio.timeout(10):
-        async with client.watch(f"{MAPS}?watch=true") as events:
-            await client.call("POST", MAPS, config_map())
-            assert (await anext(events))["type"] == "ADDED"
-            stopping = asyncio.create_task(client.server.stop())
-            assert [event async for event in events] == []
-            await stopping
+    async with serving() as client, asyncio.timeout(10), client.watch(f"{MAPS}?watch=true") as events:
+        await client.call("POST", MAPS, config_map())
+        assert (await anext(events))["type"] == "ADDED"
+        stopping = asyncio.create_task(client.server.stop())
+        assert [event async for event in events] == []
+        await stopping
 
 
 async def test_tables_and_columns(client: Client) -> None:

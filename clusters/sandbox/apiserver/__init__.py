@@ -19,9 +19,10 @@ resourceVersion, and those two carry every controller's correctness; what is lef
 | CRDs                                                        | structural schemas, defaults, pruning, columns, scale |
 | access, rules and token reviews                             | the token's holder may do everything                  |
 
-Not emulated: protobuf bodies, CEL rules of CRDs (`x-kubernetes-validations`) and conversion webhooks, admission
-webhooks, resource quotas and limit ranges as admission, RBAC decisions, the default not-ready tolerations, pod logs,
-exec, attach, port-forward and proxy, service IP allocation, reads at an exact old version.
+Not emulated: protobuf answers (JSON is sent) and protobuf bodies beyond what kubectl writes, CEL rules of CRDs
+(`x-kubernetes-validations`), conversion and admission webhooks, resource quotas and limit ranges as admission, RBAC
+decisions, the default not-ready tolerations, pod logs, exec, attach, port-forward and proxy, service IP allocation,
+reads at an exact old version.
 
 store.py      versioned objects, log, watchers    registry.py   the one path of every read and write
 schema.py     types of builtin kinds              collector.py  grace, finalizers, owners, namespaces
@@ -30,6 +31,7 @@ crds.py       custom kinds and their schemas      validation.py, pods.py, jobs.p
 defaults.py   what is filled in                   apply.py, fieldsets.py  field ownership; patch.py  patches
 server.py     HTTP; resources.py, watching.py, wire.py, tables.py, discovery.py, openapi*.py, reviews.py its parts
 local.py      the same API in process             failures.py   Status objects and typed errors
+protobuf.py   kubectl's protobuf bodies           certificates.py  the throw-away TLS authority
 """
 
 from clusters.sandbox.apiserver.local import LocalApi

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -179,7 +180,13 @@ def _namespace(obj: Json) -> Json:
 
 
 def _secret(obj: Json) -> Json:
-    return {"type": "Opaque", **obj}
+    """`stringData` is for writing only: it becomes data."""
+    made = {"type": "Opaque", **obj}
+    plain = made.pop("stringData", None)
+    if plain:
+        encoded = {key: base64.b64encode(value.encode()).decode() for key, value in plain.items()}
+        made["data"] = {**(made.get("data") or {}), **encoded}
+    return made
 
 
 def _event(obj: Json) -> Json:

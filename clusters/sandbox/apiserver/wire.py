@@ -10,6 +10,7 @@ from aiohttp import web
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from clusters.sandbox.apiserver import protobuf
 from clusters.sandbox.apiserver.failures import Json, StatusError, bad_request, unsupported_media
 from clusters.sandbox.apiserver.registry import Request
 
@@ -103,6 +104,8 @@ async def read_body(wire: Wire, limit: int) -> Any:
     if not raw:
         return None
     media = wire.media
+    if media == protobuf.MEDIA:
+        return protobuf.decode(raw)
     if media and not media.endswith(("json", "yaml")):
         raise unsupported_media((_JSON, "application/yaml"))
     try:
