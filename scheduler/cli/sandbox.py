@@ -31,7 +31,10 @@ def run(directory: Path, *, speed: float, seed: int, scenario: Path | None, as_j
         (directory / NOTE).unlink(missing_ok=True)
     except OSError as error:
         raise CommandError(f"--dir {directory}: {error.strerror or error}", exit_code=2) from error
-    return asyncio.run(_serve(directory, speed, seed, scenario, as_json))
+    try:
+        return asyncio.run(_serve(directory, speed, seed, scenario, as_json))
+    finally:
+        (directory / NOTE).unlink(missing_ok=True)
 
 
 async def _serve(directory: Path, speed: float, seed: int, scenario: Path | None, as_json: bool) -> int:
@@ -108,7 +111,7 @@ def _welcome(directory: Path, note: dict[str, Any], speed: float) -> str:
         *(f"  {name:<8} {path}" for name, path in kubeconfigs.items()),
         "",
         "Next, in another terminal:",
-        f"  overspill run --config {note['federation_file']} --policies policies --mode active",
+        f"  overspill run --config {note['federation_file']} --policies policies/examples",
         f"  kubectl --kubeconfig {hub} apply --server-side -f examples/job.yaml",
         f"  kubectl --kubeconfig {hub} get jobs -A",
         "  overspill status --watch",
