@@ -150,6 +150,7 @@ class ApiServer:
                 raise not_allowed()
             body = answer_review(place, await read_body(wire, _BODY_BYTES), self.token)
             return json_response(body, 201)
+        self.registry.kind(place.group, place.version, place.plural)  # an unknown path is that, whatever the body
         return await self._resources.handle(place, wire, await self._body(wire))
 
     async def _body(self, wire: Wire) -> object:
