@@ -79,6 +79,7 @@ def widget_crd() -> Json:
     spec = {
         "type": "object",
         "required": ["size"],
+        "x-kubernetes-validations": [{"rule": "!has(self.replicas) || self.replicas <= self.size * 10"}],
         "properties": {
             "size": {"type": "integer", "minimum": 1, "maximum": 9},
             "colour": {"type": "string", "enum": ["red", "green"], "default": "red"},
@@ -92,6 +93,10 @@ def widget_crd() -> Json:
                     "required": ["name"],
                     "properties": {"name": {"type": "string"}, "weight": {"type": "integer"}},
                 },
+            },
+            "shape": {
+                "type": "string",
+                "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "shape is immutable"}],
             },
             "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
         },

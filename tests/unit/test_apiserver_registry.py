@@ -566,6 +566,22 @@ async def test_bad_definitions(change: dict[str, Any], want: str) -> None:
     assert want in str(refusal.value)
 
 
+async def test_rules_of_custom_resources() -> None:
+    world = World()
+    await world.api.create(CRDS, "", widget_crd())
+    with pytest.raises(RefusedError, match=r"spec: Invalid value: \"object\": failed rule: .*self\.size"):
+        await world.api.create(WIDGETS, "default", {"metadata": {"name": "w"}, "spec": {"size": 1, "replicas": 11}})
+    body = {"metadata": {"name": "w"}, "spec": {"size": 1, "shape": "round"}}
+    await world.api.create(WIDGETS, "default", body)
+    await world.api.patch(WIDGETS, "default", "w", {"spec": {"size": 2}})
+    with pytest.raises(RefusedError, match=r"spec\.shape: Invalid value: \"square\": shape is immutable"):
+        await world.api.patch(WIDGETS, "default", "w", {"spec": {"shape": "square"}})
+    crd = widget_crd()
+    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["x-kubernetes-validations"] = [{"rule": "self. =="}]
+    with pytest.raises(RefusedError, match="x-kubernetes-validations"):
+        await World().api.create(CRDS, "", crd)
+
+
 async def test_a_definition_takes_its_objects_along() -> None:
     world = World()
     await world.api.create(CRDS, "", widget_crd())

@@ -16,18 +16,18 @@ resourceVersion, and those two carry every controller's correctness; what is lef
 | validation of metadata, pods, Jobs (spec and status), ...   | see `validation`, `pods`, `jobs`; schema for the rest |
 | status, scale, binding, eviction, finalize                  | budgets are reckoned when an eviction asks            |
 | finalizers, grace periods, propagation, owner references    | at once, not by a controller a moment later           |
-| CRDs                                                        | structural schemas, defaults, pruning, columns, scale |
+| CRDs                                                        | schemas, CEL rules, defaults, pruning, columns, scale |
 | access, rules and token reviews                             | the token's holder may do everything                  |
 
-Not emulated: protobuf answers (JSON is sent) and protobuf bodies beyond what kubectl writes, CEL rules of CRDs
-(`x-kubernetes-validations`), conversion and admission webhooks, resource quotas and limit ranges as admission, RBAC
+Not emulated: protobuf answers (JSON is sent) and protobuf bodies beyond what kubectl writes, Kubernetes' own CEL
+functions in CRD rules, conversion and admission webhooks, resource quotas and limit ranges as admission, RBAC
 decisions, the default not-ready tolerations, pod logs, exec, attach, port-forward and proxy, service IP allocation,
 reads at an exact old version.
 
 store.py      versioned objects, log, watchers    registry.py   the one path of every read and write
 schema.py     types of builtin kinds              collector.py  grace, finalizers, owners, namespaces
 kinds.py      the table of kinds                  subresources.py  scale, binding, eviction
-crds.py       custom kinds and their schemas      validation.py, pods.py, jobs.py, metadata.py, names.py  refusals
+crds.py, rules.py  custom kinds, their schemas    validation.py, pods.py, jobs.py, metadata.py, names.py  refusals
 defaults.py   what is filled in                   apply.py, fieldsets.py  field ownership; patch.py  patches
 server.py     HTTP; resources.py, watching.py, wire.py, tables.py, discovery.py, openapi*.py, reviews.py its parts
 local.py      the same API in process             failures.py   Status objects and typed errors

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import orjson
 
-from clusters.sandbox.apiserver import names, selectors
+from clusters.sandbox.apiserver import names, rules, selectors
 from clusters.sandbox.apiserver.failures import (
     Cause,
     Json,
@@ -165,6 +165,8 @@ def compile_schema(schema: Json, name: str, *, root: bool = False) -> Type:
     elif kind in (STRING, INTEGER, NUMBER, BOOLEAN):
         made.form = str(kind)
     inside = [*made.props.values(), *((made.value,) if made.value else ())]
+    made.rules = tuple(schema.get(rules.KEY) or ())
+    made.rules_inside = bool(made.rules) or any(child.rules_inside for child in inside)
     made.defaults_inside = made.has_default or any(child.defaults_inside for child in inside)
     return made
 
@@ -445,16 +447,24 @@ def _structural_causes(schema: Any, path: str) -> Iterator[Cause]:
             f"{path}.uniqueItems",
             "Forbidden: uniqueItems cannot be set to true since the runtime complexity becomes quadratic",
         )
-    if pattern := schema.get("pattern"):
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            yield invalid(f"{path}.pattern", pattern, f"must be a valid regular expression, but isn't: {error}")
+    yield from _expression_causes(schema, path)
     for key, child in (schema.get("properties") or {}).items():
         yield from _structural_causes(child, f"{path}.properties[{key}]")
     for key in ("items", "additionalProperties"):
         if isinstance(schema.get(key), dict):
             yield from _structural_causes(schema[key], f"{path}.{key}")
+
+
+def _expression_causes(schema: Json, path: str) -> Iterator[Cause]:
+    """What is wrong with a schema's pattern and its rules."""
+    if pattern := schema.get("pattern"):
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            yield invalid(f"{path}.pattern", pattern, f"must be a valid regular expression, but isn't: {error}")
+    for index, rule in enumerate(schema.get(rules.KEY) or ()):
+        if problem := rules.rule_problem(rule.get("rule")):
+            yield invalid(f"{path}.{rules.KEY}[{index}].rule", rule.get("rule"), problem)
 
 
 def established_status(crd: Json, time: str) -> Json:

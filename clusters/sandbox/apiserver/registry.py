@@ -12,7 +12,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from clusters.sandbox.apiserver import apply, crds, defaults, failures, jobs, metadata, schema, selectors, validation
+from clusters.sandbox.apiserver import (
+    apply,
+    crds,
+    defaults,
+    failures,
+    jobs,
+    metadata,
+    rules,
+    schema,
+    selectors,
+    validation,
+)
 from clusters.sandbox.apiserver.collector import Collector
 from clusters.sandbox.apiserver.failures import Cause, Json, StatusError
 from clusters.sandbox.apiserver.kinds import CRDS, NAMESPACES, PODS, Kind, KindTable
@@ -187,7 +198,7 @@ class Registry:
     def _create_causes(self, kind: Kind, obj: Json) -> Iterator[Cause]:
         yield from metadata.create_causes(kind, obj["metadata"])
         if kind.custom is not None:
-            yield from crds.causes(kind.custom, obj, "")
+            yield from _custom_causes(kind.custom, obj, None)
         elif kind.key == CRDS:
             yield from crds.definition_causes(obj)
 
@@ -339,7 +350,7 @@ class Registry:
     def _custom_causes(self, kind: Kind, old: Json, new: Json, more: Iterator[Cause]) -> Iterator[Cause]:
         yield from more
         if kind.custom is not None:
-            yield from crds.causes(kind.custom, new, "")
+            yield from _custom_causes(kind.custom, new, old)
         elif kind.key == CRDS and new.get("spec") != old.get("spec"):
             yield from crds.definition_causes(new)
 
@@ -452,6 +463,12 @@ class Registry:
         key = (crd["spec"]["group"], crd["spec"]["names"]["plural"])
         self.kinds.drop(key)
         self.store.drop_collection(key)
+
+
+def _custom_causes(made: schema.Type, new: Json, old: Json | None) -> Iterator[Cause]:
+    """What the schema says, and only when that is content, what its rules say."""
+    found = list(crds.causes(made, new, ""))
+    yield from found or rules.causes(made, new, old, "")
 
 
 def _same_spec(kind: Kind, old: Json, new: Json) -> bool:

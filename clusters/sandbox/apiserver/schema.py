@@ -81,6 +81,9 @@ class Type:
     defaults_inside: bool = False
     """CRDs only: some field at or below this one has a default."""
     embedded: bool = False
+    rules: tuple[Json, ...] = ()
+    """CRDs only: CEL rules on this field (see `rules`)."""
+    rules_inside: bool = False
 
 
 ANYTHING: Final = Type(ANY)
