@@ -57,6 +57,7 @@ class Mirror:
         """Kinds that the hub has really listed; only of these may a missing object be taken for deleted."""
         self._hub_failing: dict[str, str] = {}
         self._assumed: dict[Uid, Placement] = {}
+        self._told: dict[Uid, tuple[str, str]] = {}
         self.backoffs: dict[PoolRef, Backoff] = {}
         self.on_key: Callable[[Uid], None] = lambda uid: None
         """Called when anything about a workload changed."""
@@ -100,6 +101,8 @@ class Mirror:
             self._live[uid] = workload
         if self._assumed.get(uid) == workload.placement:
             self._assumed.pop(uid, None)
+        if self._told.get(uid) == workload.condition or workload.finished:
+            self._told.pop(uid, None)
         if old is None or old.workload != workload:
             self.on_change()
         self.on_key(uid)
@@ -109,6 +112,7 @@ class Mirror:
         self._live.pop(uid, None)
         if self.hub.pop(uid, None) is not None:
             self._assumed.pop(uid, None)
+            self._told.pop(uid, None)
             self.on_key(uid)
             self.on_change()
 
@@ -124,15 +128,23 @@ class Mirror:
         if self._assumed.pop(uid, None) is not None:
             self.on_change()
 
+    def assume_told(self, uid: Uid, reason: str, message: str) -> None:
+        """Count a condition as shown until the hub says so, so that no cycle decides the same thing again meanwhile."""
+        self._told[uid] = (reason, message)
+
     # -- the frozen view ---------------------------------------------------------------------------------------
 
     def workload(self, uid: Uid) -> Workload | None:
         """With its assumed placement, if it has one."""
         entry = self.hub.get(uid)
-        if entry is None:
-            return None
-        assumed = self._assumed.get(uid)
-        return replace(entry.workload, placement=assumed) if assumed is not None else entry.workload
+        return self._as_decided(uid, entry.workload) if entry is not None else None
+
+    def _as_decided(self, uid: Uid, workload: Workload) -> Workload:
+        """The workload as it will be once what is decided has been written."""
+        assumed, told = self._assumed.get(uid), self._told.get(uid)
+        if assumed is None and told is None:
+            return workload
+        return replace(workload, placement=assumed or workload.placement, condition=told or workload.condition)
 
     def copies(self, uid: Uid) -> list[CopyEntry]:
         """Its copies on all members."""
@@ -140,15 +152,11 @@ class Mirror:
 
     def snapshot(self, spend: tuple[SpendBucket, ...], *, bursting_paused: bool = False) -> Snapshot:
         now = self._clock.now()
-        assumed = self._assumed
         return Snapshot(
             now=now,
             hub_synced=self.hub_synced,
             clusters=tuple(member.cluster() for member in self.members.values()),
-            workloads=tuple(
-                replace(workload, placement=assumed[uid]) if uid in assumed else workload
-                for uid, workload in self._live.items()
-            ),
+            workloads=tuple(self._as_decided(uid, workload) for uid, workload in self._live.items()),
             copies=tuple(
                 member.copy_now(entry)
                 for member in self.members.values()

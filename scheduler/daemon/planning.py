@@ -128,6 +128,7 @@ class Planner:
     def _hand_out(self, plan: Plan) -> None:
         for decision in plan.decisions:
             self._decisions.add(decision)
+            self._mirror.assume_told(decision.workload.uid, decision.reason.code, decision.sentence)
             if decision.outcome == "burst" and decision.chosen is not None:
                 self._telemetry.bursts.labels(decision.chosen.pool.cluster).inc()
         if self._placements is None:

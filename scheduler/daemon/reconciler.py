@@ -192,7 +192,7 @@ class Reconciler:
 
     def _differences(self, hub: HubEntry | None, copy: CopyEntry | None) -> dict[str, bool]:
         """What of the hub object and its current copy is out of step."""
-        if hub is None:
+        if hub is None or hub.workload.finished:
             return {}
         kind = self._mirror.kinds[hub.workload.ref.kind]
         status = kind.mirror_status(hub.raw, copy.raw if copy is not None else None)
