@@ -20,6 +20,9 @@ from scheduler.model.ids import Instant
 from scheduler.model.ports import RawObject
 from scheduler.model.resources import Resources, quantity_units
 
+_AT_ONCE_SECONDS: Final = 60.0
+"""Of the federation's time: a job placed within this did not wait for anything."""
+
 TERMINAL: Final = ("Succeeded", "Failed")
 
 
@@ -125,7 +128,8 @@ def read_hub(obj: RawObject) -> HubRecord | None:
 
 
 def waits(obj: RawObject) -> bool:
-    """Whether a hub object says that it is held, or that machines are being bought for it."""
+    """Whether a hub object says that it is held, that machines are being bought for it, or that it was placed long
+    after it came (a hold that ends soon is not written on the object)."""
     placed = condition(obj.get("status") or {}, CONDITION_PLACED)
     if placed is not None and placed.get("status") == "False":
         return True
@@ -134,7 +138,11 @@ def waits(obj: RawObject) -> bool:
         placement = json.loads(text) if text else None
     except ValueError:
         return False
-    return isinstance(placement, dict) and placement.get("state") == "reserved"
+    if not isinstance(placement, dict):
+        return False
+    created, decided = instant(obj["metadata"].get("creationTimestamp")), instant(placement.get("decidedAt"))
+    late = created is not None and decided is not None and decided - created > _AT_ONCE_SECONDS
+    return late or placement.get("state") == "reserved"
 
 
 def read_copy(obj: RawObject, cluster: str, plural: str) -> CopyRecord | None:
