@@ -32,7 +32,9 @@ def run(directory: Path, *, speed: float, seed: int, scenario: Path | None, as_j
     except OSError as error:
         raise CommandError(f"--dir {directory}: {error.strerror or error}", exit_code=2) from error
     try:
-        return asyncio.run(_serve(directory, speed, seed, scenario, as_json))
+        import uvloop
+
+    return uvloop.run(_serve(directory, speed, seed, scenario, as_json))
     finally:
         (directory / NOTE).unlink(missing_ok=True)
 

@@ -140,4 +140,4 @@ def to_json(value: Any) -> Any:
 
 def to_text(decision: Decision) -> str:
     """The decision as one line of JSON."""
-    return orjson.dumps(to_json(decision)).decode()
+    return orjson.dumps(decision, default=str).decode()

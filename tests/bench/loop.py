@@ -183,22 +183,34 @@ async def memory(hub: KubeApi, witness: Witness, daemon_pid: int) -> dict[str, f
 
 
 async def measure() -> dict[str, float]:
+    """Latency and throughput on one daemon; memory on a fresh one, which has seen no more than its 1,000 jobs."""
+    async with running() as (apis, witness, daemon_pid):
+        hub = apis["hub"]
+        result = {**await latency(hub, witness), **await throughput(hub, witness, daemon_pid)}
+    async with running() as (apis, witness, daemon_pid):
+        return {**result, **await memory(apis["hub"], witness, daemon_pid)}
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[tuple[dict[str, HttpKubeApi], Witness, int]]:
+    """A sandbox and a daemon as child processes, watched: APIs by cluster, what is seen, the daemon's process id."""
     with tempfile.TemporaryDirectory(prefix="overspill-bench-") as name:
         folder = Path(name)
-        policies = folder / "policies"
+        policies, state = folder / "policies", folder / "state"
         policies.mkdir()
         (policies / "policies.yaml").write_text(POLICIES)
-        state = folder / "state"
         async with process("sandbox", "--dir", str(state), "--speed", str(SPEED), log=folder / "sandbox.log"):
             await wait_for(state / "sandbox.json")
             config = str(state / "federation.yaml")
             async with process(
                 "run", "--config", config, "--policies", str(policies), log=folder / "daemon.log"
-            ) as daemon:
-                return await observed(state, daemon.pid)
+            ) as daemon, observed(state) as (apis, witness):
+                await warm_up(apis["hub"], witness)
+                yield apis, witness, daemon.pid
 
 
-async def observed(state: Path, daemon_pid: int) -> dict[str, float]:
+@asynccontextmanager
+async def observed(state: Path) -> AsyncIterator[tuple[dict[str, HttpKubeApi], Witness]]:
     names = sorted(path.stem for path in (state / "kubeconfigs").glob("*.yaml"))
     apis = {
         name: await HttpKubeApi.connect(name=name, kubeconfig=state / "kubeconfigs" / f"{name}.yaml", context=None)
@@ -208,12 +220,7 @@ async def observed(state: Path, daemon_pid: int) -> dict[str, float]:
     watches = [asyncio.ensure_future(witness.watch_hub(apis["hub"]))]
     watches += [asyncio.ensure_future(witness.watch_member(api)) for name, api in apis.items() if name != "hub"]
     try:
-        await warm_up(apis["hub"], witness)
-        return {
-            **await latency(apis["hub"], witness),
-            **await throughput(apis["hub"], witness, daemon_pid),
-            **await memory(apis["hub"], witness, daemon_pid),
-        }
+        yield apis, witness
     finally:
         for watch in watches:
             watch.cancel()
