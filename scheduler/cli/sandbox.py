@@ -26,15 +26,15 @@ def run(directory: Path, *, speed: float, seed: int, scenario: Path | None, as_j
 
     Raises: CommandError when the folder cannot be used; InvalidObjectError for a wrong scenario.
     """
+    import uvloop
+
     try:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / NOTE).unlink(missing_ok=True)
     except OSError as error:
         raise CommandError(f"--dir {directory}: {error.strerror or error}", exit_code=2) from error
     try:
-        import uvloop
-
-    return uvloop.run(_serve(directory, speed, seed, scenario, as_json))
+        return uvloop.run(_serve(directory, speed, seed, scenario, as_json))
     finally:
         (directory / NOTE).unlink(missing_ok=True)
 
