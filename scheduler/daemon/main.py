@@ -17,6 +17,7 @@ import uvloop
 from clusters.clock import SharedClock, SystemClock
 from clusters.kinds import load_kinds
 from clusters.kubernetes.client import HttpKubeApi
+from clusters.kubernetes.connection import Limits
 from clusters.providers import load_provider
 from scheduler.daemon.federation import Federation, Member, load_federation, validate_settings
 from scheduler.daemon.history import History
@@ -111,8 +112,10 @@ def _exit_status(result: object) -> int:
     return 0
 
 
-async def connect(federation: Federation, policies: Path, stack: AsyncExitStack) -> Outside:
-    """Everything outside that the federation file names, opened; closed again by `stack`.
+async def connect(
+    federation: Federation, policies: Path, stack: AsyncExitStack, limits: Limits | None = None
+) -> Outside:
+    """Everything outside that the federation file names, opened; closed again by `stack`. `limits`: of each API call.
 
     Raises: OverspillError for settings, credentials, policies or a history that cannot be used.
     """
@@ -121,12 +124,14 @@ async def connect(federation: Federation, policies: Path, stack: AsyncExitStack)
     history = await History.open(federation.history_url, telemetry)
     stack.push_async_callback(history.close)
     hub = federation.hub
-    hub_api = await HttpKubeApi.connect(name=hub.name, kubeconfig=hub.kubeconfig, context=hub.context)
+    hub_api = await HttpKubeApi.connect(name=hub.name, kubeconfig=hub.kubeconfig, context=hub.context, limits=limits)
     stack.push_async_callback(hub_api.close)
     member_apis: dict[ClusterId, HttpKubeApi] = {}
     providers: dict[ClusterId, NodePoolProvider] = {}
     for member in federation.members:
-        api = await HttpKubeApi.connect(name=member.id, kubeconfig=member.kubeconfig, context=member.context)
+        api = await HttpKubeApi.connect(
+            name=member.id, kubeconfig=member.kubeconfig, context=member.context, limits=limits
+        )
         stack.push_async_callback(api.close)
         member_apis[member.id] = api
         providers[member.id] = _provider(member, clock)

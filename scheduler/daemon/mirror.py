@@ -173,6 +173,12 @@ class Mirror:
             cluster for cluster, member in self.members.items() if member.synced and member.unreachable_since is None
         )
 
+    def look_at_all_on(self, cluster: ClusterId) -> None:
+        """Have every workload looked at that has a copy on this member, or is placed there."""
+        placed = {uid for uid, entry in self.hub.items() if _is_on(entry.workload, cluster)}
+        for uid in sorted(placed.union(self.members[cluster].copies_of)):
+            self.on_key(uid)
+
     def _member_mirror(self, member: Member) -> MemberMirror:
         def pod_moved(pod: PodFacts, node_uid: str, bound: bool) -> None:
             self.on_pod(member.id, pod, node_uid, bound)
@@ -343,7 +349,10 @@ class MemberSink:
             self._member.apply_pod(raw, self._mirror.now())
             self._mirror.on_change()
         else:
+        was_silent = self._member.unreachable_since is not None
             self._member.apply_copy(self._mirror.kinds[self._resource], raw)
+        if was_silent and self._member.unreachable_since is None:
+            self._mirror.look_at_all_on(self._member.member.id)
 
     def _known_names(self) -> set[str]:
         if self._resource == NODES:
@@ -382,5 +391,9 @@ def _kept(raw: RawObject, *, done: bool) -> RawObject:
 
 def _name_of(raw: RawObject) -> str:
     meta = raw["metadata"]
+def _is_on(workload: Workload, cluster: ClusterId) -> bool:
+    return workload.placement is not None and workload.placement.cluster == cluster
+
+
     namespace = meta.get("namespace")
     return f"{namespace}/{meta['name']}" if namespace else str(meta["name"])

@@ -105,8 +105,15 @@ class Planner:
                 self._changed.clear()
                 if self._mirror.ever_synced and self._mirror.hub_synced:
                     await self._cycle_once()
+                self._look_at_the_stranded()
             finally:
                 self._cycle_began = None
+
+    def _look_at_the_stranded(self) -> None:
+        """Time alone may give a silent member up, and what waits for it (a deletion, say) can then go on."""
+        for cluster, member in self._mirror.members.items():
+            if member.unreachable_since is not None:
+                self._mirror.look_at_all_on(cluster)
 
     async def _cycle_once(self) -> None:
         policies = self._policies.current

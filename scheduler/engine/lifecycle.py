@@ -106,20 +106,21 @@ def next_step(view: View) -> Step:
 
 def _without_copy(view: View, why: str) -> Step:
     """A hub object that still speaks of pods that are gone (or not of its suspension) is put right."""
-    return MirrorStatus(None) if view.status_differs and not view.copies else Done(why)
+    return MirrorStatus(None) if view.status_differs and not _within_reach(view) else Done(why)
 
 
 def _started(view: View, hub: Workload, placement: Placement) -> Step:
-    stale = [copy for copy in view.copies if not _is_current(copy, placement)]
+    current = [copy for copy in view.copies if _is_current(copy, placement)]
+    stale = [copy for copy in _within_reach(view) if not _is_current(copy, placement)]
     if stale:
         return _delete_first(view, stale, "another placement has replaced it")
-    if not view.copies:
+    if not current:
         if hub.suspended:
             return Done("suspended before it was created")
         if placement.cluster not in view.available:
             return Done("its cluster cannot be reached")
         return CreateCopy(placement)
-    copy = view.copies[0]
+    copy = current[0]
     if copy.deleting:
         return Done("its copy is being deleted")
     if view.status_differs:
@@ -138,7 +139,7 @@ def _releasing(view: View, placement: Placement) -> Step:
         if copy.finished and view.status_differs and _is_current(copy, placement):
             # It ended before it could be stopped: to run it again would be to run it twice.
             return MirrorStatus(copy)
-    here = [copy for copy in view.copies if copy.cluster not in view.lost]
+    here = _within_reach(view)
     if here:
         return _delete_first(view, here, placement.reason or "it is moved")
     if placement.cluster in view.lost:
@@ -163,9 +164,14 @@ def _is_current(copy: Copy, placement: Placement) -> bool:
     return copy.cluster == placement.cluster and copy.attempt == placement.attempt
 
 
+def _within_reach(view: View) -> list[Copy]:
+    """All copies but those on members that are given up: they are deleted when their member comes back."""
+    return [copy for copy in view.copies if copy.cluster not in view.lost]
+
+
 def _delete_any(view: View, why: str) -> Step | None:
     """Delete the copies that are left; None when there are none (on members that are not lost)."""
-    copies = [copy for copy in view.copies if copy.cluster not in view.lost]
+    copies = _within_reach(view)
     return _delete_first(view, copies, why) if copies else None
 
 

@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from clusters.kubernetes.connection import Limits
 from clusters.sandbox.federation import Sandbox
 from clusters.sandbox.scenario import ClusterPlan, Scenario, default_scenario
 from scheduler.daemon.federation import load_federation, validate_settings
+from scheduler.daemon.leader import LeaseSettings
 from scheduler.daemon.main import connect
 from scheduler.daemon.parts import Daemon, Outside
 from scheduler.model.contract import JOBS, LABEL_ORIGIN_UID, PODS
@@ -70,20 +72,27 @@ class World:
         return self.sandbox.servers[name].local
 
     @asynccontextmanager
-    async def outside(self) -> AsyncIterator[Outside]:
+    async def outside(self, limits: Limits | None = None, identity: str = "test") -> AsyncIterator[Outside]:
         """What a daemon of this federation reaches: over HTTP and the clouds' own wires, with its own history."""
         federation = load_federation(self.sandbox.federation_file, validate_provider=validate_settings)
         federation = replace(federation, history_url=f"sqlite+aiosqlite:///{self.folder / 'history.db'}")
         async with AsyncExitStack() as stack:
-            outside = await connect(federation, self.policies, stack)
-            yield replace(outside, identity="test")
+            outside = await connect(federation, self.policies, stack, limits)
+            yield replace(outside, identity=identity)
 
     @asynccontextmanager
     async def daemon(
-        self, wrap: Callable[[str, KubeApi], KubeApi] = lambda _, api: api, *, shadow: bool = False
+        self,
+        wrap: Callable[[str, KubeApi], KubeApi] = lambda _, api: api,
+        *,
+        shadow: bool = False,
+        limits: Limits | None = None,
+        identity: str = "test",
+        lease: LeaseSettings | None = None,
     ) -> AsyncIterator[tuple[Daemon, asyncio.Task[None]]]:
         """A daemon that runs for the block; `wrap(name, api)` may stand between it and its clusters."""
-        async with self.outside() as outside:
+        async with self.outside(limits, identity) as outside:
+            outside = replace(outside, lease=lease or outside.lease)
             members: Mapping[ClusterId, KubeApi] = {name: wrap(name, api) for name, api in outside.member_apis.items()}
             daemon = Daemon(replace(outside, hub_api=wrap("hub", outside.hub_api), member_apis=members), shadow=shadow)
             task = asyncio.get_running_loop().create_task(daemon.run())
