@@ -1,0 +1,195 @@
+"""Real Kubernetes APIs for tests: one etcd and as many kube-apiservers as are asked for, on free loopback ports.
+
+The binaries come from $KUBEBUILDER_ASSETS, as those of envtest do. What a whole cluster would add (controllers,
+scheduler, kubelets) is left to the sandbox's emulation. Nothing listens beyond loopback; clients know the servers by a
+throw-away authority and are known by a random token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from clusters.kubernetes.client import HttpKubeApi
+from clusters.sandbox.clouds.certificates import ServerCertificate, make_server_certificate, write_private
+from scheduler.model.contract import NAMESPACES
+from scheduler.model.errors import ExternalError
+
+ASSETS = "KUBEBUILDER_ASSETS"
+_START_SECONDS = 90.0
+_STOP_SECONDS = 20.0
+_LOG_LINES = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Assets:
+    """The binaries, and what `kube-apiserver --version` says, as (major, minor)."""
+
+    etcd: Path
+    apiserver: Path
+    version: tuple[int, int]
+
+
+def find_assets() -> Assets | str:
+    """The binaries that $KUBEBUILDER_ASSETS names; a sentence that says what is missing when they cannot be used."""
+    named = os.environ.get(ASSETS)
+    if not named:
+        return f"set {ASSETS} to a folder with etcd and kube-apiserver to run this against real API servers"
+    etcd, apiserver = Path(named) / "etcd", Path(named) / "kube-apiserver"
+    missing = [path.name for path in (etcd, apiserver) if not os.access(path, os.X_OK)]
+    if missing:
+        return f"{ASSETS} has no executable {' and no '.join(missing)}"
+    told = subprocess.run([apiserver, "--version"], capture_output=True, text=True, timeout=30, check=False).stdout
+    found = re.search(r"v(\d+)\.(\d+)", told)
+    if found is None:
+        return f"{ASSETS}: kube-apiserver --version says {told[:80]!r}"
+    return Assets(etcd, apiserver, (int(found[1]), int(found[2])))
+
+
+@asynccontextmanager
+async def real_clusters(assets: Assets, folder: Path, names: Sequence[str]) -> AsyncIterator[dict[str, Path]]:
+    """The kubeconfig of each named cluster, while they run. They share one etcd, each under its own prefix; their logs
+    stay in `folder`."""
+    folder.mkdir(parents=True)  # noqa: ASYNC240
+    certificate = make_server_certificate(folder, "apiserver")
+    signing_key, public_key = _service_account_keys(folder)
+    ports = iter(_free_ports(2 + len(names)))
+    client, peer = (f"http://127.0.0.1:{next(ports)}" for _ in range(2))
+    async with AsyncExitStack() as stack:
+        stack.callback(shutil.rmtree, folder / "etcd", ignore_errors=True)
+        await stack.enter_async_context(_process(folder / "etcd.log", *_etcd(assets, folder, client, peer)))
+        servers = {}
+        for name in names:
+            port, token = next(ports), secrets.token_urlsafe(24)
+            tokens = folder / f"{name}-tokens.csv"
+            write_private(tokens, f'{token},test,test,"system:masters"\n'.encode())
+            arguments = [
+                str(assets.apiserver),
+                f"--etcd-servers={client}",
+                f"--etcd-prefix=/{name}",
+                "--bind-address=127.0.0.1",
+                "--advertise-address=127.0.0.1",
+                "--endpoint-reconciler-type=none",
+                f"--secure-port={port}",
+                f"--cert-dir={folder / 'certificates'}",
+                f"--tls-cert-file={certificate.certificate_file}",
+                f"--tls-private-key-file={certificate.key_file}",
+                "--service-account-issuer=https://localhost",
+                f"--service-account-signing-key-file={signing_key}",
+                f"--service-account-key-file={public_key}",
+                f"--token-auth-file={tokens}",
+                "--anonymous-auth=false",
+                "--authorization-mode=RBAC",
+                "--service-cluster-ip-range=10.0.0.0/24",
+                # Without its controller no service account exists, and no pod could be created.
+                "--disable-admission-plugins=ServiceAccount",
+            ]
+            log = folder / f"{name}-apiserver.log"
+            process = await stack.enter_async_context(_process(log, *arguments))
+            kubeconfig = folder / f"{name}.yaml"
+            write_private(kubeconfig, _kubeconfig(name, port, token, certificate).encode())
+            servers[name] = (kubeconfig, process, log)
+        for name, (kubeconfig, process, log) in servers.items():
+            await _until_ready(name, kubeconfig, process, log)
+        yield {name: kubeconfig for name, (kubeconfig, _, _) in servers.items()}
+
+
+def _etcd(assets: Assets, folder: Path, client: str, peer: str) -> list[str]:
+    return [
+        str(assets.etcd),
+        "--name=test",
+        f"--data-dir={folder / 'etcd'}",
+        f"--listen-client-urls={client}",
+        f"--advertise-client-urls={client}",
+        f"--listen-peer-urls={peer}",
+        f"--initial-advertise-peer-urls={peer}",
+        f"--initial-cluster=test={peer}",
+        "--unsafe-no-fsync",
+    ]
+
+
+def _service_account_keys(folder: Path) -> tuple[Path, Path]:
+    """(private, public) key files, which a kube-apiserver does not start without."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    private, public = folder / "service-account.key", folder / "service-account.pub"
+    pem = serialization.Encoding.PEM
+    write_private(
+        private, key.private_bytes(pem, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption())
+    )
+    write_private(public, key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo))
+    return private, public
+
+
+def _kubeconfig(name: str, port: int, token: str, certificate: ServerCertificate) -> str:
+    cluster = {"server": f"https://127.0.0.1:{port}", "certificate-authority": str(certificate.ca_file)}
+    return yaml.safe_dump(
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": name, "cluster": cluster}],
+            "users": [{"name": name, "user": {"token": token}}],
+            "contexts": [{"name": name, "context": {"cluster": name, "user": name, "namespace": "default"}}],
+            "current-context": name,
+        }
+    )
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago; all held at once, so that no two are the same."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+
+
+@asynccontextmanager
+async def _process(log: Path, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A child for the block: asked to end, then made to."""
+    with log.open("wb") as file:
+        child = await asyncio.create_subprocess_exec(
+            *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+        )
+        try:
+            yield child
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                child.terminate()
+                try:
+                    async with asyncio.timeout(_STOP_SECONDS):
+                        await child.wait()
+                except TimeoutError:
+                    child.kill()
+            await child.wait()
+
+
+async def _until_ready(name: str, kubeconfig: Path, process: asyncio.subprocess.Process, log: Path) -> None:
+    """Return once the server answers with the namespace that it creates for itself last of all."""
+    api = await HttpKubeApi.connect(name=name, kubeconfig=kubeconfig, context=None)
+    try:
+        async with asyncio.timeout(_START_SECONDS):
+            while process.returncode is None:
+                with contextlib.suppress(ExternalError):
+                    await api.get(NAMESPACES, "", "default")
+                    return
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        pass
+    finally:
+        await api.close()
+    lines = "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])  # noqa: ASYNC240
+    raise AssertionError(f"kube-apiserver of {name} did not become ready; the end of {log.name}:\n{lines}")
