@@ -18,6 +18,8 @@ CopyKey = tuple[str, str, str]
 """Kind plugin, namespace, name."""
 NODES = "nodes"
 PODS = "pods"
+POOLS = "pools"
+"""Not a Kubernetes resource: what the member's provider says of its node pools."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +71,13 @@ class MemberMirror:
 
     @property
     def synced(self) -> bool:
-        """Whether a complete list of every watched resource has been seen."""
+        """Whether a complete list of every watched resource has been seen, and the provider was asked once."""
         return not self._awaiting
+
+    @property
+    def available(self) -> bool:
+        """Whether what is known of it can be acted on."""
+        return self.synced and self.unreachable_since is None
 
     @property
     def error(self) -> str | None:
@@ -262,3 +269,8 @@ def is_newer(raw: RawObject, old: RawObject) -> bool:
         return int(new_meta["resourceVersion"]) >= int(old_meta["resourceVersion"])
     except (KeyError, ValueError):
         return True
+
+
+def outranked(raw: RawObject) -> RawObject:
+    """The object as one that any version of it replaces."""
+    return {**raw, "metadata": {**raw["metadata"], "resourceVersion": "0"}}

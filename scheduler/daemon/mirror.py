@@ -10,7 +10,7 @@ import structlog
 from clusters.kubernetes.annotations import format_placement, parse_placement
 from clusters.kubernetes.codec import PodFacts
 from scheduler.daemon.federation import Federation, Member
-from scheduler.daemon.member_mirror import NODES, PODS, CopyEntry, MemberMirror, is_newer
+from scheduler.daemon.member_mirror import NODES, PODS, POOLS, CopyEntry, MemberMirror, is_newer, outranked
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import ClusterId, Instant, PoolRef, Uid
@@ -150,7 +150,9 @@ class Mirror:
         """Its copies on all members."""
         return [entry for member in self.members.values() for entry in member.copies_for(uid)]
 
-    def snapshot(self, spend: tuple[SpendBucket, ...], *, bursting_paused: bool = False) -> Snapshot:
+    def snapshot(
+        self, spend: tuple[SpendBucket, ...], *, bursting_paused: bool = False, shadow: bool = False
+    ) -> Snapshot:
         now = self._clock.now()
         return Snapshot(
             now=now,
@@ -166,24 +168,48 @@ class Mirror:
             spend=spend,
             backoffs=tuple(self.backoffs.values()),
             bursting_paused=bursting_paused,
+            shadow=shadow,
         )
 
     def available(self) -> frozenset[ClusterId]:
-        return frozenset(
-            cluster for cluster, member in self.members.items() if member.synced and member.unreachable_since is None
-        )
+        return frozenset(cluster for cluster, member in self.members.items() if member.available)
 
-    def look_at_all_on(self, cluster: ClusterId) -> None:
-        """Have every workload looked at that has a copy on this member, or is placed there."""
-        placed = {uid for uid, entry in self.hub.items() if _is_on(entry.workload, cluster)}
-        for uid in sorted(placed.union(self.members[cluster].copies_of)):
-            self.on_key(uid)
+    def listed(self, member: MemberMirror, resource: str) -> None:
+        """A complete list of one of its resources has been applied."""
+        before = member.available
+        member.listed(resource)
+        self._availability(member, before)
+
+    def set_reachable(self, member: MemberMirror, resource: str, reachable: bool, error: str | None) -> None:
+        """One of its watches came up or went down."""
+        before = member.available
+        member.set_reachable(resource, reachable, error, self._clock.now())
+        self._availability(member, before)
+
+    def unsettled(self, cluster: ClusterId | None = None) -> set[Uid]:
+        """Workloads that a write may be due for: placed or with a copy, on that cluster (None: on any)."""
+        placed = {
+            uid
+            for uid, entry in self.hub.items()
+            if (placement := entry.workload.placement) is not None
+            and cluster in (None, placement.cluster)
+            and (entry.workload.has_finalizer or not entry.workload.finished)
+        }
+        members = self.members.values() if cluster is None else (self.members[cluster],)
+        return placed.union(*(member.copies_of for member in members))
+
+    def _availability(self, member: MemberMirror, before: bool) -> None:
+        """Writes that waited for a member are due once it can be acted on again."""
+        if member.available and not before:
+            for uid in self.unsettled(member.member.id):
+                self.on_key(uid)
+        self.on_change()
 
     def _member_mirror(self, member: Member) -> MemberMirror:
         def pod_moved(pod: PodFacts, node_uid: str, bound: bool) -> None:
             self.on_pod(member.id, pod, node_uid, bound)
 
-        return MemberMirror(member, [NODES, PODS, *self.kinds], self._touched, pod_moved)
+        return MemberMirror(member, [NODES, PODS, POOLS, *self.kinds], self._touched, pod_moved)
 
     def _touched(self, uid: Uid) -> None:
         self.on_key(uid)
@@ -285,6 +311,11 @@ class HubSink:
     def on_replace(self, objects: tuple[RawObject, ...]) -> None:
         self._mirror.hub_listed(self._kind, objects)
 
+    def on_rewind(self) -> None:
+        for uid, entry in self._mirror.hub.items():
+            if entry.workload.ref.kind == self._kind.name:
+                self._mirror.hub[uid] = replace(entry, raw=outranked(entry.raw))
+
     def on_event(self, event: WatchEvent) -> None:
         if event.type == "BOOKMARK":
             return
@@ -317,10 +348,14 @@ class MemberSink:
                 self._apply(raw)
         for name in self._known_names() - present:
             self._drop(name)
-        self._member.listed(self._resource)
         if self._resource == NODES:
             self._mirror.on_nodes_listed(self._member.member.id)
-        self._mirror.on_change()
+        self._mirror.listed(self._member, self._resource)
+
+    def on_rewind(self) -> None:
+        for key, entry in self._member.copies.items():
+            if key[0] == self._resource:
+                self._member.copies[key] = replace(entry, raw=outranked(entry.raw))
 
     def on_event(self, event: WatchEvent) -> None:
         if event.type == "BOOKMARK":
@@ -335,12 +370,10 @@ class MemberSink:
 
     def on_absent(self, error: str) -> None:
         """A member without this kind takes no copies of it; the API refuses them, and that is reported then."""
-        self._member.listed(self._resource)
-        self._mirror.on_change()
+        self._mirror.listed(self._member, self._resource)
 
     def on_state(self, reachable: bool, error: str | None) -> None:
-        self._member.set_reachable(self._resource, reachable, error, self._mirror.now())
-        self._mirror.on_change()
+        self._mirror.set_reachable(self._member, self._resource, reachable, error)
 
     def _apply(self, raw: RawObject) -> None:
         if self._resource == NODES:
@@ -349,10 +382,7 @@ class MemberSink:
             self._member.apply_pod(raw, self._mirror.now())
             self._mirror.on_change()
         else:
-        was_silent = self._member.unreachable_since is not None
             self._member.apply_copy(self._mirror.kinds[self._resource], raw)
-        if was_silent and self._member.unreachable_since is None:
-            self._mirror.look_at_all_on(self._member.member.id)
 
     def _known_names(self) -> set[str]:
         if self._resource == NODES:
@@ -391,9 +421,5 @@ def _kept(raw: RawObject, *, done: bool) -> RawObject:
 
 def _name_of(raw: RawObject) -> str:
     meta = raw["metadata"]
-def _is_on(workload: Workload, cluster: ClusterId) -> bool:
-    return workload.placement is not None and workload.placement.cluster == cluster
-
-
     namespace = meta.get("namespace")
     return f"{namespace}/{meta['name']}" if namespace else str(meta["name"])

@@ -33,6 +33,7 @@ from scheduler.model.ports import Clock, KubeApi, NodePoolProvider, Predictor, W
 from scheduler.model.workload import Workload
 
 _PING_EVERY_SECONDS: Final = 15.0
+_LOOK_AGAIN_SECONDS: Final = 20.0
 _PING_TIMEOUT_SECONDS: Final = 5.0
 
 
@@ -184,7 +185,16 @@ class Daemon:
         if not self.shadow:
             loops["reconciler"] = self.reconciler.run
             loops["events"] = self.events.run
+            loops["second look"] = self._look_again
         return loops
+
+    async def _look_again(self) -> None:
+        """Have every workload that is not at rest looked at now and then, for what time alone brings about (a member
+        that is given up) and as a guard against a missed event."""
+        while True:
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+            for uid in self.mirror.unsettled():
+                self.reconciler.keys.add(uid)
 
     async def _measure_round_trips(self) -> None:
         """How long a small read of each member takes, for policies that limit it and for people."""

@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 
-from scheduler.daemon.member_mirror import MemberMirror
+from scheduler.daemon.member_mirror import POOLS, MemberMirror
 from scheduler.daemon.mirror import Mirror
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.daemon.waiting import happened_or_due
@@ -81,6 +81,7 @@ class PoolKeeper:
             self._working = True
             try:
                 await self._poll()
+                self._mirror.listed(self._member, POOLS)
                 await self._act()
             finally:
                 self._working = False
