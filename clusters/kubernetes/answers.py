@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import orjson
 
+from clusters.kubernetes.codec import object_name
 from scheduler.model.errors import (
     AlreadyExistsError,
     AuthError,
@@ -14,17 +15,20 @@ from scheduler.model.errors import (
     ExternalError,
     GoneError,
     NotFoundError,
+    NotServedError,
     OutcomeUnknownError,
     QuotaError,
     RefusedError,
     ThrottledError,
     TransientError,
 )
-from scheduler.model.ports import RawObject, WatchEvent
+from scheduler.model.ports import RawObject, Resource, WatchEvent
 
 _EVENT_TYPES: Final = frozenset({"ADDED", "MODIFIED", "DELETED", "BOOKMARK"})
 _REFUSED: Final = frozenset({400, 405, 406, 413, 415, 422})
 _MESSAGE_LENGTH: Final = 500
+_LARGEST_VERSION: Final = 2**63 - 1
+"""etcd counts its revisions in an int64."""
 
 
 def parse_object(body: bytes, place: str) -> dict[str, Any]:
@@ -38,37 +42,76 @@ def parse_object(body: bytes, place: str) -> dict[str, Any]:
     return parsed
 
 
-def parse_resource(body: bytes, place: str) -> RawObject:
-    """A single Kubernetes object: JSON with metadata. Raises: TransientError."""
+def parse_metadata(body: bytes, place: str) -> dict[str, Any]:
+    """Some Kubernetes object: JSON with metadata. Raises: TransientError."""
     parsed = parse_object(body, place)
     if not isinstance(parsed.get("metadata"), dict):
         raise TransientError(f"{place}: the answer has no metadata, it is no Kubernetes object", code="Malformed")
     return parsed
 
 
-def parse_page(body: bytes, place: str, api_version: str, kind: str) -> tuple[list[RawObject], str, str]:
+def parse_resource(body: bytes, place: str, resource: Resource, name: str = "") -> RawObject:
+    """A single object of `resource`, called `name` when that is known. Raises: TransientError for anything else."""
+    parsed = parse_metadata(body, place)
+    if wrong := _not_an_object(parsed, resource):
+        raise TransientError(f"{place}: the answer {wrong}", code="Malformed")
+    if name and parsed["metadata"]["name"] != name:
+        raise TransientError(
+            f"{place}: the answer is another object, {parsed['metadata']['name']!r:.80}", code="Malformed"
+        )
+    return parsed
+
+
+def parse_page(body: bytes, place: str, resource: Resource) -> tuple[list[RawObject], str, str]:
     """Items, resourceVersion and continue token of one page of a list. Raises: TransientError.
 
-    Built-in lists leave apiVersion and kind out of their items; they are put back, as in watch events.
+    All or nothing: what a list lacks counts as deleted, so one that holds anything doubtful is no list. Built-in lists
+    leave apiVersion and kind out of their items; they are put back, as in watch events.
     """
     parsed = parse_object(body, place)
     metadata, items = parsed.get("metadata"), parsed.get("items")
     if items is None:
         items = []
-    if not isinstance(metadata, dict) or not isinstance(items, list):
-        raise TransientError(f"{place}: the answer is no Kubernetes list", code="Malformed")
+    if parsed.get("kind") != f"{resource.kind}List" or not isinstance(metadata, dict) or not isinstance(items, list):
+        raise TransientError(f"{place}: the answer is no {resource.kind}List", code="Malformed")
     version, token = metadata.get("resourceVersion"), metadata.get("continue") or ""
-    if not isinstance(version, str) or not version or not isinstance(token, str):
+    if not isinstance(version, str) or _wrong_version(version) or not isinstance(token, str):
         raise TransientError(f"{place}: the list has no resourceVersion", code="Malformed")
     for item in items:
         if not isinstance(item, dict):
             raise TransientError(f"{place}: the list holds something that is no object", code="Malformed")
-        item.setdefault("apiVersion", api_version)
-        item.setdefault("kind", kind)
+        item.setdefault("apiVersion", resource.api_version)
+        item.setdefault("kind", resource.kind)
+        wrong = _not_an_object(item, resource)
+        if not wrong and _is_later(item["metadata"]["resourceVersion"], version):
+            wrong = "is newer than the list itself"
+        if wrong:
+            raise TransientError(f"{place}: the list is refused: {object_name(item)} {wrong}", code="Malformed")
     return items, version, token
 
 
-def parse_event(line: bytes, place: str) -> WatchEvent:
+def _not_an_object(parsed: Mapping[str, Any], resource: Resource) -> str:
+    """What keeps it from being an object of `resource`; empty when it is one."""
+    metadata = parsed.get("metadata")
+    if parsed.get("kind") != resource.kind:
+        return f"is of kind {str(parsed.get('kind'))[:80]!r}, not {resource.kind}"
+    if not isinstance(metadata, dict):
+        return "has no metadata"
+    for name in ("name", "uid", "resourceVersion", *(("namespace",) if resource.namespaced else ())):
+        if not isinstance(metadata.get(name), str) or not metadata[name]:
+            return f"has no {name}"
+    return "has an impossible resourceVersion" if _wrong_version(metadata["resourceVersion"]) else ""
+
+
+def _wrong_version(version: str) -> bool:
+    return not version or len(version) > 64 or (version.isdecimal() and int(version) > _LARGEST_VERSION)
+
+
+def _is_later(version: str, than: str) -> bool:
+    return version.isdecimal() and than.isdecimal() and int(version) > int(than)
+
+
+def parse_event(line: bytes, place: str, resource: Resource) -> WatchEvent:
     """One line of a watch. Raises: GoneError for an ERROR event 410, else TransientError for ERROR or garbage."""
     parsed = parse_object(line, place)
     kind, subject = parsed.get("type"), parsed.get("object")
@@ -80,6 +123,8 @@ def parse_event(line: bytes, place: str) -> WatchEvent:
         raise TransientError(f"{place}: the server ended the watch: {message}", code=str(subject.get("reason") or code))
     if kind not in _EVENT_TYPES or not isinstance(subject, dict):
         raise TransientError(f"{place}: malformed watch event {line[:80]!r}", code="Malformed")
+    if kind != "BOOKMARK" and (wrong := _not_an_object(subject, resource)):
+        raise TransientError(f"{place}: malformed watch event: {object_name(subject)} {wrong}", code="Malformed")
     return WatchEvent(str(kind), subject)
 
 
@@ -99,7 +144,9 @@ def failure(status: int, headers: Mapping[str, str], body: bytes, place: str, *,
         case 403:
             return _forbidden(text, reason, answer)
         case 404:
-            return NotFoundError(text, code=reason)
+            # An ingress without a backend says 404, too, and so does the API for a kind that it does not know.
+            missing = answer.get("kind") == "Status" and answer.get("reason") == "NotFound"
+            return NotFoundError(text, code=reason) if missing else NotServedError(text, code=reason)
         case 409:
             return (
                 AlreadyExistsError(text, code=reason) if reason == "AlreadyExists" else ConflictError(text, code=reason)

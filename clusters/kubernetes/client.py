@@ -20,7 +20,7 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from clusters.kubernetes.answers import failure, parse_event, parse_page, parse_resource
+from clusters.kubernetes.answers import failure, parse_event, parse_metadata, parse_page, parse_resource
 from clusters.kubernetes.connection import Connection, Limits, open_connection
 from scheduler.model.contract import FIELD_MANAGER
 from scheduler.model.errors import GoneError, OutcomeUnknownError, TransientError
@@ -95,33 +95,36 @@ class HttpKubeApi:
         try:
             # The server closes after keep_seconds: a silence longer than that is a lost connection.
             async for line in self._lines(response, place, keep_seconds + self._limits.read_seconds):
-                yield parse_event(line, place)
+                yield parse_event(line, place, resource)
         finally:
             response.close()
 
     async def get(self, resource: Resource, namespace: str, name: str) -> RawObject:
         path = _path(resource, namespace, name)
-        return parse_resource(await self._call("GET", path), self._place("GET", path))
+        return parse_resource(await self._call("GET", path), self._place("GET", path), resource, name)
 
     async def create(self, resource: Resource, namespace: str, body: RawObject) -> RawObject:
-        return await self._write("POST", _path(resource, namespace), body, _JSON)
+        name = str((body.get("metadata") or {}).get("name") or "")
+        return await self._write("POST", _path(resource, namespace), body, _JSON, resource, name)
 
     async def update(
         self, resource: Resource, namespace: str, name: str, body: RawObject, *, subresource: str = ""
     ) -> RawObject:
-        return await self._write("PUT", _path(resource, namespace, name, subresource), body, _JSON)
+        path = _path(resource, namespace, name, subresource)
+        return await self._write("PUT", path, body, _JSON, resource, name)
 
     async def patch(
         self, resource: Resource, namespace: str, name: str, body: RawObject, *, subresource: str = ""
     ) -> RawObject:
-        return await self._write("PATCH", _path(resource, namespace, name, subresource), body, _MERGE_PATCH)
+        path = _path(resource, namespace, name, subresource)
+        return await self._write("PATCH", path, body, _MERGE_PATCH, resource, name)
 
     async def create_subresource(
         self, resource: Resource, namespace: str, name: str, subresource: str, body: RawObject
     ) -> RawObject:
         path = _path(resource, namespace, name, subresource)
         answer = await self._call("POST", path + _MANAGED, orjson.dumps(body), _JSON)
-        return parse_resource(answer, self._place("POST", path))
+        return parse_metadata(answer, self._place("POST", path))
 
     async def delete(
         self,
@@ -150,9 +153,15 @@ class HttpKubeApi:
     async def close(self) -> None:
         await self._connection.close()
 
-    async def _write(self, method: str, path: str, body: RawObject, content_type: str) -> RawObject:
+    async def _write(
+        self, method: str, path: str, body: RawObject, content_type: str, resource: Resource, name: str
+    ) -> RawObject:
         answer = await self._call(method, path + _MANAGED, orjson.dumps(body), content_type)
-        return parse_resource(answer, self._place(method, path))
+        try:
+            return parse_resource(answer, self._place(method, path), resource, name)
+        except TransientError as error:
+            # It said yes, and what it then said makes no sense: who knows whether the API itself ever heard of it.
+            raise OutcomeUnknownError(str(error), code=error.code) from error
 
     async def _list_pages(
         self, resource: Resource, path: str, selectors: Mapping[str, str], page_items: int
@@ -162,11 +171,14 @@ class HttpKubeApi:
         if page_items:
             query["limit"] = str(page_items)
         items: builtins.list[RawObject] = []
+        size = 0
         for _ in range(self._limits.list_pages):
-            target = f"{path}?{urlencode(query)}" if query else path
-            page, version, token = parse_page(
-                await self._call("GET", target, packed=True), place, resource.api_version, resource.kind
-            )
+            answer = await self._call("GET", f"{path}?{urlencode(query)}" if query else path, packed=True)
+            size += len(answer)
+            if size > self._limits.list_bytes:
+                limit = self._limits.list_bytes
+                raise TransientError(f"{place}: the list is larger than {limit} bytes", code="TooLarge")
+            page, version, token = parse_page(answer, place, resource)
             items += page
             if not token:
                 return ObjectList(tuple(items), version)

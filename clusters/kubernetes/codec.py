@@ -22,8 +22,10 @@ from scheduler.model.resources import Resources, quantity_units
 _RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 _NOT_SCHEDULED_ON: Final = frozenset({"ephemeral-storage"})
 """Node disks: no pool is described by them, so a request for some must not make a workload unplaceable."""
-_MALFORMED: Final = (KeyError, TypeError, AttributeError, ValueError, IndexError)
+_MALFORMED: Final = (KeyError, TypeError, AttributeError, ValueError, IndexError, ArithmeticError)
 """What reading a field of the wrong type raises."""
+_LARGEST_AMOUNT: Final = 2**53 - 1
+"""More is taken for so much (the API server caps at 2^63 - 1): 9 PB of memory, and JSON's largest exact number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +84,13 @@ def format_time(instant: Instant, *, micro: bool = False) -> str:
 
 
 @lru_cache(maxsize=8192)
-def _units(text: str | int | float) -> int:
-    return quantity_units(text)
+def _units(said: str | int | float) -> int:
+    return min(quantity_units(said), _LARGEST_AMOUNT)
 
 
 @lru_cache(maxsize=8192)
-def _milli(text: str | int | float) -> int:
-    return quantity_units(text, milli=True)
+def _milli(said: str | int | float) -> int:
+    return min(quantity_units(said, milli=True), _LARGEST_AMOUNT)
 
 
 def parse_resources(quantities: Mapping[str, Any], *, pods: int | None = None) -> Resources:
@@ -127,11 +129,11 @@ def parse_node(obj: RawObject) -> NodeFacts:
         spec, status = obj.get("spec") or {}, obj.get("status") or {}
         deleted = meta.get("deletionTimestamp")
         return NodeFacts(
-            name=NodeName(meta["name"]),
-            uid=meta["uid"],
-            labels=tuple(sorted((meta.get("labels") or {}).items())),
+            name=NodeName(required(meta, "name")),
+            uid=required(meta, "uid"),
+            labels=texts(meta, "labels"),
             taints=tuple(
-                sorted(Taint(t["key"], t.get("value") or "", t.get("effect") or "") for t in spec.get("taints") or ())
+                sorted(Taint(required(t, "key"), text(t, "value"), text(t, "effect")) for t in spec.get("taints") or ())
             ),
             allocatable=parse_resources(status.get("allocatable") or {}),
             ready=any(
@@ -153,13 +155,12 @@ def parse_pod(obj: RawObject) -> PodFacts:
     """Raises: InvalidObjectError naming the pod."""
     try:
         meta, spec = obj["metadata"], obj["spec"]
-        labels = meta.get("labels")
-        origin = labels.get(LABEL_ORIGIN_UID) if labels else None
-        node = spec.get("nodeName")
+        origin = text(meta.get("labels") or {}, LABEL_ORIGIN_UID)
+        node = text(spec, "nodeName")
         return PodFacts(
-            namespace=meta["namespace"],
-            name=meta["name"],
-            uid=meta["uid"],
+            namespace=required(meta, "namespace"),
+            name=required(meta, "name"),
+            uid=required(meta, "uid"),
             node=NodeName(node) if node else None,
             requests=pod_requests(spec),
             terminal=(obj.get("status") or {}).get("phase") in ("Succeeded", "Failed"),
@@ -191,6 +192,32 @@ def explain(error: BaseException) -> str:
     return f"a field has the wrong type ({error})"
 
 
+def text(fields: Mapping[str, Any], name: str) -> str:
+    """A field that is a string; empty when it is absent. Raises: InvalidObjectError for any other type."""
+    value = fields.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise InvalidObjectError(f"{name} is {str(value)[:40]!r}, which is no text")
+    return value
+
+
+def required(fields: Mapping[str, Any], name: str) -> str:
+    """A field that must be a string. Raises: KeyError, InvalidObjectError."""
+    value = text(fields, name)
+    if not value:
+        raise KeyError(name)
+    return value
+
+
+def texts(fields: Mapping[str, Any], name: str) -> tuple[tuple[str, str], ...]:
+    """A map of strings such as labels, sorted. Raises: InvalidObjectError for anything else."""
+    found = fields.get(name) or {}
+    if not isinstance(found, Mapping):
+        raise InvalidObjectError(f"{name} is {str(found)[:40]!r}, which is no map")
+    return tuple(sorted((key, text(found, key)) for key in found))
+
+
 def _by_node(owners: Iterable[Mapping[str, Any]]) -> bool:
     """Whether the pod belongs to its node: a DaemonSet's, or the mirror of a static one (owned by the Node)."""
     return any(owner["kind"] in ("DaemonSet", "Node") for owner in owners)
@@ -211,7 +238,11 @@ def _container(container: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _amounts(quantities: Mapping[str, Any]) -> dict[str, int]:
-    return {name: (_milli(text) if name == "cpu" else _units(text)) for name, text in quantities.items()}
+    amounts = {name: (_milli(said) if name == "cpu" else _units(said)) for name, said in quantities.items()}
+    for name, amount in amounts.items():
+        if amount < 0:
+            raise InvalidObjectError(f"{name} is {str(quantities[name])[:40]}, and there is no less than nothing")
+    return amounts
 
 
 def _add(total: dict[str, int], more: Mapping[str, int]) -> None:

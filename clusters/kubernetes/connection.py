@@ -53,6 +53,8 @@ class Limits:
     event_bytes: int = 8 * 2**20
     page_items: int = 500
     list_pages: int = 4000
+    list_bytes: int = 512 * 2**20
+    """All pages of one list together."""
 
 
 class _Session(RESTClientObject):

@@ -8,7 +8,7 @@ from functools import wraps
 from typing import Any, Final, TypeVar, cast
 
 from clusters.kubernetes.annotations import HintsRead, parse_hints, parse_placement
-from clusters.kubernetes.codec import explain, object_name, parse_time, pod_requests
+from clusters.kubernetes.codec import explain, object_name, parse_time, pod_requests, required, text, texts
 from clusters.kubernetes.conditions import placed_condition
 from scheduler.model.contract import (
     ANNOTATION_ATTEMPT,
@@ -28,7 +28,7 @@ from scheduler.model.ids import Instant, QueueId, Uid, WorkloadRef
 from scheduler.model.ports import MemberFacts, RawObject, WorkloadKind
 from scheduler.model.workload import Placement, PodSet, Toleration
 
-MALFORMED: Final = (KeyError, TypeError, AttributeError, ValueError, InvalidObjectError)
+MALFORMED: Final = (KeyError, TypeError, AttributeError, ValueError, ArithmeticError, InvalidObjectError)
 """What reading a field that is missing or of the wrong type raises; turned into one line by `explain`."""
 _NOT_COPIED: Final = frozenset(
     {ANNOTATION_PLACEMENT, ANNOTATION_QUEUED_AT, "kubectl.kubernetes.io/last-applied-configuration"}
@@ -72,22 +72,23 @@ class HubMetadata:
 def read_metadata(obj: RawObject, kind: str) -> HubMetadata:
     """Raises: MALFORMED when it cannot be told what it is, or it did not opt in."""
     meta = obj["metadata"]
-    labels, annotations = meta.get("labels") or {}, meta.get("annotations") or {}
+    labels, annotations = texts(meta, "labels"), meta.get("annotations") or {}
     created_at = parse_time(meta["creationTimestamp"])
     said = parse_hints(annotations, created_at)
-    invalid = None if labels[LABEL_QUEUE] else f"label {LABEL_QUEUE} is empty; name a queue"
+    queue = dict(labels)[LABEL_QUEUE]
+    invalid = None if queue else f"label {LABEL_QUEUE} is empty; name a queue"
     placement = None
-    if (text := annotations.get(ANNOTATION_PLACEMENT)) is not None:
+    if (said_placement := annotations.get(ANNOTATION_PLACEMENT)) is not None:
         try:
-            placement = parse_placement(text)
+            placement = parse_placement(said_placement)
         except InvalidObjectError as error:
             invalid = str(error)
     return HubMetadata(
-        ref=WorkloadRef(kind, meta["namespace"], meta["name"], Uid(meta["uid"])),
-        queue=QueueId(labels[LABEL_QUEUE]),
+        ref=WorkloadRef(kind, required(meta, "namespace"), required(meta, "name"), Uid(required(meta, "uid"))),
+        queue=QueueId(queue),
         created_at=created_at,
         queued_at=created_at if said.queued_at is None else said.queued_at,
-        labels=tuple(sorted((str(name), str(value)) for name, value in labels.items())),
+        labels=labels,
         said=said,
         deleting=meta.get("deletionTimestamp") is not None,
         has_finalizer=FINALIZER in (meta.get("finalizers") or ()),
@@ -103,7 +104,7 @@ def read_pod_set(name: str, count: int, pod_spec: Mapping[str, Any], accepted_mo
 
     Raises: InvalidObjectError and what malformed JSON raises (MALFORMED).
     """
-    selector = dict(pod_spec.get("nodeSelector") or {})
+    selector = dict(texts(pod_spec, "nodeSelector"))
     wanted = [accepted_models] if accepted_models else []
     wanted += [(selector.pop(label),) for label in GPU_MODEL_LABELS if label in selector]
     if from_affinity := _affinity_models(pod_spec):
@@ -120,9 +121,7 @@ def read_pod_set(name: str, count: int, pod_spec: Mapping[str, Any], accepted_mo
         node_selector=tuple(sorted(selector.items())),
         tolerations=tuple(
             sorted(
-                Toleration(
-                    t.get("key") or "", t.get("operator") or "Equal", t.get("value") or "", t.get("effect") or ""
-                )
+                Toleration(text(t, "key"), text(t, "operator") or "Equal", text(t, "value"), text(t, "effect"))
                 for t in pod_spec.get("tolerations") or ()
             )
         ),
@@ -195,7 +194,7 @@ def origin(obj: RawObject) -> tuple[Uid, int, str]:
     """(UID of the hub object, attempt, hub's name) of a copy. Raises: MALFORMED when it is none."""
     meta = obj["metadata"]
     annotations = meta.get("annotations") or {}
-    uid = meta["labels"][LABEL_ORIGIN_UID]
+    uid = required(meta["labels"], LABEL_ORIGIN_UID)
     return Uid(uid), int(annotations.get(ANNOTATION_ATTEMPT, "0")), str(annotations.get(ANNOTATION_ORIGIN_CLUSTER, ""))
 
 

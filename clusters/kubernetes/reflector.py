@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from clusters.kubernetes.codec import object_name
-from scheduler.model.errors import ExternalError, GoneError, NotFoundError, RefusedError, ThrottledError
+from scheduler.model.errors import (
+    ExternalError,
+    GoneError,
+    NotFoundError,
+    NotServedError,
+    RefusedError,
+    ThrottledError,
+    TransientError,
+)
 from scheduler.model.ids import Instant
 from scheduler.model.ports import Clock, KubeApi, ObjectList, RawObject, Resource, WatchEvent
 
@@ -28,6 +36,11 @@ class Sink(Protocol):
 
     def on_replace(self, objects: tuple[RawObject, ...]) -> None:
         """All objects there are now, after a full list: what is not among them is gone."""
+        ...
+
+    def on_rewind(self) -> None:
+        """The cluster's history went back (restored from a backup, or it lied before): no version known so far may
+        outrank those of the list that follows."""
         ...
 
     def on_event(self, event: WatchEvent) -> None:
@@ -80,6 +93,8 @@ class Reflector:
             "field_selector": field_selector,
         }
         self._version: str | None = None
+        self._newest = 0
+        """The highest version that was ever seen, as a number."""
         self._failures = 0
         self._watch_began: Instant | None = None
         self._told: tuple[bool, str | None] | None = None
@@ -104,12 +119,20 @@ class Reflector:
     async def _list(self) -> None:
         found: ObjectList = await self._api.list(self._resource, **self._selection)
         self.counters.lists += 1
-        objects = tuple(obj for obj in found.items if self._sound(obj))
+        for obj in found.items:
+            if not _is_sound(obj):
+                # What a list lacks counts as gone, so one that is not understood whole must not be believed at all.
+                place = f"{self._resource.plural} {object_name(obj)}"
+                raise TransientError(f"{place}: no name or uid; the list is refused", code="Malformed")
         self._version = found.resource_version
+        version = _number(self._version)
+        if version < self._newest:
+            self._sink.on_rewind()
+        self._newest = version
         self.last_event_at = self._wall.now()
         self._tell(True, None)
         self.synced = True
-        self._sink.on_replace(objects)
+        self._sink.on_replace(found.items)
 
     async def _watch(self) -> float:
         """One watch, to its end. Seconds to pause before the next one."""
@@ -132,7 +155,7 @@ class Reflector:
     def _failed(self, error: ExternalError) -> float:
         """Count a failure, tell it, forget what may be wrong by now. Seconds to pause."""
         self.counters.errors += 1
-        if isinstance(error, NotFoundError) and not self.synced:
+        if isinstance(error, NotFoundError | NotServedError) and not self.synced:
             # Only before the first list: later on, a 404 is a broken server, not an empty one.
             self._tell(True, str(error))
             self._sink.on_absent(str(error))
@@ -161,25 +184,18 @@ class Reflector:
         self.last_event_at = self._wall.now()
         self._tell(True, None)
         if isinstance(version, str) and version:
-            self._version = version
+            number = _number(version)
+            if number < self._newest:
+                raise GoneError(f"{self._resource.plural}: the watch went back from version {self._newest} to {number}")
+            self._version, self._newest = version, number
         if event.type == "BOOKMARK":
             return
         self.counters.events += 1
-        if self._sound(event.object):
+        if _is_sound(event.object):
             self._sink.on_event(event)
-
-    def _sound(self, obj: RawObject) -> bool:
-        """Whether it can be told apart from others at all; what it says is for the receiver to judge."""
-        metadata = obj.get("metadata") if isinstance(obj, dict) else None
-        if (
-            isinstance(metadata, dict)
-            and isinstance(metadata.get("name"), str)
-            and isinstance(metadata.get("uid"), str)
-        ):
-            return True
+            return
         self.counters.errors += 1
-        self._tell(True, f"{self._resource.plural} {object_name(obj)}: no name or uid; ignored")
-        return False
+        self._tell(True, f"{self._resource.plural} {object_name(event.object)}: no name or uid; ignored")
 
     def _tell(self, reachable: bool, error: str | None) -> None:
         if self._told != (reachable, error):
@@ -192,3 +208,13 @@ class Reflector:
         self._failures += 1
         asked = error.retry_after_seconds if isinstance(error, ThrottledError) else None
         return (asked or 0.0) + ceiling * self._jitter()
+
+
+def _is_sound(obj: RawObject) -> bool:
+    """Whether it can be told apart from others at all; what it says is for the receiver to judge."""
+    metadata = obj.get("metadata") if isinstance(obj, dict) else None
+    return isinstance(metadata, dict) and isinstance(metadata.get("name"), str) and isinstance(metadata.get("uid"), str)
+
+
+def _number(version: str) -> int:
+    return int(version) if version.isdecimal() and len(version) < 30 else 0

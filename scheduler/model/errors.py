@@ -47,6 +47,11 @@ class NotFoundError(ExternalError):
     """No such object."""
 
 
+class NotServedError(ExternalError):
+    """The API does not know the path: the kind is not installed there, or something else than the API answers. Says
+    nothing of whether an object exists."""
+
+
 class AlreadyExistsError(ExternalError):
     """An object of that name is there already."""
 

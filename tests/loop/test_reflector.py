@@ -96,10 +96,14 @@ class Receiver:
         self.replaced = 0
         self.states: list[tuple[bool, str | None]] = []
         self.absences: list[str] = []
+        self.rewound = 0
 
     def on_replace(self, objects: tuple[RawObject, ...]) -> None:
         self.replaced += 1
         self.objects = {obj["metadata"]["name"]: obj for obj in objects}
+
+    def on_rewind(self) -> None:
+        self.rewound += 1
 
     def on_event(self, event: WatchEvent) -> None:
         name = event.object["metadata"]["name"]
@@ -235,8 +239,19 @@ async def test_a_throttling_server_gets_the_pause_that_it_asks_for() -> None:
 
 
 async def test_a_version_that_the_server_refuses_is_forgotten() -> None:
-    async with following([listing(10), listing(3)], [[RefusedError("bad version")]]) as (_, cluster, _, _):
+    async with following([listing(10), listing(3)], [[RefusedError("bad version")]]) as (_, cluster, receiver, _):
         assert cluster.calls == ["list", "watch 10", "list", "watch 3"]
+        assert receiver.rewound == 1, "what is known from before must not outrank the list"
+
+
+async def test_a_watch_that_goes_back_in_time_is_not_believed() -> None:
+    watches: list[list[WatchEvent | OverspillError | float]] = [
+        [event("ADDED", "b", 11), event("MODIFIED", "a", 10**18), event("MODIFIED", "a", 12)]
+    ]
+    async with following([listing(10, "a"), listing(13, "a")], watches) as (reflector, cluster, receiver, wall):
+        assert cluster.calls == ["list", "watch 10", "list", "watch 13"]
+        assert (receiver.rewound, wall.pauses, reflector.counters.errors) == (1, [], 1)
+        assert receiver.objects == {"a": pod("a", 13)}
 
 
 async def test_a_watch_that_ends_at_once_with_nothing_is_not_hammered() -> None:
@@ -255,14 +270,22 @@ async def test_a_quiet_watch_that_lived_its_time_is_followed_by_the_next_at_once
     "junk", [{}, {"metadata": 5}, {"metadata": {"name": "x"}}, {"metadata": {"name": 1, "uid": "u"}}]
 )
 async def test_malformed_objects_are_counted_told_and_skipped(junk: dict[str, Any]) -> None:
-    lists: list[ObjectList | OverspillError] = [ObjectList((junk, pod("a", 10)), "10")]
     watches: list[list[WatchEvent | OverspillError | float]] = [[WatchEvent("ADDED", junk), event("ADDED", "b", 12)]]
-    async with following(lists, watches) as (reflector, cluster, receiver, _):
+    async with following([listing(10, "a")], watches) as (reflector, cluster, receiver, _):
         assert sorted(receiver.objects) == ["a", "b"]
-        assert reflector.counters.errors == 2
+        assert reflector.counters.errors == 1
         assert cluster.calls[-1] == "watch 12"
         assert any("no name or uid; ignored" in (error or "") for _, error in receiver.states)
         assert receiver.states[-1] == (True, None)
+
+
+@pytest.mark.parametrize("junk", [{}, {"metadata": 5}, {"metadata": {"name": "x"}}])
+async def test_a_list_with_a_malformed_object_is_refused_whole(junk: dict[str, Any]) -> None:
+    lists = [listing(10, "a", "b"), ObjectList((junk, pod("a", 11)), "11"), listing(12, "b")]
+    async with following(list(lists), [[GoneError("compacted")]]) as (_, cluster, receiver, _):
+        assert cluster.calls == ["list", "watch 10", "list", "list", "watch 12"]
+        assert receiver.replaced == 2, "b was never thought to be gone"
+        assert any("the list is refused" in (error or "") for _, error in receiver.states)
 
 
 async def test_the_time_of_the_last_word_is_known() -> None:

@@ -26,6 +26,7 @@ from scheduler.model.errors import (
     GoneError,
     InvalidObjectError,
     NotFoundError,
+    NotServedError,
     OutcomeUnknownError,
     QuotaError,
     RefusedError,
@@ -37,7 +38,11 @@ from scheduler.model.ports import WatchEvent
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 SMALL = Limits(answer_bytes=100_000, event_bytes=10_000, page_items=2)
 IMPATIENT = Limits(read_seconds=0.3, call_seconds=0.6, watch_seconds=0.1)
-POD = {"metadata": {"name": "p", "namespace": "n", "uid": "u", "resourceVersion": "5"}}
+POD = {"kind": "Pod", "metadata": {"name": "p", "namespace": "n", "uid": "u", "resourceVersion": "5"}}
+
+
+def an_object(kind: str, name: str, version: str = "5") -> dict[str, Any]:
+    return {"kind": kind, "metadata": {"name": name, "namespace": "n", "uid": "u", "resourceVersion": version}}
 
 
 @dataclass
@@ -133,9 +138,12 @@ async def watched(api: HttpKubeApi, version: str = "5") -> list[WatchEvent]:
 async def test_reads_and_writes_go_where_they_should(api: HttpKubeApi, server: Server) -> None:
     server.answers(POD)
     assert await api.get(PODS, "n", "p") == POD
-    assert await api.get(NODES, "ignored", "n1") == POD
+    server.answers(an_object("Node", "n1"))
+    assert await api.get(NODES, "ignored", "n1") == an_object("Node", "n1")
+    server.answers(an_object("Job", "j"))
     await api.create(JOBS, "n", {"spec": {"ä": 1}})
     await api.update(JOBS, "n", "j", POD, subresource="status")
+    server.answers(an_object("Job", "a/b?c"))
     await api.patch(JOBS, "n", "a/b?c", {"spec": {"suspend": True}})
     await api.create_subresource(PODS, "n", "p", "eviction", {"kind": "Eviction"})
     await api.delete(PODS, "n", "p", uid="u1", grace_period_seconds=0)
@@ -228,14 +236,57 @@ async def test_garbage_is_a_transient_error_that_names_the_place(api: HttpKubeAp
         {"metadata": {"resourceVersion": "5"}, "items": {}},
         {"metadata": {"resourceVersion": "5"}, "items": [1]},
         {"metadata": {"resourceVersion": 5}, "items": []},
+        {"metadata": {"resourceVersion": "99999999999999999999"}, "items": []},
         {"metadata": {}, "items": []},
         {"metadata": {"resourceVersion": "5", "continue": 7}, "items": []},
+        {"kind": "NodeList", "metadata": {"resourceVersion": "5"}, "items": []},
+        {"kind": "Table", "metadata": {"resourceVersion": "5"}, "items": []},
+        # One object that is doubtful makes the whole list doubtful: what it lacks would be taken for deleted.
+        {"metadata": {"resourceVersion": "5"}, "items": [POD, {}]},
+        {"metadata": {"resourceVersion": "5"}, "items": [POD, {"metadata": {"name": "q"}}]},
+        {"metadata": {"resourceVersion": "5"}, "items": [POD, an_object("Node", "q")]},
+        {"metadata": {"resourceVersion": "5"}, "items": [POD, an_object("Pod", "q", "6")]},
     ],
 )
 async def test_a_list_of_the_wrong_shape_is_refused(api: HttpKubeApi, server: Server, page: Any) -> None:
-    server.answers(page)
-    with pytest.raises(TransientError, match="list"):
+    server.answers({"kind": "PodList", **page})
+    with pytest.raises(TransientError, match=r"^cluster m1: GET /api/v1/pods: the (list|answer is no PodList)"):
         await api.list(PODS)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"<html>",
+        {"kind": "Status", "metadata": {}, "status": "Success"},
+        an_object("Node", "p"),
+        an_object("Pod", "another"),
+        an_object("Pod", "p", "1" * 30),
+        {"kind": "Pod", "metadata": {"name": "p", "namespace": "n", "resourceVersion": "5"}},
+        {"kind": "Pod", "metadata": {"name": "p", "uid": "u", "resourceVersion": "5"}},
+    ],
+)
+async def test_what_is_not_the_object_asked_for_is_not_taken_for_it(
+    api: HttpKubeApi, server: Server, answer: Any
+) -> None:
+    server.answers(answer)
+    with pytest.raises(TransientError, match=r"^cluster m1: GET /api/v1/namespaces/n/pods/p: the answer"):
+        await api.get(PODS, "n", "p")
+    # A write that was answered so may have happened or not.
+    with pytest.raises(OutcomeUnknownError, match=r"^cluster m1: PATCH /api/v1/namespaces/n/pods/p: the answer"):
+        await api.patch(PODS, "n", "p", {})
+
+
+@pytest.mark.parametrize("body", [b"404 page not found\n", b"<html>default backend - 404</html>", b"", b"{}"])
+async def test_a_404_that_is_not_the_apis_own_does_not_say_that_an_object_is_gone(
+    api: HttpKubeApi, server: Server, body: bytes
+) -> None:
+    server.answers(body, 404)
+    with pytest.raises(NotServedError):
+        await api.get(PODS, "n", "p")
+    with pytest.raises(NotServedError):
+        await api.delete(PODS, "n", "p")
 
 
 async def test_too_large_an_answer_is_cut_off(api: HttpKubeApi, server: Server) -> None:
@@ -251,10 +302,11 @@ async def test_too_large_an_answer_is_cut_off(api: HttpKubeApi, server: Server) 
 
 
 async def test_a_packed_list_is_read(api: HttpKubeApi, server: Server) -> None:
-    page = {"metadata": {"resourceVersion": "5"}, "items": [POD]}
+    item = {"metadata": POD["metadata"]}
+    page = {"kind": "JobList", "metadata": {"resourceVersion": "5"}, "items": [item]}
     server.answers(gzip.compress(json.dumps(page).encode()), 200, **{"Content-Encoding": "gzip"})
     found = await api.list(JOBS, namespace="n")
-    assert found.items == ({**POD, "apiVersion": "batch/v1", "kind": "Job"},)
+    assert found.items == ({**item, "apiVersion": "batch/v1", "kind": "Job"},)
     assert server.seen[0].headers["Accept-Encoding"] == "gzip"
 
 
@@ -315,9 +367,11 @@ def pages(server: Server, *, expire_at: set[int]) -> None:
         if len(server.seen) in expire_at:
             return web.json_response(status("Expired"), status=410)
         begin, limit = int(request.query.get("continue", "0")), int(request.query.get("limit", "0")) or 99
-        items = [{"metadata": {"name": f"p{number}"}} for number in range(5)][begin : begin + limit]
+        items = [an_object("Pod", f"p{number}") for number in range(5)][begin : begin + limit]
         token = str(begin + limit) if begin + limit < 5 else ""
-        return web.json_response({"metadata": {"resourceVersion": "70", "continue": token}, "items": items})
+        return web.json_response(
+            {"kind": "PodList", "metadata": {"resourceVersion": "70", "continue": token}, "items": items}
+        )
 
     server.handler = handler
 
@@ -336,21 +390,29 @@ async def test_pages_are_followed_and_begun_again(
 
 
 async def test_a_list_without_end_is_left(server: Server, tmp_path: Path) -> None:
-    server.answers({"metadata": {"resourceVersion": "1", "continue": "again"}, "items": []})
+    async def on_and_on(_: web.Request) -> web.StreamResponse:
+        metadata = {"resourceVersion": "1", "continue": f"again-{len(server.seen)}"}
+        return web.json_response({"kind": "PodList", "metadata": metadata, "items": [an_object("Pod", "p", "1")]})
+
+    server.handler = on_and_on
     path = kubeconfig(tmp_path, server.url)
     endless = await HttpKubeApi.connect(name="m", kubeconfig=path, context=None, limits=Limits(list_pages=3))
     with pytest.raises(TransientError, match="does not end after 3 pages"):
         await endless.list(PODS)
     await endless.close()
+    vast = await HttpKubeApi.connect(name="m", kubeconfig=path, context=None, limits=Limits(list_bytes=1000))
+    with pytest.raises(TransientError, match="the list is larger than 1000 bytes"):
+        await vast.list(PODS)
+    await vast.close()
 
 
 def line(kind: str, version: str) -> bytes:
-    return json.dumps({"type": kind, "object": {"metadata": {"resourceVersion": version}}}).encode() + b"\n"
+    return json.dumps({"type": kind, "object": an_object("Pod", "p", version)}).encode() + b"\n"
 
 
 async def test_a_watch_is_read_line_by_line_however_it_is_cut(api: HttpKubeApi, server: Server) -> None:
     text = line("ADDED", "6") + line("MODIFIED", "7") + b"\n" + line("BOOKMARK", "9") + line("DELETED", "10")
-    server.streams(text[:7], 0.01, text[7:90], 0.01, text[90:])
+    server.streams(text[:7], 0.01, text[7:200], 0.01, text[200:])
     events = await watched(api)
     assert [(event.type, event.object["metadata"]["resourceVersion"]) for event in events] == [
         ("ADDED", "6"),
@@ -376,6 +438,8 @@ ERROR_GONE = b'{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Ex
         ([b"[]\n"], False, TransientError, "no JSON object"),
         ([b'{"type":"RENAMED","object":{}}\n'], False, TransientError, "malformed watch event"),
         ([b'{"type":"ADDED","object":[]}\n'], False, TransientError, "malformed watch event"),
+        ([b'{"type":"ADDED","object":{"kind":"Node"}}\n'], False, TransientError, "of kind 'Node', not Pod"),
+        ([b'{"type":"DELETED","object":{"kind":"Pod"}}\n'], False, TransientError, "has no metadata"),
         ([b'{"type":"ADDED","obj'], False, TransientError, "in the middle of an event"),
         ([b'{"type":"ADDED","obj', 0.05], True, TransientError, "no answer"),
         ([b"x" * 20_000], False, TransientError, "larger than 10000 bytes"),

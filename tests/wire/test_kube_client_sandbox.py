@@ -124,6 +124,9 @@ class Heard:
         self.names = {obj["metadata"]["name"] for obj in objects}
         self.changed.set()
 
+    def on_rewind(self) -> None:
+        raise AssertionError("no history goes back here")
+
     def on_event(self, event: WatchEvent) -> None:
         name = event.object["metadata"]["name"]
         (self.names.discard if event.type == "DELETED" else self.names.add)(name)
