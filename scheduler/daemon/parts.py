@@ -189,8 +189,7 @@ class Daemon:
         return loops
 
     async def _look_again(self) -> None:
-        """Have every workload that is not at rest looked at now and then, for what time alone brings about (a member
-        that is given up) and as a guard against a missed event."""
+        """Have every workload that is not at rest looked at now and then: a guard against a missed event."""
         while True:
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
             for uid in self.mirror.unsettled():
