@@ -33,7 +33,7 @@ from scheduler.daemon.federation import load_federation, validate_settings
 from scheduler.daemon.main import connect
 from scheduler.daemon.parts import Daemon
 from scheduler.model.contract import FEDERATED_WORKLOADS, LABEL_ORIGIN_UID, NODES
-from scheduler.model.errors import NotFoundError
+from scheduler.model.errors import ExternalError, NotFoundError
 from scheduler.model.ports import RawObject, Resource
 from tests.e2e.real_cluster import find_assets, real_clusters
 from tests.loop.harness import until
@@ -259,6 +259,6 @@ async def _populate(federation: Federation, plan: Scenario, clock: SharedClock, 
 async def _serves(api: HttpKubeApi, resource: Resource) -> bool:
     try:
         await api.list(resource)
-    except NotFoundError:
+    except ExternalError:  # a real server takes a moment to serve what has just been defined
         return False
     return True
