@@ -215,8 +215,11 @@ class Daemon:
             self.reconciler.keys.add(uid)
 
     def _is_lost(self, workload: Workload | None, cluster: ClusterId) -> bool:
-        """Whether a silent member is given up, by the policy of the workload."""
-        since = self.mirror.members[cluster].unreachable_since
+        """Whether a silent member is given up, by the policy of the workload; one that left the federation is."""
+        member = self.mirror.members.get(cluster)
+        if member is None:
+            return True
+        since = member.unreachable_since
         if since is None:
             return False
         policy = Matcher(self.outside.policies.current).policy_of(workload) if workload is not None else None

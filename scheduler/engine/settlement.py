@@ -85,14 +85,28 @@ def _count_commitments(world: World, placed: list[Workload]) -> None:
 def _settle_started(world: World, workload: Workload, placement: Placement) -> list[Move]:
     room = world.room_of(placement)
     cluster = world.cluster_of.get(placement.cluster)
-    if cluster is not None and cluster.unreachable_since is not None:
+    if cluster is None:
+        return _if_removed(world, workload, placement)
+    if cluster.unreachable_since is not None:
         return _if_lost(world, workload, placement, cluster.unreachable_since)
+    if room is None and (workload.ref.uid, placement.cluster) not in world.copies:
+        reason = Reason("PoolVanished", "the pool is no longer there")
+        return [_release(world, workload, placement, reason, world.policy_of(workload))]
     if room is None or not room.cluster.available or workload.suspended:
         return []
     unbound = _unbound(world, workload, placement)
     if unbound:
         room.assume_what_fits(unbound, buy=_may_buy(world, room))
     return []
+
+
+def _if_removed(world: World, workload: Workload, placement: Placement) -> list[Move]:
+    """Whoever takes a member out of the federation gives it up at once, unless the policy says never to."""
+    policy = world.policy_of(workload)
+    if policy is None or policy.disruption.member_lost_seconds is None:
+        return []
+    reason = Reason("MemberRemoved", f"cluster {placement.cluster} is no longer in the federation")
+    return [_release(world, workload, placement, reason, policy)]
 
 
 def _if_lost(world: World, workload: Workload, placement: Placement, since: Instant) -> list[Move]:
