@@ -76,17 +76,20 @@ class Reflector:
         *,
         wall: Clock,
         jitter: Callable[[], float],
+        on_failure: Callable[[ExternalError], None] = lambda error: None,
         namespace: str = "",
         label_selector: str = "",
         field_selector: str = "",
     ) -> None:
         """`wall`: the machine's own clock, not the federation's: pauses are about real servers. `jitter`: uniform in
-        [0, 1), such as `random.random`."""
+        [0, 1), such as `random.random`. `on_failure` is told of every list and watch that fails, and of those that are
+        resumed at once, too."""
         self._api = api
         self._resource = resource
         self._sink = sink
         self._wall = wall
         self._jitter = jitter
+        self._on_failure = on_failure
         self._selection = {
             "namespace": namespace,
             "label_selector": label_selector,
@@ -155,6 +158,7 @@ class Reflector:
     def _failed(self, error: ExternalError) -> float:
         """Count a failure, tell it, forget what may be wrong by now. Seconds to pause."""
         self.counters.errors += 1
+        self._on_failure(error)
         if isinstance(error, NotFoundError | NotServedError) and not self.synced:
             # Only before the first list: later on, a 404 is a broken server, not an empty one.
             self._tell(True, str(error))

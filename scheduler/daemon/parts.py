@@ -6,7 +6,10 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
+
+import structlog
 
 from clusters.clock import SystemClock
 from clusters.kubernetes.reflector import Reflector
@@ -32,6 +35,7 @@ from scheduler.model.ids import ClusterId
 from scheduler.model.ports import Clock, KubeApi, NodePoolProvider, Predictor, WorkloadKind
 from scheduler.model.workload import Workload
 
+log = structlog.get_logger(__name__)
 _PING_EVERY_SECONDS: Final = 15.0
 _LOOK_AGAIN_SECONDS: Final = 20.0
 _PING_TIMEOUT_SECONDS: Final = 5.0
@@ -162,6 +166,7 @@ class Daemon:
                 self.mirror.hub_sink(kind),
                 wall=wall,
                 jitter=random.random,
+                on_failure=partial(self._watch_failed, "hub", name),
                 label_selector=contract.LABEL_QUEUE,
             ).run
         for cluster, api in self.outside.member_apis.items():
@@ -171,9 +176,19 @@ class Daemon:
             for name, (resource, selector) in watched.items():
                 sink = self.mirror.member_sink(cluster, name)
                 loops[f"watch:{cluster}:{name}"] = Reflector(
-                    api, resource, sink, wall=wall, jitter=random.random, label_selector=selector
+                    api,
+                    resource,
+                    sink,
+                    wall=wall,
+                    jitter=random.random,
+                    on_failure=partial(self._watch_failed, cluster, name),
+                    label_selector=selector,
                 ).run
         return loops
+
+    def _watch_failed(self, cluster: str, resource: str, error: ExternalError) -> None:
+        self.outside.telemetry.watch_failures.labels(cluster, resource, type(error).__name__).inc()
+        log.warning("watch_failed", cluster=cluster, resource=resource, error=str(error)[:300])
 
     def _deciders(self) -> dict[str, Callable[[], Awaitable[None]]]:
         loops: dict[str, Callable[[], Awaitable[None]]] = {

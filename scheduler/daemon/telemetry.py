@@ -58,6 +58,12 @@ class Telemetry:
             ["cluster", "call", "result"],
             registry=one,
         )
+        self.watch_failures = Counter(
+            "overspill_watch_failures",
+            "Lists and watches that failed, by kind of error.",
+            ["cluster", "resource", "error"],
+            registry=one,
+        )
         self.malformed = Counter(
             "overspill_malformed_objects",
             "API objects that could not be understood.",
