@@ -32,6 +32,7 @@ _FOLLOWED: Final = ("parallelism", "activeDeadlineSeconds", "backoffLimit")
 """Spec fields that may change while a Job runs and are carried to the copy."""
 _CRITERIA: Final = {"Complete": "SuccessCriteriaMet", "Failed": "FailureTarget"}
 """A terminal condition and the one that the API server wants to see with it."""
+_HAND_OVER: Final = f"set spec.managedBy: {MANAGED_BY}; it cannot be changed later, so create the Job anew"
 _CONDITION_FIELDS: Final = ("status", "reason", "message")
 
 
@@ -52,8 +53,7 @@ class Job:
             pod_sets = (read_pod_set("main", _pods(spec), pod_spec, meta.said.gpu_models),)
         except MALFORMED as error:
             invalid = invalid or explain(error)
-        if isinstance(spec, Mapping) and spec.get("managedBy") != MANAGED_BY:
-            invalid = f"set spec.managedBy: {MANAGED_BY}; it cannot be changed later, so create the Job anew"
+        ours = isinstance(spec, Mapping) and spec.get("managedBy") == MANAGED_BY
         return Workload(
             ref=meta.ref,
             queue=meta.queue,
@@ -70,6 +70,7 @@ class Job:
             placement=meta.placement,
             condition=meta.condition,
             invalid=invalid,
+            unmanaged=None if ours else _HAND_OVER,
         )
 
     @refuse_malformed

@@ -13,6 +13,9 @@ from typing import Final
 _FIRST_RETRY_SECONDS: Final = 0.05
 _LONGEST_RETRY_SECONDS: Final = 30.0
 
+_SHORT_OF_HOPELESS: Final = 6
+"""After so many failures in a row (some three seconds) the queue counts as idle in spite of the key."""
+
 
 class KeyQueue:
     """Bounded by the number of distinct keys, not by the number of events."""
@@ -31,8 +34,8 @@ class KeyQueue:
 
     @property
     def later(self) -> int:
-        """Keys that are set to be looked at later."""
-        return len(self._timers)
+        """Keys that are set to be looked at shortly; not those that have failed so often that nobody waits for them."""
+        return sum(self._failures.get(key, 0) < _SHORT_OF_HOPELESS for key in self._timers)
 
     def add(self, key: str) -> None:
         """Have `key` looked at (once more, if it is being looked at now)."""

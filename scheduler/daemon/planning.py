@@ -113,11 +113,13 @@ class Planner:
         """Time alone may give a silent member up, and what waits for it (a deletion, say) can then go on."""
         for cluster, member in self._mirror.members.items():
             if member.unreachable_since is not None:
-                self._mirror.look_at_all_on(cluster)
+                for uid in self._mirror.unsettled(cluster):
+                    self._mirror.on_key(uid)
 
     async def _cycle_once(self) -> None:
         policies = self._policies.current
-        snapshot = self._mirror.snapshot(self._spend(), bursting_paused=self.bursting_paused)
+        shadow = self._placements is None
+        snapshot = self._mirror.snapshot(self._spend(), bursting_paused=self.bursting_paused, shadow=shadow)
         clock = asyncio.get_running_loop().time
         started = clock()
         if self.last_cycle_seconds > _OFF_LOOP_SECONDS:
@@ -161,7 +163,9 @@ class Planner:
         """Shadow mode: count the placements as done, so that the next cycle goes on from there. Capacity that would be
         bought is taken as delivered, since nobody buys it."""
         for intent in plan.placements:
-            if intent.placement.state is not PlacementState.RELEASING:
+            if intent.placement.state is PlacementState.RELEASING:
+                self._mirror.forget(intent.workload.uid)
+            else:
                 self._mirror.assume(intent.workload.uid, replace(intent.placement, state=PlacementState.STARTED))
 
     def _measure(self, plan: Plan) -> None:
@@ -176,8 +180,8 @@ def phase_of(workload: Workload) -> str:
     """pending, reserved, started, releasing, suspended, finished or invalid."""
     if workload.finished:
         return "finished"
-    if workload.invalid is not None:
-        return "invalid"
     if workload.placement is not None:
         return workload.placement.state.value
+    if workload.invalid is not None or workload.unmanaged is not None:
+        return "invalid"
     return "suspended" if workload.suspended else "pending"

@@ -58,6 +58,12 @@ _PROGRESS_TOLD_AFTER_SECONDS: Final = 0.1
 """Progress of a copy is gathered for so long before it is mirrored; its end is mirrored at once."""
 
 
+_PLACING: Final = ("placed", "burst", "started")
+_REFUSED: Final = "CopyRefused"
+_REFUSALS: Final = (RefusedError, AuthError, InvalidObjectError)
+"""What does not pass by itself: said on the hub object."""
+
+
 @dataclass(slots=True)
 class _Wanted:
     """What the cycle has decided and the hub object does not say yet."""
@@ -153,12 +159,19 @@ class Reconciler:
             await self._look(uid)
         await self._write_wanted(uid)
         for _ in range(_STEPS_AT_ONCE):
-            step = next_step(self._view(uid))
+            step = await self._next_step(uid)
             if isinstance(step, lifecycle.Done) or self._may_wait(uid, step):
                 await self._write_condition(uid)
                 return
             await self._execute(uid, step)
         self.keys.retry(uid)
+
+    async def _next_step(self, uid: Uid) -> Step:
+        try:
+            return next_step(self._view(uid))
+        except InvalidObjectError as error:
+            await self._report_refusal(uid, str(error))
+            raise
 
     def _may_wait(self, uid: Uid, step: Step) -> bool:
         """Whether the step is news of progress that more such news may follow shortly."""
@@ -192,7 +205,7 @@ class Reconciler:
 
     def _differences(self, hub: HubEntry | None, copy: CopyEntry | None) -> dict[str, bool]:
         """What of the hub object and its current copy is out of step."""
-        if hub is None or hub.workload.finished:
+        if hub is None or hub.workload.finished or hub.workload.unmanaged is not None:
             return {}
         kind = self._mirror.kinds[hub.workload.ref.kind]
         status = kind.mirror_status(hub.raw, copy.raw if copy is not None else None)
@@ -218,6 +231,8 @@ class Reconciler:
             raise
         except (ExternalError, InvalidObjectError) as error:
             self._telemetry.writes.labels(cluster, name, type(error).__name__).inc()
+            if isinstance(error, _REFUSALS):
+                await self._report_refusal(uid, f"{cluster} refuses it: {error}")
             raise
         self._telemetry.writes.labels(cluster, name, "ok").inc()
 
@@ -254,22 +269,24 @@ class Reconciler:
         except NotFoundError:
             await self._ensure_namespace(api, namespace)
             made = await api.create(kind.member_resource, namespace, body)
-        except (RefusedError, AuthError) as error:
-            await self._report_refusal(hub, placement, error)
-            raise
         self._mirror.members[placement.cluster].apply_copy(kind, made)
         self._telemetry.queue_wait.labels(workload.queue).observe(max(0.0, self._clock.now() - workload.queued_at))
 
-    async def _report_refusal(self, hub: HubEntry, placement: Placement, error: ExternalError) -> None:
-        """Say on the hub object that the member will not have the copy; it is tried again, with growing pauses."""
-        message = f"{placement.cluster} refuses the copy: {error}"[:500]
+    async def _report_refusal(self, uid: Uid, message: str) -> None:
+        """Say on the hub object what stands in the way of its copy; it is tried again, with growing pauses."""
+        hub = self._mirror.hub.get(uid)
+        if hub is None or hub.workload.finished or hub.workload.deleting:
+            return
+        if await self._say(hub, _REFUSED, message[:500], placed=False):
+            self._emit(hub.workload, _REFUSED, message[:500])
+
+    async def _say(self, hub: HubEntry, reason: str, message: str, *, placed: bool) -> bool:
+        """Set the Overspill condition; False when it says that already."""
         kind = self._mirror.kinds[hub.workload.ref.kind]
-        patch = kind.condition_patch(
-            hub.raw, reason="CopyRefused", message=message, placed=False, now=self._clock.now()
-        )
+        patch = kind.condition_patch(hub.raw, reason=reason, message=message, placed=placed, now=self._clock.now())
         if patch is not None:
             await self._patch_hub(hub, patch, subresource="status")
-            self._emit(hub.workload, "CopyRefused", message)
+        return patch is not None
 
     async def _adopt(
         self, api: KubeApi, kind: WorkloadKind, namespace: str, name: str, workload: Workload
@@ -346,7 +363,7 @@ class Reconciler:
         """Back into the queue, once it is certain that no copy is left (or the member is given up)."""
         if not lost:
             await self._look(hub.workload.ref.uid)
-            if self._mirror.copies(hub.workload.ref.uid):
+            if any(entry.copy.cluster == placement.cluster for entry in self._mirror.copies(hub.workload.ref.uid)):
                 return
         annotations = {ANNOTATION_PLACEMENT: None, ANNOTATION_QUEUED_AT: format_time(self._clock.now(), micro=True)}
         body = {"metadata": {"annotations": annotations, "finalizers": _without_ours(hub.raw)}}
@@ -388,17 +405,25 @@ class Reconciler:
             wanted.placement = None
 
     async def _write_condition(self, uid: Uid) -> None:
-        wanted = self._wanted.get(uid)
+        wanted, hub = self._wanted.get(uid), self._mirror.hub.get(uid)
         if wanted is None:
+            await self._take_back_refusal(hub)
             return
-        decision, hub = wanted.decision, self._mirror.hub.get(uid)
+        decision = wanted.decision
         if decision is not None and hub is not None and not hub.workload.finished and not hub.workload.deleting:
             if _waits_for_status(decision, hub.workload) or asyncio.get_running_loop().time() < wanted.told_at:
                 return
-            patch = _condition_patch(self._mirror.kinds[hub.workload.ref.kind], hub.raw, decision, self._clock)
-            if patch is not None:
-                await self._patch_hub(hub, patch, subresource="status")
+            await self._say(hub, decision.reason.code, decision.sentence, placed=decision.outcome in _PLACING)
         self._told(uid, decision)
+
+    async def _take_back_refusal(self, hub: HubEntry | None) -> None:
+        """Nothing is left to write: what was refused before has been taken by now."""
+        workload = hub.workload if hub is not None else None
+        if hub is None or workload is None or workload.condition is None or workload.condition[0] != _REFUSED:
+            return
+        placement = workload.placement
+        if placement is not None and _current_copy(workload, self._mirror.copies(workload.ref.uid)) is not None:
+            await self._say(hub, "Placed", f"on {placement.pool_ref}", placed=True)
 
     def _told(self, uid: Uid, decision: Decision | None) -> None:
         wanted = self._wanted.get(uid)
@@ -502,11 +527,11 @@ def _still_holds(workload: Workload, intent: SetPlacement) -> bool:
 def _waits_for_status(decision: Decision, workload: Workload) -> bool:
     """A placement's condition travels with the first status of its copy: one write instead of two."""
     placement = workload.placement
-    return decision.outcome in ("placed", "burst", "started") and placement is not None and placement.state == "started"
+    return decision.outcome in _PLACING and placement is not None and placement.state == "started"
 
 
 def _condition_patch(kind: WorkloadKind, raw: RawObject, decision: Decision, clock: Clock) -> RawObject | None:
-    placed = decision.outcome in ("placed", "burst", "started")
+    placed = decision.outcome in _PLACING
     return kind.condition_patch(
         raw, reason=decision.reason.code, message=decision.sentence, placed=placed, now=clock.now()
     )

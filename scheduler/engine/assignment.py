@@ -17,7 +17,8 @@ from scheduler.model.verdict import Reason
 from scheduler.model.workload import Placement, PlacementState, Workload
 
 BEHIND: Final = Reason("QueueBlocked", "waits behind an older workload of its strict queue")
-INVALID: Final = Reason("Invalid", "cannot be placed as it stands")
+INVALID: Final = Reason("InvalidWorkload", "cannot be placed as it stands")
+UNMANAGED: Final = Reason("NotManaged", "has not been handed over")
 QUEUE_UNKNOWN: Final = Reason("QueueUnknown", "of an unknown queue")
 NO_POLICY: Final = Reason("NoPolicy", "no policy matches")
 PLACED_PER_MILLISECOND: Final = 1000
@@ -73,6 +74,9 @@ class Assignment:
         policy = world.policy_of(workload)
         if workload.invalid is not None:
             self._hold(workload, policy, _Refusal(INVALID, workload.invalid, waits=False))
+            return False
+        if workload.unmanaged is not None and not world.snapshot.shadow:
+            self._hold(workload, policy, _Refusal(UNMANAGED, workload.unmanaged, waits=False))
             return False
         if not world.policies.default_queue_allowed and not world.quotas.defined(workload.queue):
             text = f"no Queue object named {workload.queue}; create it or change the queue label"

@@ -45,3 +45,5 @@ class Snapshot:
     spend: tuple[SpendBucket, ...] = ()
     backoffs: tuple[Backoff, ...] = ()
     bursting_paused: bool = False
+    shadow: bool = False
+    """Nothing of the plan will be carried out, so that it may speak of workloads that others run, too."""

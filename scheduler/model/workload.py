@@ -99,6 +99,8 @@ class Workload:
     """(reason, message) of the Overspill condition that the hub object carries now."""
     invalid: str | None = None
     """Why it can never be placed as it stands (one line), when that is so."""
+    unmanaged: str | None = None
+    """What its user has yet to do to hand it over (one line), when another controller still runs it."""
 
     @property
     def requests(self) -> Resources:

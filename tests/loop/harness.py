@@ -19,7 +19,7 @@ from scheduler.daemon.parts import Daemon, Outside
 from scheduler.model.contract import JOBS, LABEL_ORIGIN_UID, PODS
 from scheduler.model.errors import NotFoundError
 from scheduler.model.ids import ClusterId
-from scheduler.model.ports import KubeApi, RawObject
+from scheduler.model.ports import KubeApi, NodePoolProvider, RawObject
 
 POLICIES = """
 apiVersion: overspill.dev/v1alpha1
@@ -85,14 +85,17 @@ class World:
         self,
         wrap: Callable[[str, KubeApi], KubeApi] = lambda _, api: api,
         *,
+        wrap_provider: Callable[[str, NodePoolProvider], NodePoolProvider] = lambda _, provider: provider,
         shadow: bool = False,
         limits: Limits | None = None,
         identity: str = "test",
         lease: LeaseSettings | None = None,
     ) -> AsyncIterator[tuple[Daemon, asyncio.Task[None]]]:
-        """A daemon that runs for the block; `wrap(name, api)` may stand between it and its clusters."""
+        """A daemon that runs for the block; `wrap(name, api)` may stand between it and its clusters, `wrap_provider`
+        between it and its clouds."""
         async with self.outside(limits, identity) as outside:
-            outside = replace(outside, lease=lease or outside.lease)
+            providers = {name: wrap_provider(name, provider) for name, provider in outside.providers.items()}
+            outside = replace(outside, lease=lease or outside.lease, providers=providers)
             members: Mapping[ClusterId, KubeApi] = {name: wrap(name, api) for name, api in outside.member_apis.items()}
             daemon = Daemon(replace(outside, hub_api=wrap("hub", outside.hub_api), member_apis=members), shadow=shadow)
             task = asyncio.get_running_loop().create_task(daemon.run())

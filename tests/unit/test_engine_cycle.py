@@ -88,7 +88,7 @@ def test_workloads_that_must_not_run_are_left_alone(flag: str) -> None:
 @pytest.mark.parametrize(
     ("job", "rules", "want"),
     [
-        (workload("w", invalid="needs parallelism"), None, ("Invalid", "needs parallelism")),
+        (workload("w", invalid="needs parallelism"), None, ("InvalidWorkload", "needs parallelism")),
         (
             workload("w"),
             policy_set(policy(match=Match(queues=("x",)))),

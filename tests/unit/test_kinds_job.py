@@ -117,8 +117,6 @@ def test_pods_at_once(spec: dict[str, Any], want: int) -> None:
 @pytest.mark.parametrize(
     ("obj", "want"),
     [
-        (job(managedBy=None), "create the Job anew"),
-        (job(managedBy="kueue.x-k8s.io/multikueue"), "create the Job anew"),
         (job(template=None), "spec.template is missing"),
         (job(template={"spec": {}}), "no containers"),
         (job(parallelism=-1), "spec.parallelism is -1"),
@@ -138,6 +136,16 @@ def test_a_job_that_can_never_be_placed_says_why(obj: RawObject, want: str) -> N
     assert invalid is not None
     assert want in invalid
     assert "\n" not in invalid
+
+
+@pytest.mark.parametrize(
+    ("managed_by", "want"),
+    [(None, "create the Job anew"), ("kueue.x-k8s.io/multikueue", "create the Job anew"), (MANAGED_BY, None)],
+)
+def test_a_job_that_others_run_is_valid_but_says_how_to_hand_it_over(managed_by: str | None, want: str | None) -> None:
+    workload = KIND.parse(job(managedBy=managed_by))
+    assert workload.invalid is None
+    assert want in workload.unmanaged if want and workload.unmanaged else workload.unmanaged is want
 
 
 def test_a_job_without_a_queue_is_refused() -> None:
