@@ -16,6 +16,7 @@ from scheduler.model.errors import (
     ConflictError,
     GoneError,
     NotFoundError,
+    NotServedError,
     RefusedError,
     ThrottledError,
 )
@@ -69,7 +70,7 @@ async def test_stale_versions_and_foreign_uids_are_refused() -> None:
         await world.api.update(CONFIG_MAPS, "default", "c", made)
     with pytest.raises(ConflictError, match="the object has been modified"):
         await world.api.patch(CONFIG_MAPS, "default", "c", {"metadata": {"resourceVersion": stale}, "data": {}})
-    with pytest.raises(ConflictError, match="UID in precondition: other"):
+    with pytest.raises(RefusedError, match="field is immutable"):
         await world.api.patch(CONFIG_MAPS, "default", "c", {"metadata": {"uid": "other"}, "data": {"a": "3"}})
     with pytest.raises(ConflictError, match="UID in precondition: other"):
         await world.api.delete(CONFIG_MAPS, "default", "c", uid="other")
@@ -587,7 +588,7 @@ async def test_a_definition_takes_its_objects_along() -> None:
     await world.api.create(CRDS, "", widget_crd())
     await world.api.create(WIDGETS, "default", {"metadata": {"name": "w"}, "spec": {"size": 3}})
     await world.api.delete(CRDS, "", "widgets.example.com")
-    with pytest.raises(NotFoundError):
+    with pytest.raises(NotServedError):
         await world.api.list(WIDGETS)
     await world.api.create(CRDS, "", widget_crd())
     assert (await world.api.list(WIDGETS)).items == ()

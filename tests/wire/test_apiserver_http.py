@@ -119,7 +119,7 @@ async def test_bodies_that_are_no_object(client: Client, body: bytes, media: str
         ("application/strategic-merge-patch+json", {"data": {"b": "2"}}, {"a": "1", "b": "2"}),
         ("application/json", {"data": {}}, 415),
         (MERGE, {"metadata": {"resourceVersion": "1"}}, 409),
-        (MERGE, {"metadata": {"uid": "other"}}, 409),
+        (MERGE, {"metadata": {"uid": "other"}}, 422),
         (MERGE, {"metadata": {"name": "d"}}, 400),
         (MERGE, [], 400),
     ],

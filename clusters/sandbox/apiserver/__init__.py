@@ -11,7 +11,7 @@ resourceVersion, and those two carry every controller's correctness; what is lef
 | watches: resume, initial events, bookmarks, streaming lists | 410 as an ERROR event when too old (or from a future) |
 | label and field selectors                                   | set-based labels; each kind's own selectable fields   |
 | merge, JSON, strategic merge patch; server-side apply       | managedFields, conflicts with owners, force           |
-| stale resourceVersion, uid preconditions                    | 409 on PUT, PATCH, DELETE                             |
+| stale resourceVersion, uid preconditions                    | 409 on PUT, PATCH, DELETE; another uid in PATCH: 422  |
 | dryRun=All, fieldValidation                                 | for every write                                       |
 | validation of metadata, pods, Jobs (spec and status), ...   | see `validation`, `pods`, `jobs`; schema for the rest |
 | status, scale, binding, eviction, finalize                  | budgets are reckoned when an eviction asks            |

@@ -75,6 +75,7 @@ def _kind(spec: Json, words: Json, version: Json) -> Kind:
         tuple(name for name in ("status", "scale") if name in parts),
         fields=fields,
         scale=_scale_paths(scale) if scale else None,
+        unconditional=False,
         custom=made,
         columns=tuple(_column(column) for column in version.get("additionalPrinterColumns") or ()),
         document=schema,

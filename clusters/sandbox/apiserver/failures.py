@@ -65,7 +65,7 @@ def as_model_error(error: StatusError) -> errors.ExternalError:
     text, code = error.message, error.reason
     match error.code:
         case 404:
-            return errors.NotFoundError(text, code=code)
+            return errors.NotFoundError(text, code=code) if code else errors.NotServedError(text, code="404")
         case 409 if code == "AlreadyExists":
             return errors.AlreadyExistsError(text, code=code)
         case 409:
@@ -148,7 +148,8 @@ def not_found(group: str, resource: str, name: str) -> StatusError:
 
 
 def no_such_path() -> StatusError:
-    return StatusError(404, "NotFound", "the server could not find the requested resource")
+    """Said by the router, not by the API: no Status, and no reason."""
+    return StatusError(404, "", "404 page not found")
 
 
 def already_exists(group: str, resource: str, name: str) -> StatusError:

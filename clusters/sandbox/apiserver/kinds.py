@@ -52,6 +52,8 @@ class Kind:
     """Of status, scale, eviction, binding, log, finalize."""
     generation: bool = True
     """metadata.generation counts changes of the spec."""
+    unconditional: bool = True
+    """May be replaced without saying which version is replaced."""
     name_faults: Callable[[str], names.Faults] = names.subdomain_faults
     fields: Mapping[str, FieldReader] = field(default_factory=dict)
     scale: ScalePaths | None = None
@@ -173,8 +175,8 @@ BUILTIN: Final = (
          scale=_WORKLOAD_SCALE),
     _row("apps", "v1", "DaemonSet", "daemonsets", short="ds", status=True, categories=_ALL),
     _row("apps", "v1", "ControllerRevision", "controllerrevisions", generation=False),
-    _row("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", short="pdb", status=True),
-    _row("coordination.k8s.io", "v1", "Lease", "leases", generation=False),
+    _row("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", short="pdb", status=True, unconditional=False),
+    _row("coordination.k8s.io", "v1", "Lease", "leases", generation=False, unconditional=False),
     _row("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", namespaced=False, short="pc"),
     _row("storage.k8s.io", "v1", "StorageClass", "storageclasses", namespaced=False, short="sc", generation=False),
     _row("networking.k8s.io", "v1", "Ingress", "ingresses", short="ing", status=True),
@@ -187,7 +189,7 @@ BUILTIN: Final = (
          generation=False, name_faults=_SEGMENT),
     _row("events.k8s.io", "v1", "Event", "events", short="ev", generation=False),
     _row("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False,
-         short="crd crds", status=True, categories=("api-extensions",)),
+         short="crd crds", status=True, categories=("api-extensions",), unconditional=False),
 )  # fmt: skip
 
 NAMESPACES: Final = ("", "namespaces")

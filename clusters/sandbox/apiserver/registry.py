@@ -250,6 +250,9 @@ class Registry:
         if given and given != name:
             raise failures.bad_request(f"the name of the object ({given}) does not match the name on the URL ({name})")
         self._place(kind, namespace, dict(obj.get("metadata") or {}))
+        if not kind.unconditional and not (obj.get("metadata") or {}).get("resourceVersion"):
+            cause = failures.invalid_plain("metadata.resourceVersion", "0x0: must be specified for an update")
+            raise failures.unprocessable(kind.group, kind.kind, name, [cause])
         return self._replace(kind, old, obj, request, self._writer(kind, request, apply.UPDATE), None)
 
     def patch(self, kind: Kind, namespace: str, name: str, body: Any, media: str, request: Request) -> Entry:
@@ -274,6 +277,7 @@ class Registry:
             given = new["metadata"].get("name")
             raise failures.bad_request(f"the name of the object ({given}) does not match the name on the URL ({name})")
         obj = self._decode(kind, new, request)
+        self._check_patched(kind, old, obj["metadata"])
         return self._replace(kind, old, obj, request, self._writer(kind, request, apply.UPDATE), None)
 
     def _apply(self, kind: Kind, namespace: str, name: str, body: Any, request: Request) -> Entry:
@@ -300,6 +304,7 @@ class Registry:
         )
         given = {key: meta[key] for key in ("uid", "resourceVersion") if key in meta}
         obj = {**applied.obj, "metadata": {**applied.obj["metadata"], **given}}
+        self._check_patched(kind, live, obj["metadata"])
         return self._replace(kind, live, obj, request, writer, applied.managed)
 
     def _writer(self, kind: Kind, request: Request, operation: str) -> apply.Writer:
@@ -353,6 +358,14 @@ class Registry:
             yield from _custom_causes(kind.custom, new, old)
         elif kind.key == CRDS and new.get("spec") != old.get("spec"):
             yield from crds.definition_causes(new)
+
+    def _check_patched(self, kind: Kind, old: Entry, given: Json) -> None:
+        """To a patch another UID is no failed precondition, but a change of what cannot change."""
+        uid = given.get("uid")
+        self._check_preconditions(kind, old, {"resourceVersion": given.get("resourceVersion")})
+        if uid and uid != old.obj["metadata"]["uid"]:
+            cause = failures.invalid("metadata.uid", uid, metadata.IMMUTABLE)
+            raise failures.unprocessable(kind.group, kind.kind, old.name, [cause])
 
     def _check_preconditions(self, kind: Kind, old: Entry, given: Json) -> None:
         meta = old.obj["metadata"]

@@ -127,6 +127,8 @@ class ApiServer:
             return self._refusal(StatusError(500, "InternalError", "Internal error occurred"))
 
     def _refusal(self, error: StatusError) -> web.Response:
+        if not error.reason:
+            return web.Response(status=error.code, text=f"{error.message}\n")
         headers = {"Retry-After": str(error.retry_after)} if error.retry_after else None
         return json_response(error.body(), error.code, headers)
 
