@@ -11,12 +11,12 @@ from typing import Any
 
 from clusters.kubernetes.connection import Limits
 from clusters.sandbox.federation import Sandbox
-from clusters.sandbox.scenario import ClusterPlan, Scenario, default_scenario
+from clusters.sandbox.scenario import ClusterPlan, PoolPlan, Scenario, default_scenario
 from scheduler.daemon.federation import load_federation, validate_settings
 from scheduler.daemon.leader import LeaseSettings
 from scheduler.daemon.main import connect
 from scheduler.daemon.parts import Daemon, Outside
-from scheduler.model.contract import JOBS, LABEL_ORIGIN_UID, PODS
+from scheduler.model.contract import CONDITION_PLACED, JOBS, LABEL_ORIGIN_UID, LABEL_QUEUE, PODS
 from scheduler.model.errors import NotFoundError
 from scheduler.model.ids import ClusterId
 from scheduler.model.ports import KubeApi, NodePoolProvider, RawObject
@@ -54,6 +54,19 @@ def small_scenario() -> Scenario:
     whole = default_scenario()
     members: tuple[ClusterPlan, ...] = tuple(member for member in whole.members if member.name in ("onprem", "eks"))
     return replace(whole, members=members)
+
+
+def tiny_scenario(nodes: int) -> Scenario:
+    """The small one with so many GPU nodes on-prem."""
+    small = small_scenario()
+
+    def resized(pool: PoolPlan) -> PoolPlan:
+        if pool.spec.name != "a100":
+            return pool
+        return replace(pool, initial_nodes=nodes, spec=replace(pool.spec, min_nodes=nodes, max_nodes=nodes))
+
+    members = tuple(replace(member, pools=tuple(map(resized, member.pools))) for member in small.members)
+    return replace(small, members=members)
 
 
 @dataclass
@@ -105,9 +118,34 @@ class World:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
 
-    async def submit(self, name: str, *, gpus: int = 1, pods: int = 1, seconds: float = 60.0, **spec: Any) -> RawObject:
+    async def submit(
+        self,
+        name: str,
+        *,
+        gpus: int = 1,
+        pods: int = 1,
+        seconds: float = 60.0,
+        queue: str = "research",
+        annotations: Mapping[str, str] | None = None,
+        **spec: Any,
+    ) -> RawObject:
         """A Job on the hub."""
-        return await self.hub.create(JOBS, "default", a_job(name, gpus=gpus, pods=pods, seconds=seconds, **spec))
+        job = a_job(name, gpus=gpus, pods=pods, seconds=seconds, **spec)
+        job["metadata"]["labels"][LABEL_QUEUE] = queue
+        job["metadata"]["annotations"] = dict(annotations or {})
+        return await self.hub.create(JOBS, "default", job)
+
+    async def is_done(self, name: str) -> bool:
+        return is_complete(await self.job(name))
+
+    async def all_done(self, *names: str) -> bool:
+        return all([await self.is_done(name) for name in names])
+
+    async def said(self, name: str) -> tuple[str, str, str]:
+        """(status, reason, message) of a Job's Overspill condition; empty before it has one."""
+        conditions = ((await self.job(name) or {}).get("status") or {}).get("conditions") or []
+        found = next((one for one in conditions if one["type"] == CONDITION_PLACED), {})
+        return found.get("status", ""), found.get("reason", ""), found.get("message", "")
 
     async def job(self, name: str) -> RawObject | None:
         try:
@@ -150,12 +188,14 @@ def a_job(name: str, *, gpus: int = 1, pods: int = 1, seconds: float = 60.0, **s
 
 
 @asynccontextmanager
-async def a_world(folder: Path, *, speed: float = 600.0, policies: str = POLICIES) -> AsyncIterator[World]:
+async def a_world(
+    folder: Path, *, speed: float = 600.0, policies: str = POLICIES, scenario: Scenario | None = None
+) -> AsyncIterator[World]:
     """A small emulated federation with its policies."""
     policy_folder = folder / "policies"
     policy_folder.mkdir(parents=True)
     (policy_folder / "policies.yaml").write_text(policies)
-    sandbox = await Sandbox.start(folder / "sandbox", speed=speed, seed=1, scenario=small_scenario())
+    sandbox = await Sandbox.start(folder / "sandbox", speed=speed, seed=1, scenario=scenario or small_scenario())
     try:
         yield World(sandbox, policy_folder, folder)
     finally:
@@ -180,6 +220,18 @@ async def until(condition: Callable[[], Any], what: str, seconds: float = 30.0) 
                 await asyncio.sleep(0.01)
     except TimeoutError as error:
         raise AssertionError(f"{what}: not within {seconds:g} s") from error
+
+
+@asynccontextmanager
+async def counting(world: World) -> AsyncIterator[PodCounter]:
+    """A PodCounter that watches for the block."""
+    counter = PodCounter(world)
+    task = asyncio.get_running_loop().create_task(counter.run())
+    try:
+        yield counter
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 class PodCounter:

@@ -12,7 +12,7 @@ from scheduler.daemon.parts import Daemon
 from scheduler.model.contract import JOBS, PODS
 from scheduler.model.ids import ClusterId
 from scheduler.model.ports import RawObject
-from tests.loop.harness import POLICIES, PodCounter, World, a_world, is_complete, until
+from tests.loop.harness import POLICIES, World, a_world, counting, until
 
 QUICK = Limits(connect_seconds=0.3, read_seconds=0.3, call_seconds=0.3)
 """So that a silence is noticed within a second."""
@@ -35,23 +35,8 @@ async def _gone(world: World, name: str) -> bool:
     return await world.job(name) is None
 
 
-async def _done(world: World, name: str) -> bool:
-    return is_complete(await world.job(name))
-
-
 def _silent_since(daemon: Daemon, member: str) -> float | None:
     return daemon.mirror.members[ClusterId(member)].unreachable_since
-
-
-@asynccontextmanager
-async def _counting(world: World) -> AsyncIterator[PodCounter]:
-    counter = PodCounter(world)
-    task = asyncio.get_running_loop().create_task(counter.run())
-    try:
-        yield counter
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -113,7 +98,7 @@ async def test_a_job_deleted_before_it_is_placed_goes_at_once(tmp_path: Path) ->
 
 
 async def test_a_copy_deleted_behind_our_back_comes_again_once(tmp_path: Path) -> None:
-    async with a_world(tmp_path, speed=1800.0) as world, _counting(world) as counter, world.daemon():
+    async with a_world(tmp_path, speed=1800.0) as world, counting(world) as counter, world.daemon():
         await world.submit("one", seconds=HOUR)
         uid, member, copy = await _running(world, "one")
         await world.member(member).delete(JOBS, "default", copy["metadata"]["name"], propagation="Foreground")
@@ -129,13 +114,13 @@ async def test_a_copy_deleted_behind_our_back_comes_again_once(tmp_path: Path) -
             status = (await world.job("one") or {})["status"]
             theirs = (await world.copies(uid) or [("", second)])[0][1].get("status") or {}
             return bool(
-                await _done(world, "one")
+                await world.is_done("one")
                 or (status.get("active") or 0, status.get("ready") or 0)
                 == (theirs.get("active") or 0, theirs.get("ready") or 0)
             )
 
         await until(told, "the hub says what the new copy says")
-        await until(lambda: _done(world, "one"), "complete")
+        await until(lambda: world.is_done("one"), "complete")
         assert len(counter.copies[uid]) == 2, "it came again once"
         assert len(counter.succeeded[uid]) == 1
 
@@ -143,7 +128,7 @@ async def test_a_copy_deleted_behind_our_back_comes_again_once(tmp_path: Path) -
 async def test_a_lost_member_is_left_and_cleaned_up_when_it_is_back(tmp_path: Path) -> None:
     async with (
         a_world(tmp_path, speed=3600.0) as world,
-        _counting(world) as counter,
+        counting(world) as counter,
         world.daemon(limits=QUICK) as (daemon, _),
         _always_ready(daemon),
     ):
@@ -154,7 +139,7 @@ async def test_a_lost_member_is_left_and_cleaned_up_when_it_is_back(tmp_path: Pa
         silent.fall_silent()
         await until(lambda: _silent_since(daemon, "onprem"), "noticed")
         await world.submit("other")
-        await until(lambda: _done(world, "other"), "scheduling elsewhere goes on")
+        await until(lambda: world.is_done("other"), "scheduling elsewhere goes on")
 
         async def moved() -> bool:
             return any(where == "eks" for where, _ in await world.copies(uid))
@@ -178,7 +163,7 @@ async def test_a_lost_member_is_left_and_cleaned_up_when_it_is_back(tmp_path: Pa
 async def test_a_job_that_moved_ends_once_though_its_first_copy_ended_unseen(tmp_path: Path) -> None:
     async with (
         a_world(tmp_path, speed=3600.0) as world,
-        _counting(world) as counter,
+        counting(world) as counter,
         world.daemon(limits=QUICK),
     ):
         await world.submit("twin", seconds=HOUR)
@@ -189,7 +174,7 @@ async def test_a_job_that_moved_ends_once_though_its_first_copy_ended_unseen(tmp
         await until(lambda: len(counter.copies.get(uid, ())) == 2, "it runs elsewhere")
         await until(lambda: counter.succeeded.get(uid), "one of the two has ended")
         silent.speak()
-        await until(lambda: _done(world, "twin"), "complete")
+        await until(lambda: world.is_done("twin"), "complete")
 
         async def clean() -> bool:
             return not await world.copies(uid) and not (await world.job("twin") or {})["metadata"].get("finalizers")
@@ -234,5 +219,5 @@ async def test_a_member_that_is_never_lost_keeps_its_workloads(tmp_path: Path) -
             (member, copy["metadata"]["uid"])
         ]
         silent.speak()
-        await until(lambda: _done(world, "patient"), "complete")
+        await until(lambda: world.is_done("patient"), "complete")
         assert daemon.decisions.counters["releases"] == 0

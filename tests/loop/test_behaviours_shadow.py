@@ -43,7 +43,7 @@ async def test_shadow_mode_writes_nothing_and_tells_what_it_would_have_done(tmp_
         mine = a_job("my-own")
         del mine["spec"]["managedBy"]
         await world.hub.create(JOBS, "default", mine)
-        settled = {}
+        settled: dict[str, Any] = {}
 
         async def quiet() -> bool:
             own = (await world.job("my-own") or {}).get("status") or {}
