@@ -144,7 +144,7 @@ class World:
     async def said(self, name: str) -> tuple[str, str, str]:
         """(status, reason, message) of a Job's Overspill condition; empty before it has one."""
         conditions = ((await self.job(name) or {}).get("status") or {}).get("conditions") or []
-        found = next((one for one in conditions if one["type"] == CONDITION_PLACED), {})
+        found: dict[str, str] = next((one for one in conditions if one["type"] == CONDITION_PLACED), {})
         return found.get("status", ""), found.get("reason", ""), found.get("message", "")
 
     async def job(self, name: str) -> RawObject | None:

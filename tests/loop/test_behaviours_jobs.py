@@ -1,4 +1,4 @@
-"""What a user may expect of a Job: suspended it stops and gives its room away, invalid it says why, refused it waits."""
+"""What a user may expect of a Job: suspended, it stops and gives its room away; invalid or refused, it says why."""
 
 from __future__ import annotations
 

@@ -1,0 +1,145 @@
+"""Queues: quota, borrowing, priority, fair share; and gangs that start whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scheduler.daemon.parts import Daemon
+from scheduler.model.contract import ANNOTATION_PRIORITY
+from scheduler.model.ids import Uid
+from tests.loop.harness import PodCounter, World, a_world, counting, tiny_scenario, until
+
+HOUR = 3600.0
+
+
+def _queue(name: str, *, weight: int = 1, nominal: int | None = None, cohort: str = "") -> str:
+    cohort_line = f"\n  cohort: {cohort}" if cohort else ""
+    quota = f"\n  quotas:\n    - resource: gpu\n      nominal: {nominal}" if nominal is not None else ""
+    return f"""
+apiVersion: overspill.dev/v1alpha1
+kind: Queue
+metadata:
+  name: {name}
+spec:
+  weight: {weight}{cohort_line}{quota}
+---"""
+
+
+OWNED_ONLY = """
+apiVersion: overspill.dev/v1alpha1
+kind: PlacementPolicy
+metadata:
+  name: owned-only
+spec:
+  objective: onprem-first
+  constraints:
+    clusters: [onprem]
+"""
+
+
+async def _uids(world: World, *names: str) -> list[Uid]:
+    return [Uid((await world.job(name) or {})["metadata"]["uid"]) for name in names]
+
+
+def _started(daemon: Daemon, uid: Uid) -> bool:
+    entry = daemon.mirror.hub.get(uid)
+    return entry is not None and entry.workload.placement is not None
+
+
+async def test_quota_holds_what_is_too_much_until_there_is_room_in_it(tmp_path: Path) -> None:
+    policies = _queue("small", nominal=8) + OWNED_ONLY
+    async with a_world(tmp_path, speed=3600.0, policies=policies) as world, world.daemon():
+        await world.submit("one", gpus=8, seconds=HOUR, queue="small")
+
+        async def placed() -> bool:
+            return (await world.said("one"))[0] == "True"
+
+        await until(placed, "the first is placed")
+        await world.submit("two", gpus=8, seconds=HOUR, queue="small")
+
+        async def held() -> bool:
+            status, reason, message = await world.said("two")
+            return (status, reason) == ("False", "QuotaExceeded") and "queue small: gpu quota of 8" in message
+
+        await until(held, "the second is held")
+        assert not await world.is_done("one")
+        await until(lambda: world.all_done("one", "two"), "both end")
+
+
+async def test_a_queue_borrows_what_its_cohort_does_not_use_and_no_more(tmp_path: Path) -> None:
+    policies = _queue("a", nominal=8, cohort="c") + _queue("b", nominal=8, cohort="c") + OWNED_ONLY
+    async with a_world(tmp_path, speed=3600.0, policies=policies) as world, world.daemon() as (daemon, _):
+        names = ["a1", "a2", "a3"]
+        for name in names:
+            await world.submit(name, gpus=8, seconds=HOUR, queue="a")
+
+        async def borrowed() -> bool:
+            said = [await world.said(name) for name in names]
+            return sorted(reason for _, reason, _ in said) == ["Placed", "Placed", "QuotaExceeded"]
+
+        await until(borrowed, "two run, one of them on borrowed quota; the third is held")
+        await world.submit("b1", gpus=8, seconds=60, queue="b")
+
+        async def lent() -> bool:
+            _, reason, message = await world.said("b1")
+            return reason == "QuotaExceeded" and "lent out to a" in message
+
+        await until(lent, "the lender is told where its quota is")
+        await until(lambda: world.all_done(*names, "b1"), "all end")
+        assert daemon.report.status()["synced"]
+
+
+async def test_higher_priority_goes_first(tmp_path: Path) -> None:
+    async with (
+        a_world(tmp_path, speed=3600.0, policies=OWNED_ONLY, scenario=tiny_scenario(1)) as world,
+        counting(world) as counter,
+    ):
+        for name, priority in (("low", "-5"), ("middle", "0"), ("high", "100")):
+            await world.submit(name, gpus=8, seconds=HOUR / 4, annotations={ANNOTATION_PRIORITY: priority})
+        async with world.daemon():
+            await until(lambda: world.all_done("low", "middle", "high"), "all end")
+        want = await _uids(world, "high", "middle", "low")
+        assert [uid for uid in counter.ran if uid in want] == want
+
+
+async def test_room_is_shared_by_weight(tmp_path: Path) -> None:
+    policies = _queue("light", weight=1) + _queue("heavy", weight=3) + OWNED_ONLY
+    async with a_world(tmp_path, speed=3600.0, policies=policies, scenario=tiny_scenario(1)) as world:
+        light, heavy = [f"light-{number}" for number in range(8)], [f"heavy-{number}" for number in range(8)]
+        for name in (*light, *heavy):
+            await world.submit(name, seconds=HOUR / 2, queue=name.partition("-")[0])
+        async with world.daemon() as (daemon, _):
+            uids = dict(zip((*light, *heavy), await _uids(world, *light, *heavy), strict=True))
+
+            def full() -> list[str] | None:
+                placed = [name for name, uid in uids.items() if _started(daemon, uid)]
+                return placed if len(placed) == 8 else None
+
+            placed = await until(full, "the node is full")
+            assert sum(name.startswith("heavy") for name in placed) == 6, "three GPUs to one"
+            await until(lambda: world.all_done(*light, *heavy), "all end")
+
+
+async def test_a_gang_never_starts_in_part(tmp_path: Path) -> None:
+    async with (
+        a_world(tmp_path, speed=3600.0, policies=OWNED_ONLY, scenario=tiny_scenario(2)) as world,
+        counting(world) as counter,
+        world.daemon() as (daemon, _),
+    ):
+        await world.submit("blocker", gpus=1, seconds=HOUR / 2)
+        [blocker] = await _uids(world, "blocker")
+        await until(lambda: counter.ran.get(blocker), "one node is in part in use")
+        await world.submit("gang", gpus=8, pods=2, seconds=60)
+        [gang] = await _uids(world, "gang")
+        await until(lambda: daemon.decisions.of(gang), "it is decided on")
+
+        async def early() -> bool:
+            assert counter.succeeded.get(blocker) or not _began(counter, gang), "no pod of the gang while it cannot all"
+            return await world.is_done("gang")
+
+        await until(early, "the gang ends")
+        assert len(counter.succeeded[gang]) == 2
+
+
+def _began(counter: PodCounter, uid: str) -> bool:
+    return bool(counter.copies.get(uid))
