@@ -41,6 +41,12 @@ async def _uids(world: World, *names: str) -> list[Uid]:
     return [Uid((await world.job(name) or {})["metadata"]["uid"]) for name in names]
 
 
+async def _decision(daemon: Daemon, uid: Uid) -> tuple[str, str]:
+    """(reason, sentence) of the first decision about a workload, once there is one."""
+    decisions = await until(lambda: daemon.decisions.of(uid), "decided on")
+    return decisions[-1]["reason"]["code"], decisions[-1]["sentence"]
+
+
 def _started(daemon: Daemon, uid: Uid) -> bool:
     entry = daemon.mirror.hub.get(uid)
     return entry is not None and entry.workload.placement is not None
@@ -48,45 +54,36 @@ def _started(daemon: Daemon, uid: Uid) -> bool:
 
 async def test_quota_holds_what_is_too_much_until_there_is_room_in_it(tmp_path: Path) -> None:
     policies = _queue("small", nominal=8) + OWNED_ONLY
-    async with a_world(tmp_path, speed=3600.0, policies=policies) as world, world.daemon():
+    async with a_world(tmp_path, speed=1800.0, policies=policies) as world, world.daemon() as (daemon, _):
         await world.submit("one", gpus=8, seconds=HOUR, queue="small")
-
-        async def placed() -> bool:
-            return (await world.said("one"))[0] == "True"
-
-        await until(placed, "the first is placed")
+        [one] = await _uids(world, "one")
+        await until(lambda: daemon.decisions.of(one), "the first is placed")
         await world.submit("two", gpus=8, seconds=HOUR, queue="small")
-
-        async def held() -> bool:
-            status, reason, message = await world.said("two")
-            return (status, reason) == ("False", "QuotaExceeded") and "queue small: gpu quota of 8" in message
-
-        await until(held, "the second is held")
+        [two] = await _uids(world, "two")
+        reason, message = await _decision(daemon, two)
+        assert reason == "QuotaExceeded"
+        assert "queue small: gpu quota of 8" in message
         assert not await world.is_done("one")
         await until(lambda: world.all_done("one", "two"), "both end")
 
 
 async def test_a_queue_borrows_what_its_cohort_does_not_use_and_no_more(tmp_path: Path) -> None:
     policies = _queue("a", nominal=8, cohort="c") + _queue("b", nominal=8, cohort="c") + OWNED_ONLY
-    async with a_world(tmp_path, speed=3600.0, policies=policies) as world, world.daemon() as (daemon, _):
+    async with a_world(tmp_path, speed=1800.0, policies=policies) as world, world.daemon() as (daemon, _):
         names = ["a1", "a2", "a3"]
         for name in names:
             await world.submit(name, gpus=8, seconds=HOUR, queue="a")
 
-        async def borrowed() -> bool:
-            said = [await world.said(name) for name in names]
-            return sorted(reason for _, reason, _ in said) == ["Placed", "Placed", "QuotaExceeded"]
-
-        await until(borrowed, "two run, one of them on borrowed quota; the third is held")
+        uids = await _uids(world, *names)
+        await until(lambda: all(daemon.decisions.of(uid) for uid in uids), "all are decided on")
+        reasons = sorted([(await _decision(daemon, uid))[0] for uid in uids])
+        assert reasons == ["Placed", "Placed", "QuotaExceeded"], "two run, one of them on borrowed quota"
         await world.submit("b1", gpus=8, seconds=60, queue="b")
-
-        async def lent() -> bool:
-            _, reason, message = await world.said("b1")
-            return reason == "QuotaExceeded" and "lent out to a" in message
-
-        await until(lent, "the lender is told where its quota is")
+        [lender] = await _uids(world, "b1")
+        reason, message = await _decision(daemon, lender)
+        assert reason == "QuotaExceeded"
+        assert "lent out to a" in message
         await until(lambda: world.all_done(*names, "b1"), "all end")
-        assert daemon.report.status()["synced"]
 
 
 async def test_higher_priority_goes_first(tmp_path: Path) -> None:
