@@ -115,6 +115,7 @@ class Federation:
     variant: str
     versions: dict[str, tuple[int, int]]
     folder: Path
+    speed: float
     apis: dict[str, HttpKubeApi] = field(default_factory=dict)
     emulations: dict[str, ClusterEmulation] = field(default_factory=dict)
     kubeconfigs: dict[str, Path] = field(default_factory=dict)
@@ -136,6 +137,10 @@ class Federation:
     @property
     def policies(self) -> Path:
         return self.folder / "policies"
+
+    def lasting(self, wall_seconds: float) -> float:
+        """For how long a pod must run so that tests, which look by the machine's time, see it run."""
+        return wall_seconds * self.speed
 
     def needs_managed_jobs(self) -> None:
         """Skip the test when the hub is too old to leave a Job to us."""
@@ -207,7 +212,7 @@ async def a_federation(variant: str, folder: Path) -> AsyncIterator[Federation]:
     clock = SharedClock.create(folder / "clock", start=SystemClock().now(), speed=speed)
     plan = scenario()
     versions = {cluster.name: _EMULATED_VERSION for cluster in plan.clusters}
-    federation = Federation(variant, versions, folder)
+    federation = Federation(variant, versions, folder, speed)
     async with AsyncExitStack() as stack:
         if assets is not None:
             federation.versions |= dict.fromkeys(real, assets.version)

@@ -170,7 +170,7 @@ async def until_gone(federation: Federation, kind: Kind, name: str, uid: str) ->
 async def test_a_job_runs_at_home_and_its_end_is_mirrored(federation: Federation) -> None:
     federation.needs_managed_jobs()
     async with federation.daemon():
-        uid = await JOB.submit(federation, "plain", seconds=2)
+        uid = await JOB.submit(federation, "plain", seconds=federation.lasting(2))
         member, copy = await one_copy(federation, JOB, uid)
         assert member == "onprem"
         assert "managedBy" not in copy["spec"]
@@ -275,7 +275,7 @@ async def test_the_hub_object_waits_until_its_copy_is_gone(federation: Federatio
 
 async def test_a_copy_that_somebody_deletes_is_made_anew(federation: Federation, kind: Kind) -> None:
     async with federation.daemon():
-        uid = await kind.submit(federation, "stolen", seconds=3)
+        uid = await kind.submit(federation, "stolen", seconds=federation.lasting(3))
         await until_started(federation, uid, 1)
         member, copy = await one_copy(federation, kind, uid)
         await federation.apis[member].delete(kind.copy, "default", copy["metadata"]["name"])
@@ -312,7 +312,7 @@ async def test_a_deployment_is_kept_as_the_hub_wants_it(federation: Federation) 
 
 async def test_a_daemon_that_is_started_anew_goes_on(federation: Federation, kind: Kind) -> None:
     async with federation.daemon():
-        uid = await kind.submit(federation, "midway", seconds=3)
+        uid = await kind.submit(federation, "midway", seconds=federation.lasting(3))
         await until_started(federation, uid, 1)
         member, copy = await one_copy(federation, kind, uid)
     key = f"default/{copy['metadata']['name']}"
