@@ -189,13 +189,20 @@ def a_job(name: str, *, gpus: int = 1, pods: int = 1, seconds: float = 60.0, **s
 
 @asynccontextmanager
 async def a_world(
-    folder: Path, *, speed: float = 600.0, policies: str = POLICIES, scenario: Scenario | None = None
+    folder: Path,
+    *,
+    speed: float = 600.0,
+    policies: str = POLICIES,
+    scenario: Scenario | None = None,
+    start_at: float | None = None,
 ) -> AsyncIterator[World]:
-    """A small emulated federation with its policies."""
+    """A small emulated federation with its policies; its time begins at `start_at` (None: now)."""
     policy_folder = folder / "policies"
     policy_folder.mkdir(parents=True)
     (policy_folder / "policies.yaml").write_text(policies)
-    sandbox = await Sandbox.start(folder / "sandbox", speed=speed, seed=1, scenario=scenario or small_scenario())
+    sandbox = await Sandbox.start(
+        folder / "sandbox", speed=speed, seed=1, scenario=scenario or small_scenario(), start_at=start_at
+    )
     try:
         yield World(sandbox, policy_folder, folder)
     finally:
