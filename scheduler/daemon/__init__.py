@@ -1,9 +1,10 @@
 """The shell: everything that touches the outside while the daemon runs.
 
     main.py        composition root: builds the parts from the federation file and runs them
-    mirror.py      live state of hub and members, and the frozen Snapshot made of it
+    mirror.py      live state of hub and members (member_mirror.py), and the frozen Snapshot made of it
+    sinks.py       what watches feed into the mirror
     planning.py    the cycle loop: snapshot -> engine.cycle -> plan handed out
-    reconciler.py  carries placements out, one idempotent write at a time
+    reconciler.py  carries placements out, one idempotent write (writes.py) at a time
     pools.py       node pools: asks providers, buys, gives back
     ledger.py      meters spend from node lifetimes
     history.py     decisions and node lifetimes in SQL

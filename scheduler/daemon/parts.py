@@ -25,6 +25,7 @@ from scheduler.daemon.mirror import Mirror
 from scheduler.daemon.planning import Planner
 from scheduler.daemon.pools import PoolKeeper
 from scheduler.daemon.reconciler import Reconciler
+from scheduler.daemon.sinks import HubSink, MemberSink
 from scheduler.daemon.status import StatusReport
 from scheduler.daemon.supervise import measure_lag, supervised
 from scheduler.daemon.telemetry import Telemetry
@@ -163,7 +164,7 @@ class Daemon:
             loops[f"watch:hub:{name}"] = Reflector(
                 self.outside.hub_api,
                 kind.hub_resource,
-                self.mirror.hub_sink(kind),
+                HubSink(self.mirror, kind),
                 wall=wall,
                 jitter=random.random,
                 on_failure=partial(self._watch_failed, "hub", name),
@@ -174,7 +175,7 @@ class Daemon:
             for name, kind in self.outside.kinds.items():
                 watched[name] = (kind.member_resource, contract.LABEL_ORIGIN_UID)
             for name, (resource, selector) in watched.items():
-                sink = self.mirror.member_sink(cluster, name)
+                sink = MemberSink(self.mirror, self.mirror.members[cluster], name)
                 loops[f"watch:{cluster}:{name}"] = Reflector(
                     api,
                     resource,

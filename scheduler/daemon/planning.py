@@ -69,6 +69,7 @@ class Planner:
         self._pools = pools
         self._changed = asyncio.Event()
         self._cycle_began: float | None = None
+        self._came_round_at = asyncio.get_running_loop().time()
         self.bursting_paused = False
         self.last_plan: Plan | None = None
         self.last_cycle_seconds = 0.0
@@ -83,9 +84,10 @@ class Planner:
         return not self._changed.is_set() and self._cycle_began is None
 
     @property
-    def seconds_in_cycle(self) -> float:
-        """Wall time since the cycle under way began; 0 when there is none."""
-        return asyncio.get_running_loop().time() - self._cycle_began if self._cycle_began is not None else 0.0
+    def seconds_overdue(self) -> float:
+        """Wall time for which a cycle has been wanted without one coming to its end; 0 when none is wanted."""
+        wanted = self._changed.is_set() or self._cycle_began is not None
+        return asyncio.get_running_loop().time() - self._came_round_at if wanted else 0.0
 
     @property
     def wake_at(self) -> Instant | None:
@@ -105,6 +107,7 @@ class Planner:
                 self._changed.clear()
                 if self._mirror.ever_synced and self._mirror.hub_synced:
                     await self._cycle_once()
+                self._came_round_at = asyncio.get_running_loop().time()
                 self._look_at_the_stranded()
             finally:
                 self._cycle_began = None

@@ -1,8 +1,7 @@
 """Carries placements out: for one workload at a time, the next idempotent write, until there is none.
 
-What the write is comes from `scheduler.engine.lifecycle`; here are the effects, the fence before each of them, and the
-reading back of outcomes. The answer to each write goes into the mirror at once, so that the next step does not rest on
-a watch that lags behind.
+What the write is comes from `scheduler.engine.lifecycle`, how it is made is in `writes.py`; here is when: the queue of
+workloads, the fence before each write, retries, and what is told to people on the hub object.
 """
 
 from __future__ import annotations
@@ -14,39 +13,28 @@ from typing import Any, Final
 
 import structlog
 
-from clusters.kubernetes.annotations import format_placement
-from clusters.kubernetes.codec import format_time
 from scheduler.daemon.keys import KeyQueue
 from scheduler.daemon.member_mirror import CopyEntry
 from scheduler.daemon.mirror import HubEntry, Mirror
 from scheduler.daemon.telemetry import Telemetry
+from scheduler.daemon.writes import Writes
 from scheduler.engine import lifecycle
 from scheduler.engine.lifecycle import Step, View, next_step
-from scheduler.model.contract import (
-    ANNOTATION_ORIGIN_NAME,
-    ANNOTATION_ORIGIN_NAMESPACE,
-    ANNOTATION_PLACEMENT,
-    ANNOTATION_QUEUED_AT,
-    FINALIZER,
-    LABEL_ORIGIN_UID,
-    NAMESPACES,
-)
 from scheduler.model.errors import (
-    AlreadyExistsError,
     AuthError,
     ConflictError,
     ExternalError,
+    FencedError,
     InvalidObjectError,
     NotFoundError,
     OutcomeUnknownError,
     RefusedError,
     ThrottledError,
-    TransientError,
 )
 from scheduler.model.ids import ClusterId, Uid
 from scheduler.model.plan import Decision, SetPlacement
-from scheduler.model.ports import Clock, KubeApi, MemberFacts, RawObject, WorkloadKind
-from scheduler.model.workload import Placement, Workload
+from scheduler.model.ports import Clock, KubeApi, RawObject, WorkloadKind
+from scheduler.model.workload import Workload
 
 log = structlog.get_logger(__name__)
 _STEPS_AT_ONCE: Final = 12
@@ -90,8 +78,7 @@ class Reconciler:
         emit: Callable[[Workload, str, str], None],
     ) -> None:
         self._mirror = mirror
-        self._hub_api = hub_api
-        self._member_apis = member_apis
+        self._writes = Writes(mirror, hub_api, member_apis, clock, telemetry)
         self._clock = clock
         self._telemetry = telemetry
         self._fence = fence
@@ -99,8 +86,6 @@ class Reconciler:
         self._emit = emit
         self._wanted: dict[Uid, _Wanted] = {}
         self._progress_due: dict[Uid, float] = {}
-        self._uncertain: set[Uid] = set()
-        """Workloads with a write of unknown outcome: looked at directly before the next step."""
         self.keys = KeyQueue()
 
     # -- what the cycle hands over -------------------------------------------------------------------------------
@@ -143,6 +128,11 @@ class Reconciler:
                 self._failed(uid, error, error.retry_after_seconds)
             except (ExternalError, InvalidObjectError) as error:
                 self._failed(uid, error, None)
+            except FencedError:
+                raise
+            except Exception as error:
+                log.exception("reconcile_crashed", workload=uid)
+                self._failed(uid, error, None)
             else:
                 self.keys.done(uid)
             self._telemetry.keys.set(len(self.keys))
@@ -155,8 +145,8 @@ class Reconciler:
 
     async def reconcile(self, uid: Uid) -> None:
         """Take the workload as far as it goes now."""
-        if uid in self._uncertain:
-            await self._look(uid)
+        if uid in self._writes.uncertain:
+            await self._writes.look(uid)
         await self._write_wanted(uid)
         for _ in range(_STEPS_AT_ONCE):
             step = await self._next_step(uid)
@@ -226,7 +216,7 @@ class Reconciler:
         try:
             await self._perform(uid, step)
         except OutcomeUnknownError:
-            self._uncertain.add(uid)
+            self._writes.uncertain.add(uid)
             self._telemetry.writes.labels(cluster, name, "unknown").inc()
             raise
         except (ExternalError, InvalidObjectError) as error:
@@ -239,38 +229,23 @@ class Reconciler:
     async def _perform(self, uid: Uid, step: Step) -> None:
         match step:
             case lifecycle.CreateCopy(placement):
-                await self._create(self._mirror.hub[uid], placement)
+                await self._writes.create_copy(self._mirror.hub[uid], placement)
             case lifecycle.DeleteCopy(copy, why):
-                await self._delete(uid, self._entry(uid, copy.uid), why)
+                await self._writes.delete_copy(uid, self._entry(uid, copy.uid), why)
             case lifecycle.SuspendCopy(copy, suspend):
                 entry = self._entry(uid, copy.uid)
-                await self._patch_copy(entry, self._kind(entry).suspend_patch(entry.raw, suspend=suspend))
+                await self._writes.patch_copy(entry, self._kind(entry).suspend_patch(entry.raw, suspend=suspend))
             case lifecycle.RefreshCopy(copy):
                 entry = self._entry(uid, copy.uid)
-                await self._patch_copy(entry, self._refresh_patch(self._kind(entry), self._mirror.hub[uid], entry))
+                await self._writes.patch_copy(
+                    entry, self._refresh_patch(self._kind(entry), self._mirror.hub[uid], entry)
+                )
             case lifecycle.MirrorStatus(copy):
                 await self._mirror_status(uid, self._entry(uid, copy.uid) if copy is not None else None)
             case lifecycle.ClearPlacement(placement, lost):
-                await self._clear(self._mirror.hub[uid], placement, lost=lost)
+                await self._writes.clear_placement(self._mirror.hub[uid], placement, lost=lost)
             case lifecycle.RemoveFinalizer():
-                await self._remove_finalizer(self._mirror.hub[uid])
-
-    async def _create(self, hub: HubEntry, placement: Placement) -> None:
-        workload = hub.workload
-        kind = self._mirror.kinds[workload.ref.kind]
-        member = self._member_facts(placement)
-        body = kind.make_copy(hub.raw, workload, placement, member)
-        api = self._member_apis[placement.cluster]
-        namespace = workload.ref.namespace
-        try:
-            made = await api.create(kind.member_resource, namespace, body)
-        except AlreadyExistsError:
-            made = await self._adopt(api, kind, namespace, str(body["metadata"]["name"]), workload)
-        except NotFoundError:
-            await self._ensure_namespace(api, namespace)
-            made = await api.create(kind.member_resource, namespace, body)
-        self._mirror.members[placement.cluster].apply_copy(kind, made)
-        self._telemetry.queue_wait.labels(workload.queue).observe(max(0.0, self._clock.now() - workload.queued_at))
+                await self._writes.remove_finalizer(self._mirror.hub[uid])
 
     async def _report_refusal(self, uid: Uid, message: str) -> None:
         """Say on the hub object what stands in the way of its copy; it is tried again, with growing pauses."""
@@ -285,65 +260,8 @@ class Reconciler:
         kind = self._mirror.kinds[hub.workload.ref.kind]
         patch = kind.condition_patch(hub.raw, reason=reason, message=message, placed=placed, now=self._clock.now())
         if patch is not None:
-            await self._patch_hub(hub, patch, subresource="status")
+            await self._writes.patch_hub(hub, patch, subresource="status")
         return patch is not None
-
-    async def _adopt(
-        self, api: KubeApi, kind: WorkloadKind, namespace: str, name: str, workload: Workload
-    ) -> RawObject:
-        """A copy of that name is there: ours from before a crash, or somebody else's."""
-        there = await api.get(kind.member_resource, namespace, name)
-        labels = there["metadata"].get("labels") or {}
-        if labels.get(LABEL_ORIGIN_UID) != workload.ref.uid:
-            raise RefusedError(
-                f"{kind.member_resource.plural} {namespace}/{name} exists on the member and is not ours: "
-                "delete it there, or rename the workload"
-            )
-        return there
-
-    async def _ensure_namespace(self, api: KubeApi, namespace: str) -> None:
-        try:
-            await api.create(NAMESPACES, "", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
-        except AlreadyExistsError:
-            return
-
-    async def _delete(self, uid: Uid, entry: CopyEntry, why: str) -> None:
-        if uid not in self._mirror.hub and await self._hub_has(entry):
-            raise ConflictError("the hub object of a seeming orphan exists; waiting for the watch to show it")
-        copy = entry.copy
-        kind = self._kind(entry)
-        log.info("delete_copy", cluster=copy.cluster, copy=f"{copy.namespace}/{copy.name}", why=why)
-        key = (kind.name, copy.namespace, copy.name)
-        try:
-            await self._member_apis[copy.cluster].delete(kind.member_resource, copy.namespace, copy.name, uid=copy.uid)
-        except NotFoundError:
-            self._mirror.members[copy.cluster].drop_copy(key, copy.uid)
-        else:
-            self._mirror.members[copy.cluster].mark_deleting(key, copy.uid)
-
-    async def _hub_has(self, entry: CopyEntry) -> bool:
-        """Whether the hub object of this copy really exists: asked of the API itself before an orphan is deleted."""
-        annotations = entry.raw["metadata"].get("annotations") or {}
-        kind = self._kind(entry)
-        if kind.name not in self._mirror.hub_served or not self._mirror.hub_synced:
-            raise TransientError("the hub is not synced; an orphan is deleted only on its word")
-        name = annotations.get(ANNOTATION_ORIGIN_NAME, "")
-        namespace = annotations.get(ANNOTATION_ORIGIN_NAMESPACE, "")
-        try:
-            there = await self._hub_api.get(kind.hub_resource, namespace, name)
-        except NotFoundError:
-            return False
-        return bool(there["metadata"]["uid"] == entry.copy.origin)
-
-    async def _patch_copy(self, entry: CopyEntry, patch: RawObject | None) -> None:
-        if patch is None:
-            return
-        copy = entry.copy
-        kind = self._kind(entry)
-        body = _with_metadata(patch, {"uid": copy.uid})
-        api = self._member_apis[copy.cluster]
-        changed = await api.patch(kind.member_resource, copy.namespace, copy.name, body)
-        self._mirror.members[copy.cluster].apply_copy(kind, changed)
 
     async def _mirror_status(self, uid: Uid, entry: CopyEntry | None) -> None:
         """Status and condition in one write."""
@@ -356,25 +274,8 @@ class Reconciler:
         status = kind.mirror_status(raw, entry.raw if entry is not None else None)
         patch = _merged(condition, status) if condition and status else condition or status
         if patch is not None:
-            await self._patch_hub(hub, patch, subresource="status")
+            await self._writes.patch_hub(hub, patch, subresource="status")
         self._told(uid, decision)
-
-    async def _clear(self, hub: HubEntry, placement: Placement, *, lost: bool) -> None:
-        """Back into the queue, once it is certain that no copy is left (or the member is given up)."""
-        if not lost:
-            await self._look(hub.workload.ref.uid)
-            if any(entry.copy.cluster == placement.cluster for entry in self._mirror.copies(hub.workload.ref.uid)):
-                return
-        annotations = {ANNOTATION_PLACEMENT: None, ANNOTATION_QUEUED_AT: format_time(self._clock.now(), micro=True)}
-        body = {"metadata": {"annotations": annotations, "finalizers": _without_ours(hub.raw)}}
-        await self._patch_hub(hub, body)
-        log.info("released", workload=str(hub.workload.ref), cluster=placement.cluster, reason=placement.reason)
-
-    async def _remove_finalizer(self, hub: HubEntry) -> None:
-        try:
-            await self._patch_hub(hub, {"metadata": {"finalizers": _without_ours(hub.raw)}})
-        except NotFoundError:
-            self._mirror.drop_hub(hub.workload.ref.uid)
 
     # -- placements and conditions ----------------------------------------------------------------------------------
 
@@ -388,18 +289,16 @@ class Reconciler:
             wanted.placement = None
             self._mirror.forget(uid)
             return
-        finalizers = [*_without_ours(hub.raw), FINALIZER]
-        annotations = {ANNOTATION_PLACEMENT: format_placement(intent.placement)}
         self._fence()
         try:
-            await self._patch_hub(hub, {"metadata": {"annotations": annotations, "finalizers": finalizers}})
+            await self._writes.write_placement(hub, intent.placement)
         except (ConflictError, NotFoundError, RefusedError):
             # Someone changed it meanwhile: the next cycle decides on what it is now.
             wanted.placement = None
             self._mirror.forget(uid)
             raise
         except OutcomeUnknownError:
-            self._uncertain.add(uid)
+            self._writes.uncertain.add(uid)
             raise
         if wanted.placement is intent:
             wanted.placement = None
@@ -437,52 +336,6 @@ class Reconciler:
         if wanted.placement is None and wanted.decision is None:
             del self._wanted[uid]
 
-    # -- reads and small writes ---------------------------------------------------------------------------------------
-
-    async def _look(self, uid: Uid) -> None:
-        """Read the hub object and its possible copies directly, past the watches."""
-        hub = self._mirror.hub.get(uid)
-        if hub is not None:
-            ref = hub.workload.ref
-            kind = self._mirror.kinds[ref.kind]
-            try:
-                self._mirror.apply_hub(kind, await self._hub_api.get(kind.hub_resource, ref.namespace, ref.name))
-            except NotFoundError:
-                self._mirror.drop_hub(uid)
-            placement = hub.workload.placement
-            if placement is not None:
-                await self._look_for_copies(placement.cluster, kind, uid, ref.namespace)
-        self._uncertain.discard(uid)
-
-    async def _look_for_copies(self, cluster: ClusterId, kind: WorkloadKind, uid: Uid, namespace: str) -> None:
-        api, member = self._member_apis[cluster], self._mirror.members[cluster]
-        selector = f"{LABEL_ORIGIN_UID}={uid}"
-        found = await api.list(kind.member_resource, namespace=namespace, label_selector=selector)
-        seen = set()
-        for raw in found.items:
-            member.apply_copy(kind, raw)
-            seen.add(str(raw["metadata"]["uid"]))
-        for entry in member.copies_for(uid):
-            if entry.copy.kind == kind.name and entry.copy.uid not in seen:
-                member.drop_copy((kind.name, entry.copy.namespace, entry.copy.name), entry.copy.uid)
-
-    async def _patch_hub(self, hub: HubEntry, patch: RawObject, *, subresource: str = "") -> None:
-        """Patch the hub object on condition that it is still the version that the step was decided on."""
-        ref = hub.workload.ref
-        kind = self._mirror.kinds[ref.kind]
-        version = {"resourceVersion": hub.raw["metadata"]["resourceVersion"], "uid": ref.uid}
-        try:
-            changed = await self._hub_api.patch(
-                kind.hub_resource, ref.namespace, ref.name, _with_metadata(patch, version), subresource=subresource
-            )
-        except ConflictError:
-            self._uncertain.add(ref.uid)
-            raise
-        if changed["metadata"].get("deletionTimestamp") and not changed["metadata"].get("finalizers"):
-            self._mirror.drop_hub(ref.uid)
-        else:
-            self._mirror.apply_hub(kind, changed)
-
     def _entry(self, uid: Uid, copy_uid: Uid) -> CopyEntry:
         for entry in self._mirror.copies(uid):
             if entry.copy.uid == copy_uid:
@@ -494,19 +347,10 @@ class Reconciler:
 
     def _refresh_patch(self, kind: WorkloadKind, hub: HubEntry, entry: CopyEntry) -> RawObject | None:
         placement = hub.workload.placement
-        if placement is None:
+        member = self._writes.member_facts(placement) if placement is not None else None
+        if placement is None or member is None:
             return None
-        return kind.refresh_copy(hub.raw, hub.workload, placement, self._member_facts(placement), entry.raw)
-
-    def _member_facts(self, placement: Placement) -> MemberFacts:
-        member = self._mirror.members[placement.cluster].member
-        for pool in member.pools:
-            if pool.ref.pool == placement.pool:
-                taints = tuple((taint.key, taint.value, taint.effect) for taint in pool.taints)
-                return MemberFacts(placement.cluster, self._mirror.federation.hub.name, pool.selector, taints)
-        raise InvalidObjectError(
-            f"placement names pool {placement.cluster}/{placement.pool}, which the federation file does not have"
-        )
+        return kind.refresh_copy(hub.raw, hub.workload, placement, member, entry.raw)
 
 
 def _current_copy(workload: Workload | None, copies: list[CopyEntry]) -> CopyEntry | None:
@@ -544,14 +388,6 @@ def _merged(base: RawObject, patch: RawObject) -> dict[str, Any]:
         old = result.get(key)
         result[key] = _merged(old, value) if isinstance(value, Mapping) and isinstance(old, Mapping) else value
     return result
-
-
-def _with_metadata(patch: RawObject, metadata: Mapping[str, object]) -> dict[str, Any]:
-    return {**patch, "metadata": {**(patch.get("metadata") or {}), **metadata}}
-
-
-def _without_ours(raw: RawObject) -> list[str]:
-    return [name for name in raw["metadata"].get("finalizers") or [] if name != FINALIZER]
 
 
 def _cluster_of(step: Step) -> str:

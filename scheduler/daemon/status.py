@@ -47,10 +47,10 @@ class StatusReport:
         return None
 
     def not_healthy(self) -> str | None:
-        """What is wrong with this process, or None: a cycle that has not come round for long is."""
-        waited = self.planner.seconds_in_cycle
-        if waited > _STUCK_SECONDS:
-            return f"a scheduling cycle has been running for {waited:.0f} s"
+        """What is wrong with this process, or None. A leader whose cycles hang or fail each time is not healthy."""
+        overdue = self.planner.seconds_overdue
+        if overdue > _STUCK_SECONDS and self.planner.cycles and (self.is_leader() or self.mode == "shadow"):
+            return f"no scheduling cycle has come to its end for {overdue:.0f} s; see the log for loop_crashed"
         return None
 
     def status(self) -> dict[str, Any]:

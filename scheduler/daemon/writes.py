@@ -1,0 +1,228 @@
+"""The writes on the hub and on members, one by one: idempotent, each with its precondition, read back into the mirror.
+
+What is to be written is decided elsewhere (`scheduler.engine.lifecycle`); when, by the reconciler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from clusters.kubernetes.annotations import format_placement
+from clusters.kubernetes.codec import format_time
+from scheduler.daemon.member_mirror import CopyEntry
+from scheduler.daemon.mirror import HubEntry, Mirror
+from scheduler.daemon.telemetry import Telemetry
+from scheduler.model.contract import (
+    ANNOTATION_ORIGIN_NAME,
+    ANNOTATION_ORIGIN_NAMESPACE,
+    ANNOTATION_PLACEMENT,
+    ANNOTATION_QUEUED_AT,
+    FINALIZER,
+    LABEL_ORIGIN_UID,
+    NAMESPACES,
+)
+from scheduler.model.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    InvalidObjectError,
+    NotFoundError,
+    RefusedError,
+    TransientError,
+)
+from scheduler.model.ids import ClusterId, Uid
+from scheduler.model.ports import Clock, KubeApi, MemberFacts, RawObject, WorkloadKind
+from scheduler.model.workload import Placement, Workload
+
+log = structlog.get_logger(__name__)
+
+
+class Writes:
+    """The only place that changes workloads on the hub or on members. Raises the typed errors of the model."""
+
+    def __init__(
+        self,
+        mirror: Mirror,
+        hub_api: KubeApi,
+        member_apis: Mapping[ClusterId, KubeApi],
+        clock: Clock,
+        telemetry: Telemetry,
+    ) -> None:
+        self._mirror = mirror
+        self._hub_api = hub_api
+        self._member_apis = member_apis
+        self._clock = clock
+        self._telemetry = telemetry
+        self.uncertain: set[Uid] = set()
+        """Workloads with a write of unknown outcome, or seen to be stale: looked at directly before the next step."""
+
+    async def create_copy(self, hub: HubEntry, placement: Placement) -> None:
+        """Create the copy that the written placement asks for, or take up the one that is there from before a crash."""
+        workload = hub.workload
+        kind = self._mirror.kinds[workload.ref.kind]
+        member = self.member_facts(placement)
+        if member is None:
+            raise InvalidObjectError(
+                f"placement names pool {placement.pool_ref}, which the federation file does not have"
+            )
+        body = kind.make_copy(hub.raw, workload, placement, member)
+        api = self._member_apis[placement.cluster]
+        namespace = workload.ref.namespace
+        try:
+            made = await api.create(kind.member_resource, namespace, body)
+        except AlreadyExistsError:
+            made = await self._adopt(api, kind, namespace, str(body["metadata"]["name"]), workload)
+        except NotFoundError:
+            await self._ensure_namespace(api, namespace)
+            made = await api.create(kind.member_resource, namespace, body)
+        self._mirror.members[placement.cluster].apply_copy(kind, made)
+        self._telemetry.queue_wait.labels(workload.queue).observe(max(0.0, self._clock.now() - workload.queued_at))
+
+    async def _adopt(
+        self, api: KubeApi, kind: WorkloadKind, namespace: str, name: str, workload: Workload
+    ) -> RawObject:
+        """A copy of that name is there: ours from before a crash, or somebody else's."""
+        there = await api.get(kind.member_resource, namespace, name)
+        labels = there["metadata"].get("labels") or {}
+        if labels.get(LABEL_ORIGIN_UID) != workload.ref.uid:
+            raise RefusedError(
+                f"{kind.member_resource.plural} {namespace}/{name} exists on the member and is not ours: "
+                "delete it there, or rename the workload"
+            )
+        return there
+
+    async def _ensure_namespace(self, api: KubeApi, namespace: str) -> None:
+        try:
+            await api.create(NAMESPACES, "", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+        except AlreadyExistsError:
+            return
+
+    async def delete_copy(self, uid: Uid, entry: CopyEntry, why: str) -> None:
+        """Ask for the copy's deletion; of an orphan only when the hub itself says that its origin is gone."""
+        if uid not in self._mirror.hub and await self._hub_has(entry):
+            raise ConflictError("the hub object of a seeming orphan exists; waiting for the watch to show it")
+        copy = entry.copy
+        kind = self._mirror.kinds[entry.copy.kind]
+        log.info("delete_copy", cluster=copy.cluster, copy=f"{copy.namespace}/{copy.name}", why=why)
+        key = (kind.name, copy.namespace, copy.name)
+        try:
+            await self._member_apis[copy.cluster].delete(kind.member_resource, copy.namespace, copy.name, uid=copy.uid)
+        except NotFoundError:
+            self._mirror.members[copy.cluster].drop_copy(key, copy.uid)
+        else:
+            self._mirror.members[copy.cluster].mark_deleting(key, copy.uid)
+
+    async def _hub_has(self, entry: CopyEntry) -> bool:
+        """Whether the hub object of this copy really exists: asked of the API itself before an orphan is deleted."""
+        annotations = entry.raw["metadata"].get("annotations") or {}
+        kind = self._mirror.kinds[entry.copy.kind]
+        if kind.name not in self._mirror.hub_served or not self._mirror.hub_synced:
+            raise TransientError("the hub is not synced; an orphan is deleted only on its word")
+        name = annotations.get(ANNOTATION_ORIGIN_NAME, "")
+        namespace = annotations.get(ANNOTATION_ORIGIN_NAMESPACE, "")
+        try:
+            there = await self._hub_api.get(kind.hub_resource, namespace, name)
+        except NotFoundError:
+            return False
+        return bool(there["metadata"]["uid"] == entry.copy.origin)
+
+    async def patch_copy(self, entry: CopyEntry, patch: RawObject | None) -> None:
+        """Patch that very object (its UID is the precondition); None changes nothing."""
+        if patch is None:
+            return
+        copy = entry.copy
+        kind = self._mirror.kinds[entry.copy.kind]
+        body = _with_metadata(patch, {"uid": copy.uid})
+        api = self._member_apis[copy.cluster]
+        changed = await api.patch(kind.member_resource, copy.namespace, copy.name, body)
+        self._mirror.members[copy.cluster].apply_copy(kind, changed)
+
+    async def write_placement(self, hub: HubEntry, placement: Placement) -> None:
+        """Write the intent, and with it the finalizer that keeps the hub object until its copy is gone."""
+        annotations = {ANNOTATION_PLACEMENT: format_placement(placement)}
+        finalizers = [*_without_ours(hub.raw), FINALIZER]
+        await self.patch_hub(hub, {"metadata": {"annotations": annotations, "finalizers": finalizers}})
+
+    async def clear_placement(self, hub: HubEntry, placement: Placement, *, lost: bool) -> None:
+        """Back into the queue, once it is certain that no copy is left (or the member is given up)."""
+        if not lost:
+            await self.look(hub.workload.ref.uid)
+            if any(entry.copy.cluster == placement.cluster for entry in self._mirror.copies(hub.workload.ref.uid)):
+                return
+        annotations = {ANNOTATION_PLACEMENT: None, ANNOTATION_QUEUED_AT: format_time(self._clock.now(), micro=True)}
+        body = {"metadata": {"annotations": annotations, "finalizers": _without_ours(hub.raw)}}
+        await self.patch_hub(hub, body)
+        log.info("released", workload=str(hub.workload.ref), cluster=placement.cluster, reason=placement.reason)
+
+    async def remove_finalizer(self, hub: HubEntry) -> None:
+        """Let the hub object go."""
+        try:
+            await self.patch_hub(hub, {"metadata": {"finalizers": _without_ours(hub.raw)}})
+        except NotFoundError:
+            self._mirror.drop_hub(hub.workload.ref.uid)
+
+    async def look(self, uid: Uid) -> None:
+        """Read the hub object and its possible copies directly, past the watches."""
+        hub = self._mirror.hub.get(uid)
+        if hub is not None:
+            ref = hub.workload.ref
+            kind = self._mirror.kinds[ref.kind]
+            try:
+                self._mirror.apply_hub(kind, await self._hub_api.get(kind.hub_resource, ref.namespace, ref.name))
+            except NotFoundError:
+                self._mirror.drop_hub(uid)
+            placement = hub.workload.placement
+            if placement is not None:
+                await self._look_for_copies(placement.cluster, kind, uid, ref.namespace)
+        self.uncertain.discard(uid)
+
+    async def _look_for_copies(self, cluster: ClusterId, kind: WorkloadKind, uid: Uid, namespace: str) -> None:
+        api, member = self._member_apis.get(cluster), self._mirror.members.get(cluster)
+        if api is None or member is None:
+            # Taken out of the federation file: whatever is there is nobody's to see any more.
+            return
+        selector = f"{LABEL_ORIGIN_UID}={uid}"
+        found = await api.list(kind.member_resource, namespace=namespace, label_selector=selector)
+        seen = set()
+        for raw in found.items:
+            member.apply_copy(kind, raw)
+            seen.add(str(raw["metadata"]["uid"]))
+        for entry in member.copies_for(uid):
+            if entry.copy.kind == kind.name and entry.copy.uid not in seen:
+                member.drop_copy((kind.name, entry.copy.namespace, entry.copy.name), entry.copy.uid)
+
+    async def patch_hub(self, hub: HubEntry, patch: RawObject, *, subresource: str = "") -> None:
+        """Patch the hub object on condition that it is still the version that the step was decided on."""
+        ref = hub.workload.ref
+        kind = self._mirror.kinds[ref.kind]
+        version = {"resourceVersion": hub.raw["metadata"]["resourceVersion"], "uid": ref.uid}
+        try:
+            changed = await self._hub_api.patch(
+                kind.hub_resource, ref.namespace, ref.name, _with_metadata(patch, version), subresource=subresource
+            )
+        except ConflictError:
+            self.uncertain.add(ref.uid)
+            raise
+        if changed["metadata"].get("deletionTimestamp") and not changed["metadata"].get("finalizers"):
+            self._mirror.drop_hub(ref.uid)
+        else:
+            self._mirror.apply_hub(kind, changed)
+
+    def member_facts(self, placement: Placement) -> MemberFacts | None:
+        """What a copy must know of its pool; None when the federation file has no such member or pool any more."""
+        member = self._mirror.members.get(placement.cluster)
+        for pool in member.member.pools if member is not None else ():
+            if pool.ref.pool == placement.pool:
+                taints = tuple((taint.key, taint.value, taint.effect) for taint in pool.taints)
+                return MemberFacts(placement.cluster, self._mirror.federation.hub.name, pool.selector, taints)
+        return None
+
+
+def _with_metadata(patch: RawObject, metadata: Mapping[str, object]) -> dict[str, Any]:
+    return {**patch, "metadata": {**(patch.get("metadata") or {}), **metadata}}
+
+
+def _without_ours(raw: RawObject) -> list[str]:
+    return [name for name in raw["metadata"].get("finalizers") or [] if name != FINALIZER]
