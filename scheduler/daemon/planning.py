@@ -69,7 +69,7 @@ class Planner:
         self._pools = pools
         self._changed = asyncio.Event()
         self._cycle_began: float | None = None
-        self._came_round_at = asyncio.get_running_loop().time()
+        self._wanted_since: float | None = None
         self.bursting_paused = False
         self.last_plan: Plan | None = None
         self.last_cycle_seconds = 0.0
@@ -77,6 +77,8 @@ class Planner:
 
     def trigger(self) -> None:
         """Something changed that a cycle could decide otherwise on."""
+        if self._wanted_since is None:
+            self._wanted_since = asyncio.get_running_loop().time()
         self._changed.set()
 
     @property
@@ -86,8 +88,7 @@ class Planner:
     @property
     def seconds_overdue(self) -> float:
         """Wall time for which a cycle has been wanted without one coming to its end; 0 when none is wanted."""
-        wanted = self._changed.is_set() or self._cycle_began is not None
-        return asyncio.get_running_loop().time() - self._came_round_at if wanted else 0.0
+        return asyncio.get_running_loop().time() - self._wanted_since if self._wanted_since is not None else 0.0
 
     @property
     def wake_at(self) -> Instant | None:
@@ -107,7 +108,7 @@ class Planner:
                 self._changed.clear()
                 if self._mirror.ever_synced and self._mirror.hub_synced:
                     await self._cycle_once()
-                self._came_round_at = asyncio.get_running_loop().time()
+                self._wanted_since = self._cycle_began if self._changed.is_set() else None
                 self._look_at_the_stranded()
             finally:
                 self._cycle_began = None

@@ -49,7 +49,7 @@ class StatusReport:
     def not_healthy(self) -> str | None:
         """What is wrong with this process, or None. A leader whose cycles hang or fail each time is not healthy."""
         overdue = self.planner.seconds_overdue
-        if overdue > _STUCK_SECONDS and self.planner.cycles and (self.is_leader() or self.mode == "shadow"):
+        if overdue > _STUCK_SECONDS and (self.is_leader() or self.mode == "shadow"):
             return f"no scheduling cycle has come to its end for {overdue:.0f} s; see the log for loop_crashed"
         return None
 
