@@ -121,11 +121,11 @@ def parse_event(line: bytes, place: str, resource: Resource) -> WatchEvent:
         if code == 410 or subject.get("reason") in ("Expired", "Gone"):
             raise GoneError(f"{place}: {message}", code="Expired")
         raise TransientError(f"{place}: the server ended the watch: {message}", code=str(subject.get("reason") or code))
-    if kind not in _EVENT_TYPES or not isinstance(subject, dict):
+    if not isinstance(kind, str) or kind not in _EVENT_TYPES or not isinstance(subject, dict):
         raise TransientError(f"{place}: malformed watch event {line[:80]!r}", code="Malformed")
     if kind != "BOOKMARK" and (wrong := _not_an_object(subject, resource)):
         raise TransientError(f"{place}: malformed watch event: {object_name(subject)} {wrong}", code="Malformed")
-    return WatchEvent(str(kind), subject)
+    return WatchEvent(kind, subject)
 
 
 def failure(status: int, headers: Mapping[str, str], body: bytes, place: str, *, write: bool) -> ExternalError:

@@ -93,7 +93,7 @@ class HttpKubeApi:
         place = f"cluster {self.name}: watch {path}"
         response = await self._open("GET", f"{path}?{urlencode(query)}", place)
         try:
-            # The server closes after keep_seconds: a silence longer than that is a lost connection.
+            # The server closes after keep_seconds: one that does not is lost, however many bytes may drip in.
             async for line in self._lines(response, place, keep_seconds + self._limits.read_seconds):
                 yield parse_event(line, place, resource)
         finally:
@@ -268,14 +268,15 @@ class HttpKubeApi:
         raise failure(response.status, response.headers, answer, place, write=False)
 
     async def _lines(
-        self, response: aiohttp.ClientResponse, place: str, idle_seconds: float
+        self, response: aiohttp.ClientResponse, place: str, for_seconds: float
     ) -> AsyncGenerator[bytes, None]:
-        """Non-empty lines until the server ends the stream. Raises: TransientError when it breaks or goes silent."""
+        """Non-empty lines until the server ends the stream. Raises: TransientError when it breaks or does not end."""
         limit = self._limits.event_bytes
+        until = asyncio.get_running_loop().time() + for_seconds
         pending = bytearray()
         while True:
             try:
-                async with asyncio.timeout(idle_seconds):
+                async with asyncio.timeout_at(until):
                     chunk = await response.content.readany()
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 raise _lost(error, place, write=False) from error

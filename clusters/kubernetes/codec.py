@@ -212,7 +212,9 @@ def required(fields: Mapping[str, Any], name: str) -> str:
 
 def texts(fields: Mapping[str, Any], name: str) -> tuple[tuple[str, str], ...]:
     """A map of strings such as labels, sorted. Raises: InvalidObjectError for anything else."""
-    found = fields.get(name) or {}
+    found = fields.get(name)
+    if found is None:
+        return ()
     if not isinstance(found, Mapping):
         raise InvalidObjectError(f"{name} is {str(found)[:40]!r}, which is no map")
     return tuple(sorted((key, text(found, key)) for key in found))

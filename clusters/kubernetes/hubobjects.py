@@ -72,7 +72,7 @@ class HubMetadata:
 def read_metadata(obj: RawObject, kind: str) -> HubMetadata:
     """Raises: MALFORMED when it cannot be told what it is, or it did not opt in."""
     meta = obj["metadata"]
-    labels, annotations = texts(meta, "labels"), meta.get("annotations") or {}
+    labels, annotations = texts(meta, "labels"), dict(texts(meta, "annotations"))
     created_at = parse_time(meta["creationTimestamp"])
     said = parse_hints(annotations, created_at)
     queue = dict(labels)[LABEL_QUEUE]

@@ -82,8 +82,8 @@ class Reflector:
         field_selector: str = "",
     ) -> None:
         """`wall`: the machine's own clock, not the federation's: pauses are about real servers. `jitter`: uniform in
-        [0, 1), such as `random.random`. `on_failure` is told of every list and watch that fails, and of those that are
-        resumed at once, too."""
+        [0, 1), such as `random.random`. `on_failure` is told of every list and watch that fails, also of those that
+        are resumed at once; not of an absent resource."""
         self._api = api
         self._resource = resource
         self._sink = sink
@@ -158,12 +158,12 @@ class Reflector:
     def _failed(self, error: ExternalError) -> float:
         """Count a failure, tell it, forget what may be wrong by now. Seconds to pause."""
         self.counters.errors += 1
-        self._on_failure(error)
         if isinstance(error, NotFoundError | NotServedError) and not self.synced:
             # Only before the first list: later on, a 404 is a broken server, not an empty one.
             self._tell(True, str(error))
             self._sink.on_absent(str(error))
             return self._pause(error)
+        self._on_failure(error)
         began, self._watch_began = self._watch_began, None
         if began is not None and self._wall.now() - began >= _HEALTHY_SECONDS:
             self._failures = 0

@@ -438,6 +438,7 @@ ERROR_GONE = b'{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Ex
         ([b"[]\n"], False, TransientError, "no JSON object"),
         ([b'{"type":"RENAMED","object":{}}\n'], False, TransientError, "malformed watch event"),
         ([b'{"type":"ADDED","object":[]}\n'], False, TransientError, "malformed watch event"),
+        ([b'{"type":["ADDED"],"object":{}}\n'], False, TransientError, "malformed watch event"),
         ([b'{"type":"ADDED","object":{"kind":"Node"}}\n'], False, TransientError, "of kind 'Node', not Pod"),
         ([b'{"type":"DELETED","object":{"kind":"Pod"}}\n'], False, TransientError, "has no metadata"),
         ([b'{"type":"ADDED","obj'], False, TransientError, "in the middle of an event"),
