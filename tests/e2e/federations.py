@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -42,7 +42,7 @@ VARIANTS: Final = {"emulated": (), "mixed": ("onprem", "eks"), "real": ("hub", "
 """Which of the clusters are real."""
 _EMULATED_VERSION: Final = (1, 34)
 _FAST: Final = 10.0
-_MANAGED_JOBS: Final = (1, 32)
+MANAGED_JOBS: Final = (1, 32)
 """From here on `spec.managedBy` of a Job is on by default (before, the API server drops it)."""
 _SUSPENDED_JOBS: Final = (1, 22)
 _PACE: Final = Pace(image_pull_seconds=0.3, startup_seconds=0.2)
@@ -108,6 +108,28 @@ def scenario() -> Scenario:
     )
 
 
+def a_service(name: str, replicas: int = 1, *, gpus: int = 1) -> dict[str, Any]:
+    """A FederatedWorkload of a Deployment whose pods have so many GPUs each."""
+    limits = {"cpu": "1", "memory": "2Gi", **({"nvidia.com/gpu": str(gpus)} if gpus else {})}
+    container = {"name": "main", "image": "serve:1", "resources": {"limits": limits, "requests": limits}}
+    return {
+        "apiVersion": "overspill.dev/v1alpha1",
+        "kind": "FederatedWorkload",
+        "metadata": {"name": name, "namespace": "default", "labels": {"overspill.dev/queue": "research"}},
+        "spec": {
+            "template": {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "spec": {
+                    "replicas": replicas,
+                    "selector": {"matchLabels": {"app": name}},
+                    "template": {"metadata": {"labels": {"app": name}}, "spec": {"containers": [container]}},
+                },
+            }
+        },
+    }
+
+
 @dataclass
 class Federation:
     """What tests ask of it; `apis` by the name of the cluster."""
@@ -144,7 +166,7 @@ class Federation:
 
     def needs_managed_jobs(self) -> None:
         """Skip the test when the hub is too old to leave a Job to us."""
-        self._needs(("hub",), _MANAGED_JOBS, "spec.managedBy of Jobs")
+        self._needs(("hub",), MANAGED_JOBS, "spec.managedBy of Jobs")
 
     def needs_suspended_jobs(self) -> None:
         self._needs(self.members, _SUSPENDED_JOBS, "spec.suspend of Jobs")
@@ -202,7 +224,7 @@ class Federation:
 
 
 @asynccontextmanager
-async def a_federation(variant: str, folder: Path) -> AsyncIterator[Federation]:
+async def a_federation(variant: str, folder: Path, plan: Scenario | None = None) -> AsyncIterator[Federation]:
     """The federation of that variant; skips the test that asks for it when there are no binaries for real APIs."""
     real = VARIANTS[variant]
     assets = find_assets() if real else None
@@ -210,7 +232,7 @@ async def a_federation(variant: str, folder: Path) -> AsyncIterator[Federation]:
         pytest.skip(assets)
     speed = 1.0 if real else _FAST
     clock = SharedClock.create(folder / "clock", start=SystemClock().now(), speed=speed)
-    plan = scenario()
+    plan = plan or scenario()
     versions = {cluster.name: _EMULATED_VERSION for cluster in plan.clusters}
     federation = Federation(variant, versions, folder, speed)
     async with AsyncExitStack() as stack:
@@ -256,6 +278,7 @@ async def _populate(federation: Federation, plan: Scenario, clock: SharedClock, 
         metrics_urls=dict.fromkeys(settings, "http://127.0.0.1:9/metrics"),
         provider_settings=settings,
     )
+    document["spec"]["listen"]["port"] = 0
     write_private(federation.federation_file, dump(document))
     federation.policies.mkdir()
     (federation.policies / "policies.yaml").write_text(POLICIES)

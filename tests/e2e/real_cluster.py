@@ -14,12 +14,14 @@ import re
 import secrets
 import shutil
 import socket
+import ssl
 import subprocess
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import aiohttp
 import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -60,52 +62,79 @@ def find_assets() -> Assets | str:
     return Assets(etcd, apiserver, (int(found[1]), int(found[2])))
 
 
+@dataclass(frozen=True, slots=True)
+class _Server:
+    name: str
+    port: int
+    token: str
+    kubeconfig: Path
+    log: Path
+    process: asyncio.subprocess.Process
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self.port}"
+
+
 @asynccontextmanager
 async def real_clusters(assets: Assets, folder: Path, names: Sequence[str]) -> AsyncIterator[dict[str, Path]]:
     """The kubeconfig of each named cluster, while they run. They share one etcd, each under its own prefix; their logs
     stay in `folder`."""
     folder.mkdir(parents=True)  # noqa: ASYNC240
     certificate = make_server_certificate(folder, "apiserver")
-    signing_key, public_key = _service_account_keys(folder)
+    keys = _service_account_keys(folder)
     ports = iter(_free_ports(2 + len(names)))
     client, peer = (f"http://127.0.0.1:{next(ports)}" for _ in range(2))
     async with AsyncExitStack() as stack:
         stack.callback(shutil.rmtree, folder / "etcd", ignore_errors=True)
         await stack.enter_async_context(_process(folder / "etcd.log", *_etcd(assets, folder, client, peer)))
-        servers = {}
+        servers = []
         for name in names:
-            port, token = next(ports), secrets.token_urlsafe(24)
-            tokens = folder / f"{name}-tokens.csv"
-            write_private(tokens, f'{token},test,test,"system:masters"\n'.encode())
-            arguments = [
-                str(assets.apiserver),
-                f"--etcd-servers={client}",
-                f"--etcd-prefix=/{name}",
-                "--bind-address=127.0.0.1",
-                "--advertise-address=127.0.0.1",
-                "--endpoint-reconciler-type=none",
-                f"--secure-port={port}",
-                f"--cert-dir={folder / 'certificates'}",
-                f"--tls-cert-file={certificate.certificate_file}",
-                f"--tls-private-key-file={certificate.key_file}",
-                "--service-account-issuer=https://localhost",
-                f"--service-account-signing-key-file={signing_key}",
-                f"--service-account-key-file={public_key}",
-                f"--token-auth-file={tokens}",
-                "--anonymous-auth=false",
-                "--authorization-mode=RBAC",
-                "--service-cluster-ip-range=10.0.0.0/24",
-                # Without its controller no service account exists, and no pod could be created.
-                "--disable-admission-plugins=ServiceAccount",
-            ]
-            log = folder / f"{name}-apiserver.log"
+            port, token, log = next(ports), secrets.token_urlsafe(24), folder / f"{name}-apiserver.log"
+            arguments = _apiserver(assets, folder, name, client, port, token, certificate, keys)
             process = await stack.enter_async_context(_process(log, *arguments))
             kubeconfig = folder / f"{name}.yaml"
             write_private(kubeconfig, _kubeconfig(name, port, token, certificate).encode())
-            servers[name] = (kubeconfig, process, log)
-        for name, (kubeconfig, process, log) in servers.items():
-            await _until_ready(name, kubeconfig, process, log)
-        yield {name: kubeconfig for name, (kubeconfig, _, _) in servers.items()}
+            servers.append(_Server(name, port, token, kubeconfig, log, process))
+        tls = ssl.create_default_context(cafile=str(certificate.ca_file))
+        for server in servers:
+            await _until_ready(server, tls)
+        yield {server.name: server.kubeconfig for server in servers}
+
+
+def _apiserver(
+    assets: Assets,
+    folder: Path,
+    name: str,
+    etcd: str,
+    port: int,
+    token: str,
+    certificate: ServerCertificate,
+    keys: tuple[Path, Path],
+) -> list[str]:
+    tokens = folder / f"{name}-tokens.csv"
+    write_private(tokens, f'{token},test,test,"system:masters"\n'.encode())
+    return [
+        str(assets.apiserver),
+        f"--etcd-servers={etcd}",
+        f"--etcd-prefix=/{name}",
+        "--bind-address=127.0.0.1",
+        "--advertise-address=127.0.0.1",
+        "--endpoint-reconciler-type=none",
+        f"--secure-port={port}",
+        f"--cert-dir={folder / 'certificates'}",
+        f"--tls-cert-file={certificate.certificate_file}",
+        f"--tls-private-key-file={certificate.key_file}",
+        "--service-account-issuer=https://localhost",
+        f"--service-account-signing-key-file={keys[0]}",
+        f"--service-account-key-file={keys[1]}",
+        f"--token-auth-file={tokens}",
+        "--anonymous-auth=false",
+        "--authorization-mode=RBAC",
+        "--service-cluster-ip-range=10.0.0.0/24",
+        # Without its controller no service account exists, and no pod could be created.
+        "--disable-admission-plugins=ServiceAccount",
+    ]
 
 
 def _etcd(assets: Assets, folder: Path, client: str, peer: str) -> list[str]:
@@ -177,13 +206,16 @@ async def _process(log: Path, *arguments: str) -> AsyncIterator[asyncio.subproce
             await child.wait()
 
 
-async def _until_ready(name: str, kubeconfig: Path, process: asyncio.subprocess.Process, log: Path) -> None:
-    """Return once the server answers with the namespace that it creates for itself last of all."""
-    api = await HttpKubeApi.connect(name=name, kubeconfig=kubeconfig, context=None)
+async def _until_ready(server: _Server, tls: ssl.SSLContext) -> None:
+    """Return once the server says that it is ready, and has made the namespace that everybody uses."""
+    api = await HttpKubeApi.connect(name=server.name, kubeconfig=server.kubeconfig, context=None)
+    headers = {"Authorization": f"Bearer {server.token}"}
     try:
-        async with asyncio.timeout(_START_SECONDS):
-            while process.returncode is None:
-                with contextlib.suppress(ExternalError):
+        async with asyncio.timeout(_START_SECONDS), aiohttp.ClientSession(headers=headers) as session:
+            while server.process.returncode is None:
+                with contextlib.suppress(ExternalError, aiohttp.ClientError):
+                    async with session.get(f"{server.url}/readyz", ssl=tls) as answer:
+                        answer.raise_for_status()
                     await api.get(NAMESPACES, "", "default")
                     return
                 await asyncio.sleep(0.1)
@@ -191,5 +223,5 @@ async def _until_ready(name: str, kubeconfig: Path, process: asyncio.subprocess.
         pass
     finally:
         await api.close()
-    lines = "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])  # noqa: ASYNC240
-    raise AssertionError(f"kube-apiserver of {name} did not become ready; the end of {log.name}:\n{lines}")
+    lines = "\n".join(server.log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
+    raise AssertionError(f"kube-apiserver of {server.name} is not ready; the end of {server.log.name}:\n{lines}")

@@ -20,10 +20,11 @@ from scheduler.model.contract import (
     FINALIZER,
     JOBS,
     LABEL_ORIGIN_UID,
+    NAMESPACES,
     PODS,
 )
 from scheduler.model.ports import RawObject, Resource
-from tests.e2e.federations import VARIANTS, Federation, a_federation
+from tests.e2e.federations import VARIANTS, Federation, a_federation, a_service
 from tests.loop.harness import a_job, is_complete, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240), pytest.mark.asyncio(loop_scope="module")]
@@ -62,27 +63,6 @@ class Kind:
 
 JOB = Kind(JOBS, JOBS)
 SERVICE = Kind(FEDERATED_WORKLOADS, DEPLOYMENTS)
-
-
-def a_service(name: str, replicas: int) -> dict[str, Any]:
-    limits = {"cpu": "1", "memory": "2Gi", "nvidia.com/gpu": "1"}
-    container = {"name": "main", "image": "serve:1", "resources": {"limits": limits, "requests": limits}}
-    return {
-        "apiVersion": "overspill.dev/v1alpha1",
-        "kind": "FederatedWorkload",
-        "metadata": {"name": name, "namespace": "default", "labels": {"overspill.dev/queue": "research"}},
-        "spec": {
-            "template": {
-                "apiVersion": "apps/v1",
-                "kind": "Deployment",
-                "spec": {
-                    "replicas": replicas,
-                    "selector": {"matchLabels": {"app": name}},
-                    "template": {"metadata": {"labels": {"app": name}}, "spec": {"containers": [container]}},
-                },
-            }
-        },
-    }
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=list(VARIANTS))
@@ -308,6 +288,24 @@ async def test_a_deployment_is_kept_as_the_hub_wants_it(federation: Federation) 
         await federation.hub.patch(FEDERATED_WORKLOADS, "default", "serving", {"spec": {"suspend": False}})
         await until_ready(federation, "serving", 3)
         await remove(federation, SERVICE, "serving", uid)
+
+
+async def test_a_namespace_that_the_member_lacks_is_made_there(federation: Federation) -> None:
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team-a"}}
+    body = a_service("away", 1)
+    body["metadata"]["namespace"] = "team-a"
+    async with federation.daemon():
+        await federation.hub.create(NAMESPACES, "", namespace)
+        made = await federation.hub.create(FEDERATED_WORKLOADS, "team-a", body)
+        await until_started(federation, str(made["metadata"]["uid"]), 1)
+        _, copy = await one_copy(federation, SERVICE, str(made["metadata"]["uid"]))
+        assert copy["metadata"]["namespace"] == "team-a"
+        await federation.hub.delete(FEDERATED_WORKLOADS, "team-a", "away")
+
+        async def gone() -> bool:
+            return not (await federation.hub.list(FEDERATED_WORKLOADS, namespace="team-a")).items
+
+        await until(gone, "it is gone from the hub")
 
 
 async def test_a_daemon_that_is_started_anew_goes_on(federation: Federation, kind: Kind) -> None:
