@@ -202,9 +202,10 @@ async def running() -> AsyncIterator[tuple[dict[str, HttpKubeApi], Witness, int]
         async with process("sandbox", "--dir", str(state), "--speed", str(SPEED), log=folder / "sandbox.log"):
             await wait_for(state / "sandbox.json")
             config = str(state / "federation.yaml")
-            async with process(
-                "run", "--config", config, "--policies", str(policies), log=folder / "daemon.log"
-            ) as daemon, observed(state) as (apis, witness):
+            async with (
+                process("run", "--config", config, "--policies", str(policies), log=folder / "daemon.log") as daemon,
+                observed(state) as (apis, witness),
+            ):
                 await warm_up(apis["hub"], witness)
                 yield apis, witness, daemon.pid
 
