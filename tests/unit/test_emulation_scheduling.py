@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
 from clusters.sandbox.emulation.objects import condition_true
 from scheduler.model.contract import DEPLOYMENTS, JOBS, NODES, PODS, REPLICASETS
-from scheduler.model.errors import TransientError
+from scheduler.model.errors import AlreadyExistsError, TransientError
 from tests.unit.emulation_fakes import Bench, bench, job, pool
 
 
@@ -174,3 +175,16 @@ async def test_recreate_stops_the_old_pods_first() -> None:
         await b.pass_time(60)
         assert [pod["spec"]["containers"][0]["image"] for pod in b.api.all(PODS)] == ["serve:2"] * 8
         assert b.api.one(DEPLOYMENTS, "chat")["status"]["availableReplicas"] == 8
+
+
+async def test_a_set_that_its_former_deployment_leaves_is_waited_for() -> None:
+    async with bench(pool(maximum=1, fixed=True)) as b:
+        await b.api.create(DEPLOYMENTS, "default", _deployment())
+        # Its name is taken when it is created, and free again when it is looked at: the collector was here.
+        b.api.fail_next.append(AlreadyExistsError("replicasets.apps already exists", code="AlreadyExists"))
+        async with asyncio.timeout(10):
+            while not b.api.all(REPLICASETS):
+                await asyncio.sleep(0.005)
+        assert not b.api.fail_next
+        await b.pass_time(10)
+        assert b.api.one(DEPLOYMENTS, "chat")["status"]["readyReplicas"] == 3

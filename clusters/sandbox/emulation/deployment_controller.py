@@ -22,7 +22,7 @@ from clusters.sandbox.emulation.objects import (
 )
 from clusters.sandbox.emulation.work import WorkQueue
 from scheduler.model.contract import DEPLOYMENTS, PODS, REPLICASETS
-from scheduler.model.errors import AlreadyExistsError, ConflictError
+from scheduler.model.errors import AlreadyExistsError, ConflictError, NotFoundError
 from scheduler.model.ports import Clock, KubeApi, RawObject, Resource
 
 _HASH: Final = "pod-template-hash"
@@ -184,11 +184,12 @@ class DeploymentController:
         have_old = sum(_replicas(s) for s in old)
         recreate = (spec.get("strategy") or {}).get("type") == "Recreate"
         room = max(0, _replicas(deployment) + surge - have_old)
+        name = f"{metadata['name']}-{digest}"
         body = {
             "apiVersion": "apps/v1",
             "kind": "ReplicaSet",
             "metadata": {
-                "name": f"{metadata['name']}-{digest}",
+                "name": name,
                 "namespace": metadata["namespace"],
                 "labels": labels,
                 "annotations": {_REVISION: str((_revision(old[-1]) if old else 0) + 1)},
@@ -208,11 +209,22 @@ class DeploymentController:
         try:
             created = await self._api.create(REPLICASETS, metadata["namespace"], body)
         except AlreadyExistsError:
-            created = await self._api.get(REPLICASETS, metadata["namespace"], f"{metadata['name']}-{digest}")
-            if controller_uid(created) != metadata["uid"]:
-                raise ConflictError(f"ReplicaSet {created['metadata']['name']} belongs to another owner") from None
+            created = await self._own(metadata, name)
         self._sets.observe(created)
         return created
+
+    async def _own(self, metadata: Mapping[str, Any], name: str) -> RawObject:
+        """The Deployment's set of that name, made by an attempt whose answer was lost.
+
+        Raises: ConflictError, to be tried again, while it is one that a former Deployment of this name has left.
+        """
+        try:
+            found = await self._api.get(REPLICASETS, metadata["namespace"], name)
+        except NotFoundError:  # collected just now; not to be taken for the absence of the Deployment
+            raise ConflictError(f"ReplicaSet {name} was on its way out") from None
+        if controller_uid(found) != metadata["uid"]:
+            raise ConflictError(f"ReplicaSet {name} belongs to another owner")
+        return found
 
     async def _scale(self, replica_set: RawObject, replicas: int) -> None:
         if _replicas(replica_set) != replicas:
