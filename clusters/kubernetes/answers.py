@@ -62,6 +62,16 @@ def parse_resource(body: bytes, place: str, resource: Resource, name: str = "") 
     return parsed
 
 
+def check_deleted(body: bytes, place: str, resource: Resource) -> None:
+    """The answer to a deletion: its success, or the object that is on its way out. Raises: OutcomeUnknownError."""
+    try:
+        parsed = parse_object(body, place)
+    except TransientError as error:
+        raise OutcomeUnknownError(str(error), code=error.code) from error
+    if (parsed.get("kind"), parsed.get("status")) != ("Status", "Success") and _not_an_object(parsed, resource):
+        raise OutcomeUnknownError(f"{place}: the answer does not say that it is deleted", code="Malformed")
+
+
 def parse_page(body: bytes, place: str, resource: Resource) -> tuple[list[RawObject], str, str]:
     """Items, resourceVersion and continue token of one page of a list. Raises: TransientError.
 

@@ -20,7 +20,7 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from clusters.kubernetes.answers import failure, parse_event, parse_metadata, parse_page, parse_resource
+from clusters.kubernetes.answers import check_deleted, failure, parse_event, parse_metadata, parse_page, parse_resource
 from clusters.kubernetes.connection import Connection, Limits, open_connection
 from scheduler.model.contract import FIELD_MANAGER
 from scheduler.model.errors import GoneError, OutcomeUnknownError, TransientError
@@ -141,7 +141,10 @@ class HttpKubeApi:
             options["preconditions"] = {"uid": uid}
         if grace_period_seconds is not None:
             options["gracePeriodSeconds"] = grace_period_seconds
-        await self._call("DELETE", _path(resource, namespace, name), orjson.dumps(options), _JSON)
+        path = _path(resource, namespace, name)
+        check_deleted(
+            await self._call("DELETE", path, orjson.dumps(options), _JSON), self._place("DELETE", path), resource
+        )
 
     async def round_trip_seconds(self) -> float:
         """How long the API takes for the cheapest of answers (`/version`), credentials not counted."""

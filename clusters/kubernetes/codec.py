@@ -198,7 +198,7 @@ def text(fields: Mapping[str, Any], name: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise InvalidObjectError(f"{name} is {str(value)[:40]!r}, which is no text")
+        raise InvalidObjectError(f"{name[:80]!r} is {str(value)[:40]!r}, which is no text")
     return value
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 from clusters.kubernetes.annotations import parse_hints
 from clusters.kubernetes.codec import format_time, parse_time
 from scheduler.model.contract import CONDITION_PLACED
+from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import Instant
 from scheduler.model.ports import RawObject
 
@@ -20,10 +21,29 @@ _LONGEST_MESSAGE: Final = 2000
 
 
 def conditions(obj: RawObject) -> list[Mapping[str, Any]]:
-    """The status conditions of any object; those that are no objects are left out."""
+    """The status conditions of any object.
+
+    Raises: InvalidObjectError for a status that makes no sense: an end that cannot be read is not the lack of one.
+    """
     status = obj.get("status")
-    listed = status.get("conditions") if isinstance(status, Mapping) else None
-    return [one for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
+    if status is None:
+        return []
+    if not isinstance(status, Mapping):
+        raise InvalidObjectError(f"status is {str(status)[:40]!r}, which is no map")
+    listed = status.get("conditions")
+    if listed is None:
+        return []
+    if not isinstance(listed, list) or not all(_is_condition(one) for one in listed):
+        raise InvalidObjectError("status.conditions is no list of conditions, each with a type and a status")
+    return listed
+
+
+def _is_condition(one: object) -> bool:
+    return (
+        isinstance(one, Mapping)
+        and isinstance(one.get("type"), str)
+        and one.get("status") in ("True", "False", "Unknown")
+    )
 
 
 def find(among: Iterable[Mapping[str, Any]], kind: str) -> Mapping[str, Any] | None:

@@ -146,6 +146,7 @@ async def test_reads_and_writes_go_where_they_should(api: HttpKubeApi, server: S
     server.answers(an_object("Job", "a/b?c"))
     await api.patch(JOBS, "n", "a/b?c", {"spec": {"suspend": True}})
     await api.create_subresource(PODS, "n", "p", "eviction", {"kind": "Eviction"})
+    server.answers({"kind": "Status", "status": "Success"})
     await api.delete(PODS, "n", "p", uid="u1", grace_period_seconds=0)
     assert [(request.method, request.raw_path.partition("?")[0]) for request in server.seen] == [
         ("GET", "/api/v1/namespaces/n/pods/p"),
@@ -276,6 +277,19 @@ async def test_what_is_not_the_object_asked_for_is_not_taken_for_it(
     # A write that was answered so may have happened or not.
     with pytest.raises(OutcomeUnknownError, match=r"^cluster m1: PATCH /api/v1/namespaces/n/pods/p: the answer"):
         await api.patch(PODS, "n", "p", {})
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"<html>", {"kind": "Status"}, {"kind": "PodList", "metadata": {}}, an_object("Node", "p")]
+)
+async def test_a_deletion_that_is_not_confirmed_may_not_have_happened(
+    api: HttpKubeApi, server: Server, answer: Any
+) -> None:
+    server.answers(POD)
+    await api.delete(PODS, "n", "p")
+    server.answers(answer)
+    with pytest.raises(OutcomeUnknownError, match=r"^cluster m1: DELETE /api/v1/namespaces/n/pods/p: the answer"):
+        await api.delete(PODS, "n", "p")
 
 
 @pytest.mark.parametrize("body", [b"404 page not found\n", b"<html>default backend - 404</html>", b"", b"{}"])
