@@ -22,6 +22,9 @@ from scheduler.model.errors import InvalidObjectError, OverspillError
 log = structlog.get_logger(__name__)
 _WAITING_AT_MOST: Final = 20_000
 _BATCH: Final = 500
+_SCHEMA_VERSION: Final = 1
+_PARTING_SECONDS: Final = 0.1
+"""After a failed connect aiosqlite's thread has its end to report; to a closed loop it would do so by a traceback."""
 
 METADATA: Final = sql.MetaData()
 DECISIONS: Final = sql.Table(
@@ -56,6 +59,7 @@ class History:
         self._engine = engine
         self._telemetry = telemetry
         self._waiting: asyncio.Queue[tuple[sql.Table, dict[str, Any]]] = asyncio.Queue(_WAITING_AT_MOST)
+        self._writing: asyncio.Future[None] | None = None
 
     @classmethod
     async def open(cls, url: str, telemetry: Telemetry) -> History:
@@ -69,8 +73,12 @@ class History:
                 if engine.dialect.name == "sqlite":
                     await connection.execute(sql.text("PRAGMA journal_mode=WAL"))
                 await connection.run_sync(METADATA.create_all)
+                if engine.dialect.name == "sqlite":
+                    # A write, so that a file that cannot be written is known at once.
+                    await connection.execute(sql.text(f"PRAGMA user_version = {_SCHEMA_VERSION}"))
         except (SQLAlchemyError, OSError) as error:
             await engine.dispose()
+            await asyncio.sleep(_PARTING_SECONDS)
             shown = engine.url.render_as_string(hide_password=True)
             raise InvalidObjectError(f"history.url {shown}: {_first_line(error)}") from error
         return cls(engine, telemetry)
@@ -88,10 +96,14 @@ class History:
             batch = [await self._waiting.get()]
             while len(batch) < _BATCH and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
-            await self._write(batch)
+            # A write that has begun is not cut off: its rows would be lost, and its connection left half used.
+            self._writing = asyncio.ensure_future(self._write(batch))
+            await asyncio.shield(self._writing)
 
     async def close(self) -> None:
         """Write what is left, then disconnect."""
+        if self._writing is not None:
+            await self._writing
         batch = []
         while not self._waiting.empty():
             batch.append(self._waiting.get_nowait())

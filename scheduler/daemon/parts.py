@@ -157,9 +157,12 @@ class Daemon:
                 await self.leader.release()
 
     def _watches(self) -> dict[str, Callable[[], Awaitable[None]]]:
-        """One reflector for each resource of each cluster."""
+        """One reflector for each resource of each cluster, and what looks at the node pools (it acts on plans only, of
+        which a standby makes none)."""
         wall = SystemClock()
-        loops: dict[str, Callable[[], Awaitable[None]]] = {}
+        loops: dict[str, Callable[[], Awaitable[None]]] = {
+            f"pools:{cluster}": keeper.run for cluster, keeper in self.keepers.items()
+        }
         for name, kind in self.outside.kinds.items():
             loops[f"watch:hub:{name}"] = Reflector(
                 self.outside.hub_api,
@@ -196,8 +199,6 @@ class Daemon:
             "planner": self.planner.run,
             "ledger": self.ledger.run,
         }
-        for cluster, keeper in self.keepers.items():
-            loops[f"pools:{cluster}"] = keeper.run
         if not self.shadow:
             loops["reconciler"] = self.reconciler.run
             loops["events"] = self.events.run
