@@ -32,7 +32,10 @@ _FOLLOWED: Final = ("parallelism", "activeDeadlineSeconds", "backoffLimit")
 """Spec fields that may change while a Job runs and are carried to the copy."""
 _CRITERIA: Final = {"Complete": "SuccessCriteriaMet", "Failed": "FailureTarget"}
 """A terminal condition and the one that the API server wants to see with it."""
-_HAND_OVER: Final = f"set spec.managedBy: {MANAGED_BY}; it cannot be changed later, so create the Job anew"
+_HAND_OVER: Final = (
+    f"set spec.managedBy: {MANAGED_BY}; it cannot be changed later, so create the Job anew "
+    "(a hub older than Kubernetes 1.32 drops it)"
+)
 _CONDITION_FIELDS: Final = ("status", "reason", "message")
 
 
