@@ -129,8 +129,11 @@ class StatusReport:
         for member in self.mirror.members.values():
             self.telemetry.member_reachable.labels(member.member.id).set(0 if member.unreachable_since else 1)
             for pool in self._cluster(member, now)["pools"]:
-                for state in ("nodes", "nodes_ready", "gpus", "gpus_used"):
-                    self.telemetry.pool_nodes.labels(member.member.id, pool["pool"], state).set(pool[state])
+                where = (member.member.id, pool["pool"])
+                self.telemetry.pool_nodes.labels(*where, "all").set(pool["nodes"])
+                self.telemetry.pool_nodes.labels(*where, "ready").set(pool["nodes_ready"])
+                self.telemetry.pool_gpus.labels(*where, "all").set(pool["gpus"])
+                self.telemetry.pool_gpus.labels(*where, "used").set(pool["gpus_used"])
 
     def _find(self, kind: str, namespace: str, name: str) -> HubEntry | None:
         found = [

@@ -44,7 +44,10 @@ class Telemetry:
             "overspill_budget_left_usd", "Limit less spent and committed.", ["policy", "budget"], registry=one
         )
         self.pool_nodes = Gauge(
-            "overspill_pool_nodes", "Nodes of a pool by state.", ["cluster", "pool", "state"], registry=one
+            "overspill_pool_nodes", "Nodes of a pool: all, ready.", ["cluster", "pool", "state"], registry=one
+        )
+        self.pool_gpus = Gauge(
+            "overspill_pool_gpus", "GPUs of a pool's nodes: all, used.", ["cluster", "pool", "state"], registry=one
         )
         self.writes = Counter(
             "overspill_writes",

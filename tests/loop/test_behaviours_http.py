@@ -1,0 +1,104 @@
+"""The read API and /metrics, as a monitoring system and a careless client meet them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from yarl import URL
+
+from scheduler.daemon.http import HttpServer
+from tests.loop.harness import World, a_world, until
+
+BOUNDED = {
+    "budget", "call", "capacity_type", "cluster", "le", "loop", "outcome", "phase", "policy", "pool", "queue",
+    "reason", "resource", "result", "state", "step",
+}  # fmt: skip
+"""Labels whose values come from the federation file, the policies or the code; never names or UIDs of objects."""
+UNITS = ("_seconds", "_usd", "_ratio", "_total", "_bytes", "_info")
+COUNTS = {"workloads", "pool_nodes", "pool_gpus", "member_reachable", "reconcile_queue_keys", "leader"}
+"""Gauges of things that are counted, or of yes and no."""
+
+
+@asynccontextmanager
+async def served(folder: Path) -> AsyncIterator[tuple[World, str, aiohttp.ClientSession]]:
+    async with a_world(folder) as world, world.daemon() as (daemon, _):
+        server = HttpServer("127.0.0.1", 0, daemon.report, daemon.outside.telemetry)
+        url = await server.start()
+        try:
+            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
+                yield world, url, session
+        finally:
+            await server.stop()
+
+
+async def test_metrics_follow_the_conventions_and_stay_bounded(tmp_path: Path) -> None:
+    async with served(tmp_path) as (world, url, session):
+        jobs = [f"job-{number}" for number in range(3)]
+        for name in jobs:
+            await world.submit(name)
+        await world.submit("too-large", gpus=64)
+        await until(lambda: world.all_done(*jobs), "complete")
+        async with session.get(f"{url}/metrics") as answer:
+            assert answer.status == 200
+            assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+            families = list(text_string_to_metric_families(await answer.text()))
+        ours = [family for family in families if family.name.startswith("overspill_")]
+        assert len(ours) > 15
+        for family in ours:
+            assert family.documentation
+            assert re.fullmatch(r"[a-z][a-z_]*[a-z]", family.name), family.name
+            for sample in family.samples:
+                assert set(sample.labels) <= BOUNDED, sample
+                assert not any(job in value for value in sample.labels.values() for job in jobs), sample
+            if family.type == "gauge" and family.name.removeprefix("overspill_") not in COUNTS:
+                assert family.name.endswith((*UNITS, "_success", "_created")), family.name
+        values = {(s.name, *sorted(s.labels.values())): s.value for family in ours for s in family.samples}
+        assert values["overspill_workloads", "finished", "research"] == 3
+        assert values["overspill_decisions_total", "Placed", "placed"] == 3
+
+
+async def test_it_is_ready_and_healthy_once_synced(tmp_path: Path) -> None:
+    async with served(tmp_path) as (_, url, session):
+
+        async def ready() -> bool:
+            async with session.get(f"{url}/readyz") as answer:
+                return answer.status == 200 and await answer.text() == "ok"
+
+        await until(ready, "ready")
+        async with session.get(f"{url}/healthz") as answer:
+            assert (answer.status, await answer.text()) == (200, "ok")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "want"),
+    [
+        ("GET", "/api/v1/nothing", 404),
+        ("POST", "/api/v1/status", 405),
+        ("GET", "/api/v1/explain", 400),
+        ("GET", "/api/v1/explain?workload=", 400),
+        ("GET", "/api/v1/explain?workload=nobody", 404),
+        ("GET", f"/api/v1/explain?workload={'x' * 700}", 400),
+        ("GET", "/api/v1/explain?workload=a/b/c/d/e", 404),
+        ("GET", "/api/v1/explain?workload=%00", 404),
+        ("GET", "/api/v1/explain?workload=%ff%fe", 404),
+        ("GET", "/api/v1/explain?workload=%ed%a0%80", 404),
+        ("GET", "/api/v1/explain?workload='%20OR%20''='", 404),
+    ],
+)
+async def test_an_error_of_the_api_is_one_line_of_json(tmp_path: Path, method: str, path: str, want: int) -> None:
+    async with (
+        served(tmp_path) as (_, url, session),
+        session.request(method, URL(f"{url}{path}", encoded=True)) as answer,
+    ):
+        assert answer.status == want
+        assert answer.content_type == "application/json"
+        body = await answer.json()
+        assert set(body) == {"error"}
+        assert "\n" not in body["error"]
+        assert "Traceback" not in body["error"]
