@@ -31,13 +31,14 @@ from scheduler.daemon.supervise import measure_lag, supervised
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.engine.matching import Matcher
 from scheduler.model import contract
-from scheduler.model.errors import ExternalError
+from scheduler.model.errors import ExternalError, TransientError
 from scheduler.model.ids import ClusterId
 from scheduler.model.ports import Clock, KubeApi, NodePoolProvider, Predictor, WorkloadKind
 from scheduler.model.workload import Workload
 
 log = structlog.get_logger(__name__)
-_PING_EVERY_SECONDS: Final = 15.0
+_PINGS_UNANSWERED: Final = 2
+"""In a row, and the member counts as unreachable."""
 _LOOK_AGAIN_SECONDS: Final = 20.0
 _PING_TIMEOUT_SECONDS: Final = 5.0
 
@@ -58,6 +59,8 @@ class Outside:
     telemetry: Telemetry
     identity: str
     lease: LeaseSettings = field(default_factory=LeaseSettings)
+    ping_seconds: float = 15.0
+    """Between two small reads of a member, of wall time."""
 
 
 class Daemon:
@@ -144,7 +147,6 @@ class Daemon:
                     group.create_task(supervised(name, loop, self.outside.telemetry))
                 group.create_task(measure_lag(self.outside.telemetry))
                 group.create_task(supervised("policies", self.outside.policies.run, self.outside.telemetry))
-                group.create_task(supervised("round trips", self._measure_round_trips, self.outside.telemetry))
                 group.create_task(supervised("history", self.outside.history.run, self.outside.telemetry))
                 if not self.shadow:
                     group.create_task(self.leader.run())
@@ -163,6 +165,7 @@ class Daemon:
         loops: dict[str, Callable[[], Awaitable[None]]] = {
             f"pools:{cluster}": keeper.run for cluster, keeper in self.keepers.items()
         }
+        loops |= {f"ping:{cluster}": partial(self._ping, cluster) for cluster in self.outside.member_apis}
         for name, kind in self.outside.kinds.items():
             loops[f"watch:hub:{name}"] = Reflector(
                 self.outside.hub_api,
@@ -212,20 +215,37 @@ class Daemon:
             for uid in self.mirror.unsettled():
                 self.reconciler.keys.add(uid)
 
-    async def _measure_round_trips(self) -> None:
-        """How long a small read of each member takes, for policies that limit it and for people."""
-        clock = asyncio.get_running_loop().time
+    async def _ping(self, cluster: ClusterId) -> None:
+        """How long a small read of the member takes, for policies that limit it and for people; and whether it answers
+        at all, for a connection that is cut without a word keeps its watches waiting for minutes."""
+        api, member, unanswered = self.outside.member_apis[cluster], self.mirror.members[cluster], 0
         while True:
-            for cluster, api in self.outside.member_apis.items():
-                started = clock()
-                try:
-                    async with asyncio.timeout(_PING_TIMEOUT_SECONDS):
-                        await api.get(contract.NAMESPACES, "", "default")
-                except (ExternalError, TimeoutError):
-                    self.mirror.members[cluster].round_trip_seconds = None
-                else:
-                    self.mirror.members[cluster].round_trip_seconds = round(clock() - started, 4)
-            await asyncio.sleep(_PING_EVERY_SECONDS)
+            try:
+                async with asyncio.timeout(_PING_TIMEOUT_SECONDS):
+                    answered = await self._round_trip(api)
+            except (TransientError, TimeoutError) as error:
+                unanswered += 1
+                member.round_trip_seconds = None
+                if unanswered == _PINGS_UNANSWERED:
+                    self.mirror.set_reachable(member, "ping", False, str(error) or "a ping is not answered")
+            else:
+                member.round_trip_seconds = answered
+                if unanswered >= _PINGS_UNANSWERED:
+                    self.mirror.set_reachable(member, "ping", True, None)
+                unanswered = 0
+            await asyncio.sleep(self.outside.ping_seconds)
+
+    async def _round_trip(self, api: KubeApi) -> float | None:
+        """Seconds; None when it answers, but not to this (it is not permitted, say)."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            await api.get(contract.NAMESPACES, "", "default")
+        except TransientError:
+            raise
+        except ExternalError:
+            return None
+        return round(clock() - began, 4)
 
     def _on_key(self, uid: str) -> None:
         if not self.shadow:

@@ -103,12 +103,13 @@ class World:
         limits: Limits | None = None,
         identity: str = "test",
         lease: LeaseSettings | None = None,
+        ping_seconds: float = 15.0,
     ) -> AsyncIterator[tuple[Daemon, asyncio.Task[None]]]:
         """A daemon that runs for the block; `wrap(name, api)` may stand between it and its clusters, `wrap_provider`
         between it and its clouds."""
         async with self.outside(limits, identity) as outside:
             providers = {name: wrap_provider(name, provider) for name, provider in outside.providers.items()}
-            outside = replace(outside, lease=lease or outside.lease, providers=providers)
+            outside = replace(outside, lease=lease or outside.lease, providers=providers, ping_seconds=ping_seconds)
             members: Mapping[ClusterId, KubeApi] = {name: wrap(name, api) for name, api in outside.member_apis.items()}
             daemon = Daemon(replace(outside, hub_api=wrap("hub", outside.hub_api), member_apis=members), shadow=shadow)
             task = asyncio.get_running_loop().create_task(daemon.run())

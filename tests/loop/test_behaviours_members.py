@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from clusters.kubernetes.connection import Limits
 from scheduler.daemon.parts import Daemon
 from scheduler.model.contract import JOBS, PODS
+from scheduler.model.errors import TransientError
 from scheduler.model.ids import ClusterId
-from scheduler.model.ports import RawObject
+from scheduler.model.ports import KubeApi, RawObject, WatchEvent
 from tests.loop.harness import POLICIES, World, a_world, counting, until
 
 QUICK = Limits(connect_seconds=0.3, read_seconds=0.3, call_seconds=0.3)
@@ -182,6 +184,46 @@ async def test_a_job_that_moved_ends_once_though_its_first_copy_ended_unseen(tmp
         await until(clean, "no copy is left")
         status = (await world.job("twin") or {})["status"]
         assert status["succeeded"] == 1, "the hub tells of one end"
+
+
+class _Cable:
+    """An API behind a cable that can be pulled: calls fail, streams that are open stay open and silent."""
+
+    def __init__(self, api: KubeApi, pulled: asyncio.Event) -> None:
+        self._api = api
+        self._pulled = pulled
+
+    def __getattr__(self, verb: str) -> Any:
+        method = getattr(self._api, verb)
+
+        async def call(*args: Any, **named: Any) -> Any:
+            if self._pulled.is_set():
+                raise TransientError("the cable is pulled")
+            return await method(*args, **named)
+
+        return call
+
+    async def watch(self, *args: Any, **named: Any) -> AsyncIterator[WatchEvent]:
+        async for event in self._api.watch(*args, **named):
+            if self._pulled.is_set():
+                await asyncio.Event().wait()
+            yield event
+
+
+async def test_a_member_behind_a_pulled_cable_is_noticed_though_its_streams_stay_open(tmp_path: Path) -> None:
+    pulled = asyncio.Event()
+
+    def behind_cable(name: str, api: KubeApi) -> KubeApi:
+        return _Cable(api, pulled) if name == "onprem" else api
+
+    async with a_world(tmp_path, speed=3600.0) as world, world.daemon(behind_cable, ping_seconds=0.1) as (daemon, _):
+        await until(lambda: daemon.mirror.ever_synced, "synced")
+        pulled.set()
+        await until(lambda: _silent_since(daemon, "onprem"), "noticed")
+        await world.submit("other")
+        await until(lambda: world.is_done("other"), "scheduling elsewhere goes on")
+        pulled.clear()
+        await until(lambda: _silent_since(daemon, "onprem") is None, "back")
 
 
 async def test_a_deletion_does_not_wait_for_a_lost_member(tmp_path: Path) -> None:
