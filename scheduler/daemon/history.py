@@ -7,6 +7,7 @@ a slow database never delays a cycle; when it is too slow, records are dropped a
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -69,6 +70,7 @@ class History:
         except (SQLAlchemyError, ModuleNotFoundError) as error:
             raise InvalidObjectError(f"history.url: {_first_line(error)}") from error
         try:
+            _make_private(engine)
             async with engine.begin() as connection:
                 if engine.dialect.name == "sqlite":
                     await connection.execute(sql.text("PRAGMA journal_mode=WAL"))
@@ -167,6 +169,13 @@ class History:
 def _last_by_key(table: sql.Table, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     keys = [column.name for column in table.primary_key.columns]
     return list({tuple(row[key] for key in keys): row for row in rows}.values())
+
+
+def _make_private(engine: AsyncEngine) -> None:
+    """A new SQLite file is its owner's alone: it says who ran what, and for how much. Raises: OSError."""
+    name = engine.url.database if engine.dialect.name == "sqlite" else None
+    if name and name != ":memory:" and not name.startswith("file:"):
+        os.close(os.open(name, os.O_RDWR | os.O_CREAT, 0o600))
 
 
 def _first_line(error: Exception) -> str:
