@@ -9,13 +9,14 @@ from typing import Final
 
 import structlog
 
+from clusters.kubernetes.codec import parse_pod
 from scheduler.daemon.member_mirror import POOLS, MemberMirror
 from scheduler.daemon.mirror import Mirror
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.daemon.waiting import happened_or_due
 from scheduler.model.cluster import Shortage
 from scheduler.model.contract import NODES, PODS
-from scheduler.model.errors import CapacityError, ExternalError, NotFoundError, QuotaError
+from scheduler.model.errors import CapacityError, ExternalError, InvalidObjectError, NotFoundError, QuotaError
 from scheduler.model.ids import NodeName, PoolId, PoolRef
 from scheduler.model.plan import RemoveNode, ScalePool
 from scheduler.model.ports import Clock, KubeApi, NodePoolProvider
@@ -179,7 +180,7 @@ class PoolKeeper:
                 await self._provider.remove_node(removal.pool.pool, removal.node, facts.provider_id)
         except NotFoundError:
             pass
-        except (ExternalError, TimeoutError) as error:
+        except (ExternalError, InvalidObjectError, TimeoutError) as error:
             self._count("remove_node", error)
             log.warning("node_not_removed", node=removal.node, pool=str(removal.pool), error=str(error)[:300])
             return
@@ -199,11 +200,8 @@ class PoolKeeper:
         await self._api.patch(NODES, "", node, body)
         pods = await self._api.list(PODS, field_selector=f"spec.nodeName={node}")
         for raw in pods.items:
-            owners = raw["metadata"].get("ownerReferences") or []
-            phase = (raw.get("status") or {}).get("phase")
-            if phase not in ("Succeeded", "Failed") and not any(
-                owner.get("kind") in ("DaemonSet", "Node") for owner in owners
-            ):
+            pod = parse_pod(raw)
+            if not pod.terminal and not pod.daemon_or_static:
                 await self._api.patch(NODES, "", node, {"metadata": {"uid": uid}, "spec": {"unschedulable": False}})
                 return False
         return True
