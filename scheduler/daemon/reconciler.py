@@ -7,6 +7,7 @@ workloads, the fence before each write, retries, and what is told to people on t
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -40,6 +41,9 @@ log = structlog.get_logger(__name__)
 _STEPS_AT_ONCE: Final = 12
 """More in one go would mean that two rules undo each other; the key is then looked at again after a pause."""
 _WORKERS: Final = 64
+_AT_ONCE_ON_A_MEMBER: Final = 16
+"""A member that hangs holds no more workers than this; what else is due there comes back a little later."""
+_MEMBER_BUSY_SECONDS: Final = 0.05
 _HELD_TOLD_AFTER_SECONDS: Final = 1.0
 """A workload that is held for no longer than this is not told so: most are placed in the next moment."""
 _PROGRESS_TOLD_AFTER_SECONDS: Final = 0.1
@@ -86,6 +90,8 @@ class Reconciler:
         self._emit = emit
         self._wanted: dict[Uid, _Wanted] = {}
         self._progress_due: dict[Uid, float] = {}
+        self._on_member: Counter[ClusterId] = Counter()
+        """Writes under way, by member."""
         self.keys = KeyQueue()
 
     # -- what the cycle hands over -------------------------------------------------------------------------------
@@ -150,7 +156,7 @@ class Reconciler:
         await self._write_wanted(uid)
         for _ in range(_STEPS_AT_ONCE):
             step = await self._next_step(uid)
-            if isinstance(step, lifecycle.Done) or self._may_wait(uid, step):
+            if isinstance(step, lifecycle.Done) or self._may_wait(uid, step) or self._must_wait(uid, step):
                 await self._write_condition(uid)
                 return
             await self._execute(uid, step)
@@ -174,6 +180,14 @@ class Reconciler:
             del self._progress_due[uid]
             return False
         self.keys.add_later(uid, due - now)
+        return True
+
+    def _must_wait(self, uid: Uid, step: Step) -> bool:
+        """Whether the member that the step is for has all the workers that it may have."""
+        member = _member_of(step)
+        if member is None or self._on_member[member] < _AT_ONCE_ON_A_MEMBER:
+            return False
+        self.keys.add_later(uid, _MEMBER_BUSY_SECONDS)
         return True
 
     def _view(self, uid: Uid) -> View:
@@ -211,8 +225,11 @@ class Reconciler:
 
     async def _execute(self, uid: Uid, step: Step) -> None:
         name = type(step).__name__
-        cluster = _cluster_of(step)
+        member = _member_of(step)
+        cluster = member or "hub"
         self._fence()
+        if member is not None:
+            self._on_member[member] += 1
         try:
             await self._perform(uid, step)
         except OutcomeUnknownError:
@@ -224,6 +241,9 @@ class Reconciler:
             if isinstance(error, _REFUSALS):
                 await self._report_refusal(uid, f"{cluster} refuses it: {error}")
             raise
+        finally:
+            if member is not None:
+                self._on_member[member] -= 1
         self._telemetry.writes.labels(cluster, name, "ok").inc()
 
     async def _perform(self, uid: Uid, step: Step) -> None:
@@ -390,10 +410,11 @@ def _merged(base: RawObject, patch: RawObject) -> dict[str, Any]:
     return result
 
 
-def _cluster_of(step: Step) -> str:
+def _member_of(step: Step) -> ClusterId | None:
+    """The member that the step writes on; None: it writes on the hub."""
     match step:
         case lifecycle.CreateCopy(placement):
             return placement.cluster
         case lifecycle.DeleteCopy(copy, _) | lifecycle.SuspendCopy(copy, _) | lifecycle.RefreshCopy(copy):
             return copy.cluster
-    return "hub"
+    return None

@@ -88,7 +88,7 @@ async def _one_round(world: World, counter: PodCounter, fuse: Fuse) -> bool:
     names = [f"plain-{tag}", f"gang-{tag}", f"burst-{tag}"]
     await world.submit(names[0])
     await world.submit(names[1], gpus=8, pods=2)
-    await world.submit(names[2], gpus=1, **_only_in_the_cloud())
+    await world.submit(names[2], gpus=1, **only_in_the_cloud())
     uids = [(await world.job(name) or {})["metadata"]["uid"] for name in names]
 
     async def complete() -> bool:
@@ -107,7 +107,7 @@ async def _one_round(world: World, counter: PodCounter, fuse: Fuse) -> bool:
     return fuse.blown.is_set()
 
 
-def _only_in_the_cloud() -> dict[str, Any]:
+def only_in_the_cloud() -> dict[str, Any]:
     limits = {"cpu": "2", "memory": "4Gi", "nvidia.com/gpu": "1"}
     container = {"name": "main", "image": "train:1", "resources": {"limits": limits, "requests": limits}}
     spec = {
