@@ -165,9 +165,9 @@ class Planner:
 
     def _pretend(self, plan: Plan) -> None:
         """Shadow mode: count the placements as done, so that the next cycle goes on from there. Capacity that would be
-        bought is taken as delivered, since nobody buys it."""
+        bought is taken as delivered, since nobody buys it; what would leave or pause waits anew."""
         for intent in plan.placements:
-            if intent.placement.state is PlacementState.RELEASING:
+            if intent.placement.state in (PlacementState.RELEASING, PlacementState.PAUSED):
                 self._mirror.forget(intent.workload.uid)
             else:
                 self._mirror.assume(intent.workload.uid, replace(intent.placement, state=PlacementState.STARTED))

@@ -20,7 +20,7 @@ from scheduler.daemon.mirror import HubEntry, Mirror
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.daemon.writes import Writes
 from scheduler.engine import lifecycle
-from scheduler.engine.lifecycle import Step, View, next_step
+from scheduler.engine.lifecycle import Step, View, next_step, wants_suspension
 from scheduler.model.errors import (
     AuthError,
     ConflictError,
@@ -217,7 +217,7 @@ class Reconciler:
             return {"status_differs": status is not None}
         return {
             "status_differs": status is not None,
-            "suspension_differs": kind.suspend_patch(copy.raw, suspend=hub.workload.suspended) is not None,
+            "suspension_differs": kind.suspend_patch(copy.raw, suspend=wants_suspension(hub.workload)) is not None,
             "template_differs": self._refresh_patch(kind, hub, copy) is not None,
         }
 

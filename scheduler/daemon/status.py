@@ -20,7 +20,7 @@ from scheduler.model.money import to_cents
 from scheduler.model.ports import Clock
 
 _STUCK_SECONDS = 120.0
-_PHASES = ("pending", "reserved", "started", "releasing", "suspended", "finished", "invalid")
+_PHASES = ("pending", "reserved", "started", "paused", "releasing", "suspended", "finished", "invalid")
 
 
 @dataclass(frozen=True, slots=True)

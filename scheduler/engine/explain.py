@@ -101,8 +101,8 @@ def moved(
     digest: str,
     now: Instant,
 ) -> Decision:
-    """The decision to start, or to release, a workload that has a placement."""
-    verb = "started on" if outcome == "started" else "leaves"
+    """The decision to start, to pause or to release a workload that has a placement."""
+    verb = {"started": "started on", "paused": "paused on"}.get(outcome, "leaves")
     return Decision(
         id=decision_id(workload, f"{placement.attempt}{reason.code}", digest, now),
         at=now,

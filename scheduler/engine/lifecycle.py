@@ -97,11 +97,17 @@ def next_step(view: View) -> Step:
     placement = hub.placement
     if placement is None:
         return _delete_any(view, "it has no placement") or _without_copy(view, "queued")
-    if placement.state is PlacementState.STARTED:
+    if placement.state in (PlacementState.STARTED, PlacementState.PAUSED):
         return _started(view, hub, placement)
     if placement.state is PlacementState.RELEASING:
         return _releasing(view, placement)
     return _delete_any(view, "its capacity is not there yet") or _without_copy(view, "reserved")
+
+
+def wants_suspension(workload: Workload) -> bool:
+    """Whether its copy is to be suspended: its user says so, or it is resumed but there is no room for it yet."""
+    placement = workload.placement
+    return workload.suspended or (placement is not None and placement.state is PlacementState.PAUSED)
 
 
 def _without_copy(view: View, why: str) -> Step:
@@ -115,7 +121,7 @@ def _started(view: View, hub: Workload, placement: Placement) -> Step:
     if stale:
         return _delete_first(view, stale, "another placement has replaced it")
     if not current:
-        if hub.suspended:
+        if wants_suspension(hub):
             return Done("suspended before it was created")
         if placement.cluster not in view.available:
             return Done("its cluster cannot be reached")
@@ -128,7 +134,7 @@ def _started(view: View, hub: Workload, placement: Placement) -> Step:
     if placement.cluster not in view.available:
         return Done("its cluster cannot be reached")
     if view.suspension_differs:
-        return SuspendCopy(copy, hub.suspended)
+        return SuspendCopy(copy, wants_suspension(hub))
     if view.template_differs:
         return RefreshCopy(copy)
     return Done("running as placed")

@@ -39,7 +39,9 @@ def settle(world: World, weigher: Weigher) -> list[Move]:
     for workload in placed:
         placement = workload.placement
         assert placement is not None
-        if placement.state is PlacementState.RESERVED:
+        if placement.state is PlacementState.PAUSED:
+            moves += _settle_paused(world, workload, placement)
+        elif placement.state is PlacementState.RESERVED:
             moves += _settle_reserved(world, weigher, workload, placement)
     released = {move[0].workload.uid for move in moves if move[0].placement.state is PlacementState.RELEASING}
     _count_commitments(world, [workload for workload in placed if workload.ref.uid not in released])
@@ -82,17 +84,40 @@ def _count_commitments(world: World, placed: list[Workload]) -> None:
         world.commit_idle(room)
 
 
-def _settle_started(world: World, workload: Workload, placement: Placement) -> list[Move]:
+def _settle_paused(world: World, workload: Workload, placement: Placement) -> list[Move]:
+    """Resumed, it starts again once the whole gang fits: others may have taken its room meanwhile."""
     room = world.room_of(placement)
+    given_up = _if_given_up(world, workload, placement)
+    if given_up is not None or workload.suspended or room is None or not room.cluster.available:
+        return given_up or []
+    sets = world.shape_of(workload).pod_sets
+    if not room.assume(sets):
+        room.assume(sets, coming=True, buy=_may_buy(world, room))
+        return []
+    return [_move(world, workload, placement, PlacementState.STARTED, Reason("Resumed", "it fits again"))]
+
+
+def _if_given_up(world: World, workload: Workload, placement: Placement) -> list[Move] | None:
+    """What follows from the cluster's absence or silence; None when it answers."""
     cluster = world.cluster_of.get(placement.cluster)
     if cluster is None:
         return _if_removed(world, workload, placement)
     if cluster.unreachable_since is not None:
         return _if_lost(world, workload, placement, cluster.unreachable_since)
+    return None
+
+
+def _settle_started(world: World, workload: Workload, placement: Placement) -> list[Move]:
+    room = world.room_of(placement)
+    given_up = _if_given_up(world, workload, placement)
+    if given_up is not None:
+        return given_up
+    if workload.suspended:
+        return [_move(world, workload, placement, PlacementState.PAUSED, Reason("Suspended", "its user suspended it"))]
     if room is None and (workload.ref.uid, placement.cluster) not in world.copies:
         reason = Reason("PoolVanished", "the pool is no longer there")
         return [_release(world, workload, placement, reason, world.policy_of(workload))]
-    if room is None or not room.cluster.available or workload.suspended:
+    if room is None or not room.cluster.available:
         return []
     unbound = _unbound(world, workload, placement)
     if unbound:
@@ -154,9 +179,7 @@ def _settle_reserved(world: World, weigher: Weigher, workload: Workload, placeme
     sets = world.shape_of(workload).pod_sets
     if room.cluster.available and room.assume(sets):
         started = Reason("Started", "its nodes are there")
-        decision = explain.moved(workload, placement, "started", started, policy, world.policies.digest, world.now)
-        after = replace(placement, state=PlacementState.STARTED, decided_at=world.now, decision=decision.id)
-        return [(SetPlacement(workload.ref, after, placement, decision.id), decision)]
+        return [_move(world, workload, placement, PlacementState.STARTED, started)]
     reason = _overdue(world, room, placement) or _shortage(world, room, placement, sets)
     return [] if reason is None else [_release(world, workload, placement, reason, policy)]
 
@@ -205,6 +228,14 @@ def _overdue(world: World, room: PoolRoom, placement: Placement) -> Reason | Non
 def _may_buy(world: World, room: PoolRoom) -> bool:
     paused = world.snapshot.bursting_paused and room.pool.bought
     return room.growable and room.backoff is None and not paused
+
+
+def _move(world: World, workload: Workload, placement: Placement, state: PlacementState, reason: Reason) -> Move:
+    """From one state of a placement to another, in the same pool."""
+    policy, digest = world.policy_of(workload), world.policies.digest
+    decision = explain.moved(workload, placement, state.value, reason, policy, digest, world.now)
+    after = replace(placement, state=state, decided_at=world.now, decision=decision.id)
+    return SetPlacement(workload.ref, after, placement, decision.id), decision
 
 
 def _release(

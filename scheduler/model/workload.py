@@ -49,6 +49,9 @@ class PlacementState(StrEnum):
     """Capacity is being bought for it; no copy may exist yet."""
     STARTED = "started"
     """The copy is to exist on the member."""
+    PAUSED = "paused"
+    """Its user suspended it: the copy is kept, suspended, and its room given up. Once resumed it starts again when the
+    whole gang fits."""
     RELEASING = "releasing"
     """The copy is to be deleted; when it is gone for certain the placement is cleared."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +164,39 @@ async def test_a_refused_copy_is_told_retried_and_does_not_keep_the_daemon_from_
             daemon.reconciler.keys.add(uid)
             await until(lambda: world.is_done("clash"), "it runs once the name is free")
             assert (await world.said("clash"))[0] == "True"
+
+
+async def test_a_resumed_gang_waits_until_all_of_it_fits(tmp_path: Path) -> None:
+    async with (
+        a_world(tmp_path, speed=1800.0, policies=OWNED_ONLY, scenario=tiny_scenario(2)) as world,
+        counting(world) as counter,
+        world.daemon(),
+    ):
+        uid = (await world.submit("gang", gpus=8, pods=2, seconds=HOUR))["metadata"]["uid"]
+
+        async def runs() -> bool:
+            return (await _status(world, "gang")).get("ready") == 2
+
+        await until(runs, "both pods run")
+        await _suspend(world, "gang", True)
+        await until(lambda: _gone(world, uid), "its pods stop")
+        before = set(counter.ran[uid])
+        other = (await world.submit("one", gpus=8, seconds=HOUR))["metadata"]["uid"]
+        await until(lambda: _ready(world, "one"), "another takes one of its two nodes")
+        await _suspend(world, "gang", False)
+        while not await world.is_done("one"):
+            part, in_the_way = not await _gone(world, uid), not await _gone(world, other)
+            assert not (part and in_the_way), "no part of the gang runs while the whole does not fit"
+            await asyncio.sleep(0.01)
+        await until(lambda: world.is_done("gang"), "it runs again, whole")
+        assert len(counter.ran[uid] - before) == 2
+
+
+async def _ready(world: World, name: str) -> bool:
+    return bool((await _status(world, name)).get("ready"))
+
+
+async def _gone(world: World, uid: str) -> bool:
+    """Whether no pod of it is alive on the member."""
+    pods = await world.member("onprem").list(PODS, label_selector=f"{LABEL_ORIGIN_UID}={uid}")
+    return all((pod.get("status") or {}).get("phase") in ("Succeeded", "Failed") for pod in pods.items)
