@@ -18,7 +18,7 @@ FINALIZER: Final = "overspill.dev/federation"
 """On a hub object from the moment a placement is written until its copy is gone."""
 
 ANNOTATION_PLACEMENT: Final = "overspill.dev/placement"
-"""On a hub object: the intent, a JSON object (see clusters.kinds.placement)."""
+"""On a hub object: the intent, a JSON object (see clusters.kubernetes.annotations)."""
 ANNOTATION_QUEUED_AT: Final = "overspill.dev/queued-at"
 """On a hub object: when it was last put back into its queue (RFC 3339)."""
 ANNOTATION_PRIORITY: Final = "overspill.dev/priority"
