@@ -86,8 +86,9 @@ def test_suspended_and_finished_workloads_use_no_quota_but_releasing_ones_do() -
     held = workload("old", pods(1, 8), queue="blue", placement=placement("onprem", "a"))
     fresh = workload("new", pods(1, 8), queue="blue")
     leaving = replace(held, placement=placement("onprem", "a", PlacementState.RELEASING))
+    paused = replace(held, suspended=True, placement=placement("onprem", "a", PlacementState.PAUSED))
     for before, want in (
-        (replace(held, suspended=True), ["new"]),
+        (paused, ["new"]),
         (replace(held, finished=True), ["new"]),
         (held, []),
         (leaving, []),

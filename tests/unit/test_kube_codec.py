@@ -273,7 +273,7 @@ def test_a_placement_is_read() -> None:
         (('"bought":true', '"bought":1'), "bought"),
         (('"cluster":"eks",', ""), "cluster"),
         (('"cluster":"eks"', '"cluster":""'), "cluster"),
-        (('"started"', '"running"'), "none of reserved, started, releasing"),
+        (('"started"', '"running"'), "none of reserved, started, paused, releasing"),
         (('"reason":""', '"reason":"","extra":1'), "unknown field extra"),
         (("2026-01-01T", "soon"), "RFC 3339"),
     ],
