@@ -19,6 +19,7 @@ from clusters.kinds import load_kinds
 from clusters.kubernetes.client import HttpKubeApi
 from clusters.kubernetes.connection import Limits
 from clusters.providers import load_provider
+from clusters.providers._checked import CheckedProvider
 from scheduler.daemon.federation import Federation, Member, load_federation, validate_settings
 from scheduler.daemon.history import History
 from scheduler.daemon.http import HttpServer
@@ -155,4 +156,4 @@ async def connect(
 def _provider(member: Member, clock: Clock) -> NodePoolProvider:
     module = load_provider(member.provider_type)
     settings = module.Settings.model_validate(dict(member.provider_settings), context={"base_dir": member.base_dir})
-    return module.create(settings, clock=clock)
+    return CheckedProvider(f"{member.id} ({member.provider_type})", module.create(settings, clock=clock))
