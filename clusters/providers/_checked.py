@@ -15,7 +15,7 @@ _NONSENSE: Final = (KeyError, TypeError, AttributeError, ValueError, IndexError)
 
 
 class CheckedProvider:
-    """Any provider, behind this. Raises TransientError for a call that only reads, OutcomeUnknownError for one that writes."""
+    """Any provider, behind this. Raises TransientError where a call only reads, OutcomeUnknownError where it writes."""
 
     def __init__(self, name: str, provider: NodePoolProvider) -> None:
         self._name = name
