@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from scheduler.model.cloud import AccessCheck, CloudCluster, ClusterLogin
 from scheduler.model.errors import OutcomeUnknownError, TransientError
 from scheduler.model.ids import NodeName, PoolId
 from scheduler.model.ports import NodePoolProvider, PoolStatus
@@ -32,6 +33,18 @@ class CheckedProvider:
     async def remove_node(self, pool: PoolId, node: NodeName, provider_id: str) -> None:
         with self._reading("remove_node", OutcomeUnknownError):
             await self._provider.remove_node(pool, node, provider_id)
+
+    async def list_clusters(self) -> tuple[CloudCluster, ...]:
+        with self._reading("list_clusters", TransientError):
+            return await self._provider.list_clusters()
+
+    async def log_in(self) -> ClusterLogin:
+        with self._reading("log_in", TransientError):
+            return await self._provider.log_in()
+
+    async def check_access(self) -> tuple[AccessCheck, ...]:
+        with self._reading("check_access", TransientError):
+            return await self._provider.check_access()
 
     async def close(self) -> None:
         await self._provider.close()

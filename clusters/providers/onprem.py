@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from clusters.providers._settings import ProviderSettings
+from scheduler.model.cloud import AccessCheck, CloudCluster, ClusterLogin
 from scheduler.model.errors import RefusedError
 from scheduler.model.ids import NodeName, PoolId
 from scheduler.model.ports import Clock, PoolStatus
@@ -25,6 +26,15 @@ class FixedPools:
 
     async def remove_node(self, pool: PoolId, node: NodeName, provider_id: str) -> None:
         raise RefusedError(f"onprem: {pool}: {node} is owned and cannot be given back", code="Fixed")
+
+    async def list_clusters(self) -> tuple[CloudCluster, ...]:
+        return ()
+
+    async def log_in(self) -> ClusterLogin:
+        raise RefusedError("onprem: there is no cloud to log in by; name a kubeconfig for the member", code="NoCloud")
+
+    async def check_access(self) -> tuple[AccessCheck, ...]:
+        return ()
 
     async def close(self) -> None:
         return None

@@ -23,6 +23,7 @@ from clusters.sandbox.emulation.faults import KINDS, strike
 from clusters.sandbox.emulation.timers import Timers
 from clusters.sandbox.emulation.work import Supervisor
 from clusters.sandbox.federation_file import dump, federation_document, make_folder, write_private
+from clusters.sandbox.ports import ApiAddress
 from clusters.sandbox.scenario import ClusterPlan, FaultPlan, Scenario, default_scenario, load_scenario
 from clusters.sandbox.silence import FallibleApiServer
 from scheduler.model.errors import InvalidObjectError
@@ -152,8 +153,11 @@ class Sandbox:
             await self._start_cluster(plan)
         for plan in self.scenario.members:
             emulation = self.emulations[plan.name]
-            cloud = await start_cloud(plan.provider, emulation.pools, self.clock, self.state_dir)
+            server = self.servers[plan.name]
+            address = ApiAddress(server.secure_url, server.ca_pem)
+            cloud = await start_cloud(plan.provider, emulation.pools, self.clock, self.state_dir, address)
             self._open.push_async_callback(cloud.stop)
+            server.accepts_token = cloud.accepts_token
             self.clouds[plan.name] = cloud
             app = web.Application()
             app.router.add_get("/metrics", partial(self._metrics, emulation))

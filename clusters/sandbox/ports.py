@@ -51,6 +51,15 @@ class PoolState:
     resizing: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ApiAddress:
+    """Where the Kubernetes API of an emulated cluster is reached, for its cloud to tell."""
+
+    server: str
+    """https URL."""
+    ca_pem: bytes
+
+
 class EmulatedPools(Protocol):
     """The machines of one emulated cluster. Calls take effect at once; machines follow after their delays."""
 

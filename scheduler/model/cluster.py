@@ -53,6 +53,21 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
+class Reclaim:
+    """A cloud's notice that it takes a node back."""
+
+    cluster: ClusterId
+    pool: PoolId | None
+    node: NodeName
+    node_uid: str
+    noticed_at: Instant
+    deadline: Instant | None
+    """When the machine goes; None: not told."""
+    source: str
+    """The taint, condition or Event that said so."""
+
+
+@dataclass(frozen=True, slots=True)
 class Shortage:
     """The provider could not deliver nodes of this pool. `kind`: capacity, quota, or error."""
 

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from scheduler.model.cluster import NodePool, Shortage
+from scheduler.model.cloud import AccessCheck, CloudCluster, ClusterLogin
+from scheduler.model.cluster import NodePool, Shortage, Taint
 from scheduler.model.ids import ClusterId, Instant, NodeName, PoolId
 from scheduler.model.workload import Copy, Placement, Workload
 
@@ -55,6 +56,19 @@ class PoolStatus:
     busy: bool
     """A resize is under way; most clouds refuse another one meanwhile."""
     shortage: Shortage | None = None
+    gpu_model: str | None = None
+    """The cloud's own word for it; None: not told (the nodes' labels may say)."""
+    gpus: int | None = None
+    """Of one node; None: not told."""
+    taints: tuple[Taint, ...] = ()
+    zones: tuple[str, ...] = ()
+    """Empty: not told."""
+    version: str | None = None
+    """Kubernetes version of its nodes; None: not told."""
+    health: tuple[str, ...] = ()
+    """Troubles that the cloud reports, a line each; empty: none."""
+    autoscaled: bool = False
+    """Another autoscaler of the cloud owns its size: it is never resized by us."""
 
 
 @runtime_checkable
@@ -74,6 +88,20 @@ class NodePoolProvider(Protocol):
 
     async def remove_node(self, pool: PoolId, node: NodeName, provider_id: str) -> None:
         """Give back this very node and lower the desired size by one."""
+        ...
+
+    async def list_clusters(self) -> tuple[CloudCluster, ...]:
+        """The clusters that the account can see in the configured place, sorted by name; () where there is no cloud."""
+        ...
+
+    async def log_in(self) -> ClusterLogin:
+        """A fresh short-lived way into the configured cluster's Kubernetes API. RefusedError where there is none."""
+        ...
+
+    async def check_access(self) -> tuple[AccessCheck, ...]:
+        """What the identity may do, asked without changing anything: by the cloud's dry run or policy simulation where
+        there is one, else by harmless reads; writes that cannot be asked about have `allowed` None. Raises only when
+        nothing at all can be asked (no credentials, no answer)."""
         ...
 
     async def close(self) -> None: ...

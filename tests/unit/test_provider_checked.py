@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clusters.providers._checked import CheckedProvider
+from scheduler.model.cloud import AccessCheck, CloudCluster, ClusterLogin
 from scheduler.model.errors import CapacityError, ExternalError, OutcomeUnknownError, TransientError
 from scheduler.model.ids import NodeName, PoolId
 from scheduler.model.ports import PoolStatus
@@ -25,13 +26,29 @@ class Raising:
     async def remove_node(self, pool: PoolId, node: NodeName, provider_id: str) -> None:
         raise self.error
 
+    async def list_clusters(self) -> tuple[CloudCluster, ...]:
+        raise self.error
+
+    async def log_in(self) -> ClusterLogin:
+        raise self.error
+
+    async def check_access(self) -> tuple[AccessCheck, ...]:
+        raise self.error
+
     async def close(self) -> None:
         raise self.error
 
 
 @pytest.mark.parametrize(
     ("call", "want"),
-    [("list_pools", TransientError), ("set_size", OutcomeUnknownError), ("remove_node", OutcomeUnknownError)],
+    [
+        ("list_pools", TransientError),
+        ("list_clusters", TransientError),
+        ("log_in", TransientError),
+        ("check_access", TransientError),
+        ("set_size", OutcomeUnknownError),
+        ("remove_node", OutcomeUnknownError),
+    ],
 )
 @pytest.mark.parametrize("error", [KeyError("nodegroup"), TypeError("None"), AttributeError("name"), ValueError("x")])
 async def test_nonsense_is_one_typed_line(call: str, want: type[ExternalError], error: Exception) -> None:
@@ -54,6 +71,12 @@ async def _make(provider: CheckedProvider, call: str) -> None:
     match call:
         case "list_pools":
             await provider.list_pools()
+        case "list_clusters":
+            await provider.list_clusters()
+        case "log_in":
+            await provider.log_in()
+        case "check_access":
+            await provider.check_access()
         case "set_size":
             await provider.set_size(PoolId("p"), 1)
         case _:

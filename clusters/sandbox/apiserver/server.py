@@ -10,6 +10,7 @@ import asyncio
 import base64
 import hmac
 import logging
+from collections.abc import Callable
 from typing import Any, Final
 
 from aiohttp import StreamReader, web
@@ -67,6 +68,8 @@ class ApiServer:
         """Where it speaks plain HTTP; "" until it is started."""
         self.secure_url = ""
         """Where it speaks HTTPS, with a certificate of `ca_pem`."""
+        self.accepts_token: Callable[[str], bool] = lambda token: False
+        """Whether a bearer token other than `token` is good here, too: its cloud says so."""
         for namespace in NAMESPACES:
             kind = self.registry.kind("", "v1", "namespaces")
             self.registry.create(kind, "", {"metadata": {"name": namespace}}, Request(manager="kube-apiserver"))
@@ -162,7 +165,9 @@ class ApiServer:
 
     def _authenticate(self, request: web.BaseRequest) -> None:
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self.token.encode()):
+        token = given.strip()
+        known = hmac.compare_digest(token.encode(), self.token.encode()) or self.accepts_token(token)
+        if scheme.lower() != "bearer" or not known:
             raise StatusError(401, "Unauthorized", "Unauthorized")
 
 

@@ -21,7 +21,7 @@ from clusters.sandbox.clouds.entra import Application
 from clusters.sandbox.clouds.faults import Fault
 from clusters.sandbox.clouds.operations import Operation, Operations
 from clusters.sandbox.clouds.running import RunningCloud, application
-from clusters.sandbox.ports import EmulatedPools, Instance, PoolState
+from clusters.sandbox.ports import ApiAddress, EmulatedPools, Instance, PoolState
 from scheduler.model.ports import Clock
 
 _SUBSCRIPTION: Final = "00000000-0000-0000-0000-000000000001"
@@ -330,7 +330,7 @@ async def _json(request: web.Request) -> Any:
     return parsed
 
 
-async def start(pools: EmulatedPools, clock: Clock, state_dir: Path) -> RunningCloud:
+async def start(pools: EmulatedPools, clock: Clock, state_dir: Path, api: ApiAddress) -> RunningCloud:
     """Serve the emulated Azure; the application's secret, a federated token and the CA are written as files."""
     certificate = make_server_certificate(state_dir / "credentials", f"{pools.cluster}-azure")
     cloud = RunningCloud(settings={})

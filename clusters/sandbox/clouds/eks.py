@@ -22,7 +22,7 @@ from clusters.sandbox.clouds.faults import Fault
 from clusters.sandbox.clouds.operations import Operation, Operations
 from clusters.sandbox.clouds.running import RunningCloud, application
 from clusters.sandbox.clouds.sigv4 import AccessKey, check_signature
-from clusters.sandbox.ports import EmulatedPools, Instance, PoolState
+from clusters.sandbox.ports import ApiAddress, EmulatedPools, Instance, PoolState
 from scheduler.model.ports import Clock
 
 _UPDATE_SECONDS: Final = 15.0
@@ -332,7 +332,7 @@ class AmazonWebServices:
             raise AwsError(400, "InvalidParameterException", message) from error
 
 
-async def start(pools: EmulatedPools, clock: Clock, state_dir: Path) -> RunningCloud:
+async def start(pools: EmulatedPools, clock: Clock, state_dir: Path, api: ApiAddress) -> RunningCloud:
     """Serve the emulated AWS; its access key is written as a shared credentials file."""
     key = AccessKey("AKIA" + secrets.token_hex(8).upper(), secrets.token_urlsafe(30))
     file = Path("credentials") / f"{pools.cluster}-aws.ini"

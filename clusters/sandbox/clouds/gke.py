@@ -22,7 +22,7 @@ from clusters.sandbox.clouds.faults import Fault
 from clusters.sandbox.clouds.google_tokens import ServiceAccount
 from clusters.sandbox.clouds.operations import Operation, Operations
 from clusters.sandbox.clouds.running import RunningCloud
-from clusters.sandbox.ports import EmulatedPools, PoolState
+from clusters.sandbox.ports import ApiAddress, EmulatedPools, PoolState
 from scheduler.model.ports import Clock
 
 _SERVICE: Final = "google.container.v1.ClusterManager"
@@ -244,7 +244,7 @@ def _strike(fault: Fault | None, action: str) -> None:
             raise RpcError(codes.UNKNOWN, "Something that nobody has heard of", fault.code)
 
 
-async def start(pools: EmulatedPools, clock: Clock, state_dir: Path) -> RunningCloud:
+async def start(pools: EmulatedPools, clock: Clock, state_dir: Path, api: ApiAddress) -> RunningCloud:
     """Serve the emulated Google Cloud; a service account's key and the CA are written as files."""
     certificate = make_server_certificate(state_dir / "credentials", f"{pools.cluster}-google")
     cloud = RunningCloud(settings={})

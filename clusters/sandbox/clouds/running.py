@@ -27,6 +27,8 @@ class RunningCloud:
     """Actions seen on the wire, in the vendor's own words, the newest last; bounded."""
     revoke_credentials: Callable[[], None] = lambda: None
     """Makes every credential that this cloud gave out worthless."""
+    accepts_token: Callable[[str], bool] = lambda token: False
+    """Whether a bearer token that reaches the cluster's Kubernetes API is one that this cloud stands for."""
     faults: Faults = field(default_factory=Faults)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set first of all at the end, so that answers which are held back let go."""
