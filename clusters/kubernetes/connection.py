@@ -26,7 +26,7 @@ from kubernetes.aio.config.kube_config import KubeConfigLoader, KubeConfigMerger
 
 from scheduler.model.errors import AuthError, InvalidObjectError, TransientError
 
-LOAD_SECONDS: Final = 30.0
+_LOAD_SECONDS: Final = 30.0
 """Longest that an exec plugin or an identity provider may take."""
 _RENEW_SECONDS: Final = 300.0
 """Credentials without a known end of life (token files, OIDC) are read again this often."""
@@ -184,7 +184,7 @@ class Connection:
                 return
             self._tried_at = time.monotonic()
             try:
-                async with asyncio.timeout(LOAD_SECONDS):
+                async with asyncio.timeout(_LOAD_SECONDS):
                     await self._loader.load_and_set(self._configuration)
             except (*_BAD_SETTINGS, aiohttp.ClientError) as error:
                 raise AuthError(f"cluster {self._name}: credentials cannot be renewed ({short(error)})") from error
@@ -228,10 +228,10 @@ async def open_connection(name: str, kubeconfig: Path | None, context: str | Non
     try:
         merged = KubeConfigMerger(str(kubeconfig)).config  # type: ignore[no-untyped-call]
         loader: Any = KubeConfigLoader(merged, context, config_base_path=None)  # type: ignore[no-untyped-call]
-        async with asyncio.timeout(LOAD_SECONDS):
+        async with asyncio.timeout(_LOAD_SECONDS):
             await loader.load_and_set(configuration)
     except TimeoutError as error:
-        raise TransientError(f"cluster {name}: no credentials within {LOAD_SECONDS:.0f} s ({kubeconfig})") from error
+        raise TransientError(f"cluster {name}: no credentials within {_LOAD_SECONDS:.0f} s ({kubeconfig})") from error
     except aiohttp.ClientError as error:
         raise TransientError(f"cluster {name}: the identity provider failed ({short(error)})") from error
     except _BAD_SETTINGS as error:

@@ -16,11 +16,13 @@ import aiohttp
 import structlog
 from kubernetes.aio.client.configuration import Configuration
 
-from clusters.kubernetes.connection import LOAD_SECONDS, REJECTED_PAUSE_SECONDS, Limits, Session, short
+from clusters.kubernetes.connection import REJECTED_PAUSE_SECONDS, Limits, Session, short
 from scheduler.model.cloud import ClusterLogin
 from scheduler.model.errors import AuthError, ExternalError, InvalidObjectError, TransientError
 
 log = structlog.get_logger(__name__)
+_LOGIN_SECONDS: Final = 60.0
+"""Longest that `log_in` may take; longer than the SDKs' own limits."""
 _MARGIN_SECONDS: Final = 300.0
 """A token is renewed this long before its end, or when two thirds of its life are over, whichever is later."""
 _EXPIRED_SECONDS: Final = 5.0
@@ -88,12 +90,12 @@ class LoginConnection:
 
     async def _renew(self) -> None:
         try:
-            async with asyncio.timeout(LOAD_SECONDS):
+            async with asyncio.timeout(_LOGIN_SECONDS):
                 login = await self._log_in()
             self._accept(login)
             self._failure = None
         except TimeoutError:
-            self._fail(TransientError(f"cluster {self._name}: no login within {LOAD_SECONDS:.0f} s", code="Timeout"))
+            self._fail(TransientError(f"cluster {self._name}: no login within {_LOGIN_SECONDS:.0f} s", code="Timeout"))
         except (ExternalError, InvalidObjectError) as error:
             self._fail(error)
         finally:

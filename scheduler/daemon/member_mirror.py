@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from clusters.kubernetes.codec import NodeFacts, PodFacts, parse_node, parse_pod
+from scheduler.daemon.discovery import Discovered
 from scheduler.daemon.federation import Member
 from scheduler.model.cluster import Cluster, Node, NodePool
 from scheduler.model.ids import Instant, PoolId, Uid
@@ -64,6 +65,8 @@ class MemberMirror:
         self.copies_of: dict[Uid, set[CopyKey]] = {}
         self.bound: dict[Uid, int] = {}
         self.pool_status: dict[PoolId, PoolStatus] = {}
+        """Of the pools that the federation file names, as far as it is known what the provider aims at."""
+        self.discovered = Discovered()
         self.prices: Mapping[PoolId, Price] = {}
         """Gathered ones, of pools to which the federation file gives none; those that are fresh."""
         self._last_prices: dict[PoolId, Price] = {}
