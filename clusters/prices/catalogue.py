@@ -20,6 +20,7 @@ from typing import Final, Literal
 from pydantic import Field
 
 from clusters.prices._clouds import cloud_of
+from clusters.prices._order import in_order
 from clusters.prices._plausible import instant, plausible
 from clusters.prices._settings import PriceSettings
 from scheduler.model.cluster import ON_DEMAND, SPOT
@@ -84,7 +85,7 @@ class Catalogue:
         self._spot = settings.spot
 
     async def quotes(self, wanted: Sequence[PriceQuery]) -> tuple[PriceQuote, ...]:
-        found = (self._quote(query) for query in sorted(set(wanted)))
+        found = (self._quote(query) for query in in_order(wanted))
         return tuple(quote for quote in found if quote is not None)
 
     def _quote(self, query: PriceQuery) -> PriceQuote | None:

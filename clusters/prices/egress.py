@@ -1,7 +1,7 @@
 """What traffic costs that leaves a machine's zone: list prices out of `egress.csv`, as tiers of a month.
 
-Each row of the file is one tier, with the day and the source of its price; what could not be confirmed is not in it, and
-so unknown. AWS and Google count GiB; so is taken what Azure calls GB. AWS gives each account 100 GB a month to the
+Each row of the file is one tier, with the day and the source of its price; what could not be confirmed is not in it,
+and so unknown. AWS and Google count GiB; so is taken what Azure calls GB. AWS gives each account 100 GB a month to the
 internet for nothing, over all regions: that is of the account and not of a region, so it is not among the tiers.
 A row for other-region that holds within a continent only says so in its source.
 """

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Final
 
+from clusters.prices._order import in_order
 from clusters.prices._plausible import plausible
 from scheduler.model.ids import Instant, PoolId, PoolRef
 from scheduler.model.money import Price
@@ -86,8 +89,8 @@ def merge(
 ) -> tuple[PriceOutcome, ...]:
     """The outcome for every query, sorted and each once. The price that the federation file has for a pool (`pinned`)
     always holds; else the first fresh one in the order of `readings`."""
-    wanted = sorted(set(queries))
-    by_source = [(reading, _choice(reading.quotes)) for reading in readings]
+    wanted = in_order(queries)
+    by_source = [(reading, choose(reading.quotes)) for reading in readings]
     outcomes = []
     for query in wanted:
         answers = tuple(_answer(reading, quotes.get(query), now) for reading, quotes in by_source)
@@ -97,7 +100,7 @@ def merge(
     return tuple(outcomes)
 
 
-def _choice(quotes: Iterable[PriceQuote]) -> dict[PriceQuery, PriceQuote]:
+def choose(quotes: Iterable[PriceQuote]) -> dict[PriceQuery, PriceQuote]:
     """One quote for each query. A source ought to give one; of several the youngest holds, then the dearest."""
     chosen: dict[PriceQuery, PriceQuote] = {}
     for quote in sorted(quotes, key=_rank):
@@ -105,10 +108,10 @@ def _choice(quotes: Iterable[PriceQuote]) -> dict[PriceQuery, PriceQuote]:
     return chosen
 
 
-def _rank(quote: PriceQuote) -> tuple[float, tuple[bool, object], str]:
+def _rank(quote: PriceQuote) -> tuple[bool, float, Decimal, str]:
     price = plausible(quote.usd_per_hour)
-    as_of = quote.as_of if quote.as_of == quote.as_of else float("-inf")
-    return as_of, (price is not None, price or 0), quote.source
+    as_of = quote.as_of if math.isfinite(quote.as_of) else -math.inf
+    return price is not None, as_of, price or Decimal(0), quote.source
 
 
 def _answer(reading: SourceReading, quote: PriceQuote | None, now: Instant) -> SourceAnswer:

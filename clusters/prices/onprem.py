@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from clusters.prices._amounts import Amount, Positive, shown
+from clusters.prices._order import in_order
 from clusters.prices._plausible import plausible
 from clusters.prices._settings import PriceSettings
 from clusters.prices.currency import USD, Currencies, to_usd
@@ -139,9 +140,10 @@ class OwnedMachines:
         self._problems: list[str] = []
         for position, machine in enumerate(settings.machines):
             try:
-                usd, note = usd_per_hour(machine, settings)
-                if plausible(usd) is None:
-                    raise InvalidObjectError(f"{shown(usd)} USD per hour is not plausible; check its numbers")
+                exact, note = usd_per_hour(machine, settings)
+                usd = plausible(exact)
+                if usd is None:
+                    raise InvalidObjectError(f"{shown(exact)} USD per hour is not plausible; check its numbers")
                 self._prices[position] = (usd, note)
             except InvalidObjectError as error:
                 named = machine.pool or machine.instance_type
@@ -150,7 +152,7 @@ class OwnedMachines:
     async def quotes(self, wanted: Sequence[PriceQuery]) -> tuple[PriceQuote, ...]:
         now = self._clock.now()
         found = []
-        for query in sorted(set(wanted)):
+        for query in in_order(wanted):
             position = self._best(query)
             if position is not None and position in self._prices:
                 usd, note = self._prices[position]

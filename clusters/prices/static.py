@@ -13,6 +13,7 @@ from pydantic import Field
 
 from clusters.prices._amounts import shown
 from clusters.prices._clouds import cloud_of
+from clusters.prices._order import in_order
 from clusters.prices._plausible import plausible
 from clusters.prices._price_file import MAX_BYTES, PriceFileError, PriceRow, parse
 from clusters.prices._settings import NearbyPath, PriceSettings
@@ -82,7 +83,7 @@ class PriceFile:
                 self._problems = error.lines
                 raise
             self._problems = (*error.lines, f"{self._path.name}: prices of the last good reading are kept")
-        found = (self._quote(query) for query in sorted(set(wanted)))
+        found = (self._quote(query) for query in in_order(wanted))
         return tuple(quote for quote in found if quote is not None)
 
     def problems(self) -> tuple[str, ...]:
@@ -125,9 +126,10 @@ class PriceFile:
         for row in read:
             try:
                 converted = to_usd(row.price, row.currency, self._rates)
-                if plausible(converted.usd) is None:
+                usd = plausible(converted.usd)
+                if usd is None:
                     raise InvalidObjectError(f"{shown(converted.usd)} USD per hour is not plausible")
-                priced = _Priced(row, converted.usd, now if row.as_of is None else row.as_of, converted.note)
+                priced = _Priced(row, usd, now if row.as_of is None else row.as_of, converted.note)
                 rows[row.instance_type, row.capacity_type].append(priced)
             except InvalidObjectError as error:
                 problems.append(f"{self._path.name}:{row.line}: {error}; its price is unknown")

@@ -5,8 +5,8 @@
 FOLDER holds gpu_instances.csv (provider, region, instance_type, vcpus, memory_gib, gpu, gpu_count, gpu_memory_gib,
 on_demand_usd_per_hour, spot_usd_per_hour, spot_max_usd_per_hour, source_commit) and doubtful.csv (provider, region,
 instance_type, column, value, reason). Its facts are those of the public catalogue skypilot-org/skypilot-catalog. What
-is doubtful is left empty, with the reason in the column `note`. The files of that catalogue are not dated: `as_of` is the
-earliest day that each can be of.
+is doubtful is left empty, with the reason in the column `note`. The files of that catalogue are not dated: `as_of` is
+the earliest day that each can be of.
 """
 
 from __future__ import annotations
