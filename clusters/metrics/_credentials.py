@@ -94,8 +94,8 @@ class PasswordFile(AuthBase):
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
         password = read_secret(self._settings.password_file, "password")
         # As bytes: requests would encode text as Latin-1.
-        basic = HTTPBasicAuth(self._settings.username.encode(), password.encode())
-        return basic(request)
+        HTTPBasicAuth(self._settings.username.encode(), password.encode())(request)
+        return request
 
 
 class AwsSignature(AuthBase):
