@@ -41,7 +41,7 @@ class MetricsReply(Reply):
 
 
 def view(reply: MetricsReply, *, each: bool) -> RenderableType:
-    """`each`: every sample in a row of its own; else its readings, each with least, mean and most."""
+    """`each`: every sample in a row of its own; else the readings, each with least, mean and most of its samples."""
     if not reply.readings:
         return Text("no readings yet; members without `metrics:` in the federation file have none", style="yellow")
     parts = [_samples(reply) if each else _readings(reply)]
@@ -63,6 +63,8 @@ def _readings(reply: MetricsReply) -> RenderableType:
         ("age", "right"),
     )
     for one in reply.readings:
+        if one.state == "absent":
+            continue
         values = [sample.value for sample in one.samples]
         # Of a reading whose samples were left out nothing is told: a mean of some would pass for one of all.
         whole = values if len(values) == one.sample_count else []
@@ -75,7 +77,18 @@ def _readings(reply: MetricsReply) -> RenderableType:
             _state(one.state),
             _age(one, reply.now),
         )
-    return Group(table, Text(), *_sources(reply), *_errors(reply))
+    return Group(table, *_errors(reply), *_absent(reply), Text(), *_sources(reply))
+
+
+def _absent(reply: MetricsReply) -> list[Text]:
+    """A line for each member: what its source answered to, and has no such series."""
+    absent: dict[str, list[str]] = {}
+    for one in reply.readings:
+        if one.state == "absent":
+            absent.setdefault(one.cluster, []).append(one.metric)
+    return [
+        Text(f"{cluster}: {len(names)} absent: {', '.join(names)}", style="dim") for cluster, names in absent.items()
+    ]
 
 
 def _samples(reply: MetricsReply) -> RenderableType:

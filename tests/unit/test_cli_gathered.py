@@ -234,7 +234,16 @@ CASES = [
         METRICS,
         "/api/v1/metrics",
         [
-            *("gpu_utilization_ratio", "25.0%", "50.0%", "75.0%", "ok", "20s ago", "failed", "absent"),
+            *(
+                "gpu_utilization_ratio",
+                "25.0%",
+                "50.0%",
+                "75.0%",
+                "ok",
+                "20s ago",
+                "failed",
+                "gke: 1 absent: queue_depth",
+            ),
             *("eks: 1 from prometheus https://prom.example, asked 5s ago", "gke: 2 metrics: 503 from prom"),
         ],
     ),
