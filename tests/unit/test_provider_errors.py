@@ -17,10 +17,8 @@ from botocore.exceptions import (
     NoCredentialsError,
     ReadTimeoutError,
 )
-from google.api_core import exceptions as google_errors
-from google.cloud.container_v1.types import NodePool, StatusCondition
 
-from clusters.providers import aks, eks, gke
+from clusters.providers import aks, eks
 from clusters.providers._blocking import BlockingCalls
 from clusters.providers._shortages import ShortageLedger
 from scheduler.model.errors import (
@@ -108,80 +106,6 @@ LAUNCH = "AsgInstanceLaunchFailures"
 def test_eks_health_issues(code: str, message: str, want: str | None) -> None:
     assert eks._shortage([{"code": code, "message": message}])[0] == want
     assert eks._shortage([]) == (None, "")
-
-
-@pytest.mark.parametrize(
-    ("kind", "message", "want"),
-    [
-        (google_errors.ResourceExhausted, "ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS: none", CapacityError),
-        (google_errors.ServiceUnavailable, "GCE_STOCKOUT in zone", OutcomeUnknownError),
-        (google_errors.PermissionDenied, "Insufficient regional quota to satisfy request", QuotaError),
-        (google_errors.ResourceExhausted, "QUOTA_EXCEEDED: Quota 'GPUS' exceeded", QuotaError),
-        (google_errors.ResourceExhausted, "slow down", ThrottledError),
-        (google_errors.PermissionDenied, "Required container.nodes.list", AuthError),
-        (google_errors.Unauthenticated, "token", AuthError),
-        (google_errors.NotFound, "pool", NotFoundError),
-        (google_errors.InvalidArgument, "size", RefusedError),
-        (google_errors.FailedPrecondition, "incompatible operation", TransientError),
-        (google_errors.DeadlineExceeded, "late", OutcomeUnknownError),
-        (google_errors.ServiceUnavailable, "failed to connect to all addresses", TransientError),
-        (google_errors.ServiceUnavailable, "Socket closed", OutcomeUnknownError),
-        (google_errors.InternalServerError, "oops", TransientError),
-        (google_errors.Unknown, "no capacity whatsoever", TransientError),
-    ],
-)
-def test_google_errors(kind: Any, message: str, want: type[ExternalError]) -> None:
-    def fail() -> None:
-        raise kind(message)
-
-    with pytest.raises(ExternalError) as caught:
-        gke._translated("Op", fail, writes=True)
-    assert type(caught.value) is want
-
-
-@pytest.mark.parametrize(
-    ("reason", "status", "text", "want"),
-    [
-        ("rateLimitExceeded", 403, "Rate Limit Exceeded", ThrottledError),
-        ("quotaExceeded", 403, "Quota exceeded", QuotaError),
-        ("forbidden", 403, "Required permission", AuthError),
-        ("notFound", 404, "group", NotFoundError),
-        ("invalid", 400, "instances", RefusedError),
-        ("resourceNotReady", 409, "later", TransientError),
-        ("ZONE_RESOURCE_POOL_EXHAUSTED", 503, "none", CapacityError),
-        ("backendError", 503, "oops", TransientError),
-    ],
-)
-def test_compute_errors(reason: str, status: int, text: str, want: type[ExternalError]) -> None:
-    assert type(gke._typed_error(text, reason, status, None)) is want
-
-
-def test_a_node_pool_in_error_is_short_of_something() -> None:
-    groups = gke._Groups(target=1, stable=False)
-    codes = StatusCondition.Code
-    cases = [
-        (NodePool(conditions=[StatusCondition(code=codes.GCE_STOCKOUT, message="m")]), "capacity"),
-        (NodePool(conditions=[StatusCondition(code=codes.GCE_QUOTA_EXCEEDED, message="m")]), "quota"),
-        (NodePool(status=NodePool.Status.ERROR, status_message="m"), "error"),
-        (NodePool(status=NodePool.Status.RUNNING), None),
-    ]
-    assert [gke._shortage(pool, groups)[0] for pool, _ in cases] == [want for _, want in cases]
-
-
-def test_only_fresh_errors_of_a_group_count() -> None:
-    def item(at: str, code: str) -> dict[str, Any]:
-        return {"timestamp": at, "error": {"code": code, "message": "m"}}
-
-    items = [
-        item("2027-01-15T08:00:00+00:00", "OLD"),
-        item("2027-01-15T09:00:00.123-00:00", "NEW"),
-        item("whenever", "BAD"),
-        {"timestamp": "2027-01-15T09:30:00+00:00"},
-    ]
-    nine = 1_800_000_000.0 + 3600
-    assert gke._newest_error(items, after=nine - 7200) == "NEW: m"
-    assert gke._newest_error(items, after=nine + 7200) == ""
-    assert gke._newest_error([], after=0) == ""
 
 
 class ArmAnswer:
