@@ -89,7 +89,9 @@ class GoogleCalls:
             options=[("grpc.enable_retries", 0), ("grpc.max_receive_message_length", _MOST_BYTES)],
         )
         self.gke = ClusterManagerClient(transport=ClusterManagerGrpcTransport(channel=self._channel))
-        self._session: Any = AuthorizedSession(credentials, auth_request=self._request)  # type: ignore[no-untyped-call]
+        self._session: Any = AuthorizedSession(  # type: ignore[no-untyped-call]
+            credentials, auth_request=self._request, max_refresh_attempts=0
+        )
         self._blocking = BlockingCalls(name, limit_seconds=call_limit)
 
     async def ask(self, action: str, function: Callable[[], T], *, writes: bool = False) -> T:

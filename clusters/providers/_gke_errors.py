@@ -20,6 +20,7 @@ from scheduler.model.errors import (
     AlreadyExistsError,
     AuthError,
     CapacityError,
+    ConflictError,
     ExternalError,
     NotFoundError,
     NotServedError,
@@ -146,6 +147,7 @@ def typed_error(text: str, code: str, status: int, retry_after: float | None) ->
         401: AuthError,
         403: AuthError,
         404: NotFoundError,
+        412: ConflictError,
         501: NotServedError,
     }
     return kinds.get(status, TransientError)(text, code=code)

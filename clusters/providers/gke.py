@@ -79,7 +79,7 @@ class NodePools:
     # Clusters
 
     async def list_clusters(self) -> tuple[CloudCluster, ...]:
-        """Those of the configured location; "-" there means everywhere. TransientError when a zone did not answer."""
+        """Those of the configured location. TransientError when a zone did not answer."""
         gke = self._calls.gke
         answer = await self._calls.ask("ListClusters", lambda: gke.list_clusters(parent=self._place, **self._once))
         if answer.missing_zones:

@@ -55,6 +55,7 @@ class GoogleCloud(RunningCloud):
     """The emulated Google Cloud while it runs."""
 
     policy: Policy = field(default_factory=lambda: Policy(_PROJECT))
+    account: ServiceAccount = field(default_factory=lambda: ServiceAccount(_PROJECT))
 
 
 class ClusterManager:
@@ -317,7 +318,7 @@ async def start(pools: EmulatedPools, clock: Clock, state_dir: Path, api: ApiAdd
     """Serve the emulated Google Cloud; a service account's key and the CA are written as files."""
     certificate = make_server_certificate(state_dir / "credentials", f"{pools.cluster}-google")
     cloud = GoogleCloud(settings={})
-    account = ServiceAccount(_PROJECT)
+    account = cloud.account
     groups = InstanceGroups(pools, clock, account, cloud, cloud.policy)
     app = groups.app()
     ResourceManager(cloud.policy, account, cloud).serve_on(app)
