@@ -45,6 +45,8 @@ _QUOTA: Final = re.compile(
     r"QUOTA_EXCEEDED|quotaExceeded|LIMIT_EXCEEDED|[Ii]nsufficient (?:\w+ )?quota|Quota '[^']{1,200}' exceeded"
 )
 _TEXT_LENGTH: Final = 300
+_DIGITS: Final = 5
+"""Of a Retry-After in seconds: a day has five. It may be a date as well, which Google does not use here."""
 _GAVE_UP: Final = frozenset({408, 499, 504})
 """HTTP statuses of one who stopped waiting: what was asked may have been done."""
 
@@ -71,7 +73,8 @@ class RestError(Exception):
         except (ValueError, KeyError, TypeError, AttributeError, IndexError):
             pass  # an answer of a proxy, not of Google
         header = answer.headers.get("Retry-After", "")
-        return cls(answer.status_code, reason, text, float(header) if header.isdecimal() else None)
+        told = header.isdecimal() and len(header) <= _DIGITS
+        return cls(answer.status_code, reason, text, float(header) if told else None)
 
 
 def translated(action: str, function: Callable[[], T], *, writes: bool) -> T:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from google.api_core import exceptions as google_errors
 from google.cloud.container_v1 import types
 from google.cloud.container_v1.types import NodePool, StatusCondition
 from google.rpc import code_pb2, status_pb2
+from hypothesis import given
+from hypothesis import strategies as st
 
 from clusters.providers import _gke_access as access
 from clusters.providers import _gke_errors as errors
@@ -143,10 +146,31 @@ def test_a_rest_answer_is_read_whatever_it_is(status: int, body: bytes, want_rea
 
 
 @pytest.mark.parametrize(
-    ("header", "want"), [("7", 7.0), ("", None), ("Wed, 21 Oct 2026 07:28:00 GMT", None), ("-1", None), ("²", None)]
+    ("header", "want"),
+    [("7", 7.0), ("", None), ("Wed, 21 Oct 2026 07:28:00 GMT", None), ("-1", None), ("²", None), ("9" * 400, None)],
 )
 def test_only_seconds_are_waited_for(header: str, want: float | None) -> None:
     assert errors.RestError.of(answer(429, b"", **{"Retry-After": header})).retry_after == want
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["error", "message", "errors", "reason", "details", "status"]), inner)
+    ),
+    max_leaves=12,
+)
+
+
+@given(body=st.binary(max_size=80) | JSON.map(lambda value: json.dumps(value).encode()))
+def test_no_body_at_all_breaks_the_reading_of_an_error(body: bytes) -> None:
+    def fail() -> None:
+        raise errors.RestError.of(answer(500, body))
+
+    with pytest.raises(ExternalError) as caught:
+        errors.translated("Op", fail, writes=True)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("writes", "want"), [(True, OutcomeUnknownError), (False, TransientError)])

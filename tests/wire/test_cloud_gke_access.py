@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 from aiohttp import web
 from google.cloud.container_v1 import types
@@ -17,6 +19,7 @@ from clusters.providers._gke_errors import RestError
 from clusters.sandbox.clouds import start_cloud
 from clusters.sandbox.clouds.faults import Fault
 from clusters.sandbox.clouds.gke import GoogleCloud
+from clusters.sandbox.federation import Sandbox
 from clusters.sandbox.ports import ApiAddress
 from scheduler.model.errors import AuthError, ExternalError, NotFoundError, RefusedError, ThrottledError, TransientError
 from scheduler.model.ids import NodeName, PoolId
@@ -127,6 +130,29 @@ async def test_an_expired_token_is_renewed_before_the_call(emulation: Emulation)
     emulation.cloud.account.tokens.revoke_all()
     await emulation.provider.list_pools()
     assert credentials.token != old
+
+
+async def test_a_login_opens_the_emulated_cluster_until_it_is_revoked(tmp_path: Path) -> None:
+    sandbox = await Sandbox.start(tmp_path / "state", speed=60)
+    (member,) = [plan.name for plan in sandbox.scenario.members if plan.provider == "gke"]
+    cloud = sandbox.clouds[member]
+    settings = gke.Settings.model_validate(cloud.settings, context={"base_dir": sandbox.state_dir})
+    provider = gke.create(settings, clock=sandbox.clock)
+    try:
+        login = await provider.log_in()
+        trusted = ssl.create_default_context(cadata=login.ca_pem.decode())
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trusted)) as session:
+            for token, want in ((login.token, 200), (login.token[:-1], 401), ("", 401)):
+                headers = {"Authorization": f"Bearer {token}"}
+                async with session.get(f"{login.server}/api/v1/nodes", headers=headers) as answer:
+                    assert answer.status == want
+            cloud.revoke_credentials()
+            headers = {"Authorization": f"Bearer {login.token}"}
+            async with session.get(f"{login.server}/api/v1/nodes", headers=headers) as answer:
+                assert answer.status == 401
+    finally:
+        await provider.close()
+        await sandbox.stop()
 
 
 async def test_a_key_that_is_gone_is_an_auth_error_without_secrets(emulation: Emulation) -> None:
