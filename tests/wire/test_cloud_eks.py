@@ -84,7 +84,7 @@ async def moto_provider(
             "type": "eks",
             "clusterName": "burst",
             "region": "us-east-1",
-            "endpoints": {"eks": moto_url, "autoscaling": moto_url},
+            "endpoints": dict.fromkeys(("eks", "autoscaling", "ec2"), moto_url),
             "credentialsFile": "keys.ini",
             "profile": "overspill",
         },
