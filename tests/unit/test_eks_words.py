@@ -7,13 +7,13 @@ from typing import Any
 import botocore.session
 import pytest
 from botocore.exceptions import (
-    BotoCoreError,
     ClientError,
     ConnectTimeoutError,
     EndpointConnectionError,
     NoCredentialsError,
     ReadTimeoutError,
 )
+from botocore.parsers import ResponseParserError
 
 from clusters.providers import _eks_errors
 from clusters.providers._eks_access import policy_source, verdict
@@ -99,9 +99,10 @@ def test_aws_codes(code: str, want: type[ExternalError]) -> None:
         (ConnectTimeoutError(endpoint_url="u"), TransientError, TransientError),
         (EndpointConnectionError(endpoint_url="u"), TransientError, TransientError),
         (NoCredentialsError(), AuthError, AuthError),
+        (ResponseParserError("no XML:\n<html>"), TransientError, OutcomeUnknownError),
     ],
 )
-def test_aws_without_an_answer(error: BotoCoreError, want_read: type[Exception], want_write: type[Exception]) -> None:
+def test_aws_without_an_answer(error: Exception, want_read: type[Exception], want_write: type[Exception]) -> None:
     def fail() -> None:
         raise error
 
@@ -109,6 +110,7 @@ def test_aws_without_an_answer(error: BotoCoreError, want_read: type[Exception],
         with pytest.raises(ExternalError) as caught:
             _eks_errors.translated("Op", fail, writes=writes)
         assert type(caught.value) is want
+        assert "\n" not in str(caught.value)
 
 
 LAUNCH = "AsgInstanceLaunchFailures"
