@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
@@ -19,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from clusters.providers._blocking import BlockingCalls
 from clusters.providers._eks_errors import NO_CREDENTIALS, STALE_CREDENTIALS, translated
 from clusters.providers._settings import NearbyPath, ProviderSettings
-from scheduler.model.errors import AuthError, InvalidObjectError, TransientError
+from scheduler.model.errors import AuthError, InvalidObjectError, OverspillError, TransientError
 
 _PAGES: Final = 50
 """Of a hundred entries; more than any account's limits allow."""
@@ -96,10 +97,11 @@ class Clients:
         botocore refreshes those of roles, SSO and processes by itself, but reads a credentials file only once; one that
         somebody else rotates would be stale forever.
         """
+        fresh = _session(self._settings)
         with self._lock:
             left = list(self._made.values())
             self._made = {}
-            self._core = _session(self._settings)
+            self._core = fresh
         for client in left:
             client.close()
 
@@ -148,7 +150,10 @@ class AwsCalls:
                 )
             except AuthError as error:
                 if error.code in STALE_CREDENTIALS:
-                    self.clients.renew()
+                    with contextlib.suppress(
+                        OverspillError
+                    ):  # a file that is being replaced: the next call looks again
+                        self.clients.renew()
                 raise
             return answer
 

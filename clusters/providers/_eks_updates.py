@@ -18,6 +18,8 @@ from scheduler.model.ports import Clock
 
 _FAILURE_SECONDS: Final = 1800.0
 """How long a failed update counts when nothing newer is known. EKS never takes it back."""
+_REMEMBERED: Final = 200
+"""Ended updates of a pool that are not described again; two pages' worth."""
 _LOOKED_AT: Final = 5
 """Updates that are described in one pass in search of the running one."""
 
@@ -42,7 +44,7 @@ class Updates:
         self._clock = clock
         self._running: dict[str, str] = {}
         self._targets: dict[str, int] = {}
-        self._ended: dict[str, frozenset[str]] = {}
+        self._ended: dict[str, tuple[str, ...]] = {}
         self._failures: dict[str, Failure] = {}
         self._tokens: dict[str, tuple[int, str]] = {}
 
@@ -85,10 +87,13 @@ class Updates:
             await self._search(pool)
         if pool not in self._running:
             return False
-        update = await self._describe(pool, self._running[pool])
+        update_id = self._running[pool]
+        update = await self._describe(pool, update_id)
         if update.get("status") == "InProgress":
             return True
-        self._end(pool, self._running.pop(pool), update)
+        if self._running.get(pool) == update_id:  # another call may have looked meanwhile, or begun the next one
+            del self._running[pool]
+            self._end(pool, update_id, update)
         return False
 
     def failure(self, pool: str, *, running_nodes: int | None, desired_nodes: int) -> Failure | None:
@@ -106,8 +111,7 @@ class Updates:
     async def _search(self, pool: str) -> None:
         answer = await self._permitted("ListUpdates", name=self._cluster, nodegroupName=pool, maxResults=100)
         listed = answer.get("updateIds") or []
-        ended = self._ended.get(pool, frozenset()) & frozenset(listed)
-        self._ended[pool] = ended
+        ended = frozenset(self._ended.get(pool, ()))
         for update_id in [one for one in listed if one not in ended][:_LOOKED_AT]:
             update = await self._describe(pool, update_id)
             if update.get("status") == "InProgress":
@@ -116,7 +120,7 @@ class Updates:
                 if desired is not None:
                     self._targets[pool] = desired
                 return
-            self._ended[pool] |= {update_id}
+            self._note_end(pool, update_id)
 
     async def _describe(self, pool: str, update_id: str) -> Mapping[str, Any]:
         answer = await self._permitted("DescribeUpdate", name=self._cluster, nodegroupName=pool, updateId=update_id)
@@ -132,13 +136,16 @@ class Updates:
 
     def _end(self, pool: str, update_id: str, update: Mapping[str, Any]) -> None:
         self._targets.pop(pool, None)
-        self._ended[pool] = self._ended.get(pool, frozenset()) | {update_id}
+        self._note_end(pool, update_id)
         if update.get("status") == "Failed":
             errors = update.get("errors") or [{}]
             told = tuple((one.get("errorCode") or "Unknown", one.get("errorMessage") or "") for one in errors)
             self._failures[pool] = Failure(told, _desired(update), self._clock.now())
         else:
             self._failures.pop(pool, None)
+
+    def _note_end(self, pool: str, update_id: str) -> None:
+        self._ended[pool] = (*self._ended.get(pool, ()), update_id)[-_REMEMBERED:]
 
 
 def _desired(update: Mapping[str, Any]) -> int | None:

@@ -74,6 +74,7 @@ class NodeGroups:
         (facts,) = await self._facts([await self._describe(pool)], updates=False)
         _refuse_autoscaled(facts)
         if facts.desired_nodes == desired_nodes:
+            self._updates.settled(pool)
             return
         scaling = facts.group.get("scalingConfig", {})
         least, most = scaling.get("minSize", 0), scaling.get("maxSize", 0)

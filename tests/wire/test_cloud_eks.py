@@ -400,6 +400,29 @@ async def test_an_update_that_somebody_else_began_is_followed_too(bench: EksBenc
     assert shortage.kind == "error"
 
 
+async def test_two_may_look_at_once(bench: EksBench) -> None:
+    provider = bench.provider()
+    bench.pools.short[ONE] = "addresses"
+    await provider.set_size(ONE, 2)
+    bench.clock.advance(60)
+    for pools in await asyncio.gather(*(provider.list_pools() for _ in range(3))):
+        assert [one.busy for one in pools] == [False, False]
+    assert (await pool_of(provider, ONE)).shortage is not None
+
+
+async def test_the_running_one_of_many_updates_is_found(bench: EksBench) -> None:
+    first = bench.provider()
+    for size in (1, 2, 3, 2, 1, 3):
+        await first.set_size(ONE, size)
+        bench.clock.advance(60)
+        await first.list_pools()
+    await first.set_size(ONE, 4)
+    start = len(bench.cloud.request_log)
+    assert (await pool_of(bench.provider(), ONE)).desired_nodes == 4
+    asked = bench.cloud.request_log[start:]
+    assert (asked.count("ListUpdates"), asked.count("DescribeUpdate")) == (1, 2), "the newest is the first here"
+
+
 async def test_a_node_given_back_while_a_resize_runs_is_counted(bench: EksBench) -> None:
     provider = bench.provider()
     await provider.set_size(ONE, 3)
@@ -408,6 +431,26 @@ async def test_a_node_given_back_while_a_resize_runs_is_counted(bench: EksBench)
     assert (await pool_of(provider, ONE)).desired_nodes == 2
     bench.clock.advance(60)
     assert (await pool_of(provider, ONE)).desired_nodes == 2
+
+
+async def test_a_node_that_goes_while_we_look_is_given_back(bench: EksBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    provider = bench.provider()
+    await provider.set_size(ONE, 2)
+    bench.clock.advance(60)
+    gone, kept = bench.pools.state(ONE).instances
+    ask = provider._aws.ask
+
+    async def just_before(service: str, action: str, **arguments: Any) -> dict[str, Any]:
+        if action == "TerminateInstanceInAutoScalingGroup":
+            bench.pools.remove(ONE, gone.instance_id)
+        return await ask(service, action, **arguments)
+
+    monkeypatch.setattr(provider._aws, "ask", just_before)
+    await provider.remove_node(ONE, NodeName(gone.node), gone.provider_id)
+    assert bench.pools.state(ONE).instances == (kept,)
+    bench.cloud.faults.add(Fault("unmapped", code="ValidationError"))
+    with pytest.raises(RefusedError):
+        await provider.remove_node(ONE, NodeName(kept.node), kept.provider_id)
 
 
 async def test_pools_below_their_least_are_refused(bench: EksBench) -> None:

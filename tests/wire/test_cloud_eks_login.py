@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import datetime
 import json
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import aiohttp
 import botocore.auth
 import botocore.session
 import pytest
@@ -17,7 +19,9 @@ from botocore.credentials import Credentials
 from botocore.signers import RequestSigner
 
 from clusters.clock import SystemClock
+from clusters.providers import eks
 from clusters.sandbox.clouds.sigv4 import AccessKey
+from clusters.sandbox.federation import Sandbox
 from scheduler.model.errors import AuthError
 from tests.wire.eks_bench import API, EksBench
 
@@ -194,6 +198,43 @@ async def test_credentials_with_an_end_are_refreshed_before_it(bench: EksBench) 
     write(minutes=60)
     assert len(await provider.list_pools()) == 2, "refreshed without a failure"
     assert (await provider.log_in()).lifetime_seconds == 840
+
+
+async def test_a_credentials_file_that_vanishes_is_still_an_auth_error(bench: EksBench) -> None:
+    identities = bench.services.identities
+    file = bench.write_session(identities.begin_session("burst"))
+    provider = bench.provider(credentialsFile=file)
+    await provider.list_pools()
+    identities.end_sessions()
+    (bench.folder / file).unlink()
+    for _ in range(2):
+        with pytest.raises(AuthError):
+            await provider.list_pools()
+    bench.write_session(identities.begin_session("burst"))
+    with pytest.raises(AuthError):
+        await provider.list_pools()  # that is when it sees that the file is back
+    assert len(await provider.list_pools()) == 2
+
+
+async def test_the_sandboxes_own_api_lets_the_token_in(tmp_path: Path) -> None:
+    sandbox = await Sandbox.start(tmp_path / "state", speed=1200)
+    try:
+        name = next(plan.name for plan in sandbox.scenario.members if plan.provider == "eks")
+        written = sandbox.clouds[name].settings
+        settings = eks.Settings.model_validate(written, context={"base_dir": sandbox.state_dir})
+        provider = eks.create(settings, clock=sandbox.clock)
+        try:
+            login = await provider.log_in()
+        finally:
+            await provider.close()
+        tls = ssl.create_default_context(cadata=login.ca_pem.decode())
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls)) as session:
+            for token, want in ((login.token, 200), (login.token + "x", 401)):
+                headers = {"Authorization": f"Bearer {token}"}
+                async with session.get(f"{login.server}/api/v1/nodes", headers=headers) as answer:
+                    assert answer.status == want
+    finally:
+        await sandbox.stop()
 
 
 async def test_no_credentials_no_token(bench: EksBench, monkeypatch: pytest.MonkeyPatch) -> None:
