@@ -9,16 +9,8 @@ from typing import Any
 import pytest
 from azure.core.exceptions import HttpResponseError
 from azure.mgmt.containerservice.models import AgentPool
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectTimeoutError,
-    EndpointConnectionError,
-    NoCredentialsError,
-    ReadTimeoutError,
-)
 
-from clusters.providers import aks, eks
+from clusters.providers import aks
 from clusters.providers._blocking import BlockingCalls
 from clusters.providers._shortages import ShortageLedger
 from scheduler.model.errors import (
@@ -34,78 +26,6 @@ from scheduler.model.errors import (
     TransientError,
 )
 from tests.contract.emulated_pools import SteppedClock
-
-
-@pytest.mark.parametrize(
-    ("code", "want"),
-    [
-        ("InsufficientInstanceCapacity", CapacityError),
-        ("UnfulfillableCapacity", CapacityError),
-        ("VcpuLimitExceeded", QuotaError),
-        ("InstanceLimitExceeded", QuotaError),
-        ("MaxSpotInstanceCountExceeded", QuotaError),
-        ("ResourceLimitExceededException", QuotaError),
-        ("AccessDeniedException", AuthError),
-        ("ExpiredTokenException", AuthError),
-        ("SignatureDoesNotMatch", AuthError),
-        ("ThrottlingException", ThrottledError),
-        ("RequestLimitExceeded", ThrottledError),
-        ("ResourceNotFoundException", NotFoundError),
-        ("InvalidParameterException", RefusedError),
-        ("ResourceInUseException", TransientError),
-        ("ServerException", TransientError),
-        ("CapacityOfTheMoon", TransientError),
-        ("", TransientError),
-    ],
-)
-def test_aws_codes(code: str, want: type[ExternalError]) -> None:
-    def fail() -> None:
-        raise ClientError({"Error": {"Code": code, "Message": "no capacity"}, "ResponseMetadata": {}}, "Op")
-
-    with pytest.raises(ExternalError) as caught:
-        eks._translated("Op", fail, writes=True)
-    assert type(caught.value) is want
-    assert caught.value.code == code
-
-
-@pytest.mark.parametrize(
-    ("error", "want_read", "want_write"),
-    [
-        (ReadTimeoutError(endpoint_url="u"), TransientError, OutcomeUnknownError),
-        (ConnectTimeoutError(endpoint_url="u"), TransientError, TransientError),
-        (EndpointConnectionError(endpoint_url="u"), TransientError, TransientError),
-        (NoCredentialsError(), AuthError, AuthError),
-    ],
-)
-def test_aws_without_an_answer(error: BotoCoreError, want_read: type[Exception], want_write: type[Exception]) -> None:
-    def fail() -> None:
-        raise error
-
-    for writes, want in ((False, want_read), (True, want_write)):
-        with pytest.raises(ExternalError) as caught:
-            eks._translated("Op", fail, writes=writes)
-        assert type(caught.value) is want
-
-
-LAUNCH = "AsgInstanceLaunchFailures"
-
-
-@pytest.mark.parametrize(
-    ("code", "message", "want"),
-    [
-        (LAUNCH, "Could not launch Spot Instances. InsufficientInstanceCapacity - no p4d", "capacity"),
-        (LAUNCH, "Could not launch Spot Instances. UnfulfillableCapacity - none", "capacity"),
-        (LAUNCH, "Could not launch On-Demand Instances. VcpuLimitExceeded - You have", "quota"),
-        (LAUNCH, "Could not launch Spot Instances. MaxSpotInstanceCountExceeded - Max", "quota"),
-        (LAUNCH, "Could not launch On-Demand Instances. InvalidKeyPair.NotFound - none", "error"),
-        ("InstanceLimitExceeded", "Your request for a certain number of instances", "quota"),
-        ("InsufficientFreeAddresses", "No address left in the subnet", "error"),
-        ("IamNodeRoleNotFound", "role is gone", None),
-    ],
-)
-def test_eks_health_issues(code: str, message: str, want: str | None) -> None:
-    assert eks._shortage([{"code": code, "message": message}])[0] == want
-    assert eks._shortage([]) == (None, "")
 
 
 class ArmAnswer:
