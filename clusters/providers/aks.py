@@ -184,9 +184,12 @@ class AgentPools:
         return self._begun.error(name)
 
     def _kubeconfig(self, place: str) -> login.Kubeconfig:
-        answer = self._client.managed_clusters.list_cluster_user_credentials(self._group, self._cluster)
-        found = answer.kubeconfigs or []
-        return login.read_kubeconfig(place, found[0].value if found else None)
+        try:
+            answer = self._client.managed_clusters.list_cluster_user_credentials(self._group, self._cluster)
+            content = answer.kubeconfigs[0].value if answer.kubeconfigs else None
+        except (AttributeError, TypeError, LookupError, ValueError):
+            content = None  # nonsense, whose text may have secrets in it
+        return login.read_kubeconfig(place, content)
 
     def _cluster_token(self) -> Any:
         # By a credential of its own: a token that the cluster has refused would be kept by the other one to its end.

@@ -75,51 +75,23 @@ class ResourceManager:
         clusters = f"{subscription}/resourceGroups/{{group}}{provider}/managedClusters"
         cluster = clusters + "/{cluster}"
         pool = cluster + "/agentPools/{pool}"
-        operations = f"{subscription}{provider}/locations/{{location}}"
-        pools = f"{_AKS}/agentPools"
+        here = f"{subscription}{provider}/locations/{{location}}"
+        pools, login = f"{_AKS}/agentPools", "listClusterUserCredential"
+        may = "/providers/Microsoft.Authorization/permissions"
+        remove, operation, result = "deleteMachines", "operations/{operation}", "operationresults/{operation}"
         for method, path, name, permission, handler in (
             ("GET", clusters, "managedClusters", f"{_AKS}/read", self._list_clusters),
             ("GET", cluster, "managedClusters/{cluster}", f"{_AKS}/read", self._get_cluster),
+            ("POST", f"{cluster}/{login}", login, f"{_AKS}/{login}/action", self._user_credentials),
+            ("GET", cluster + may, "permissions", "Microsoft.Authorization/permissions/read", self._permissions),
             ("GET", cluster + "/agentPools", "agentPools", f"{pools}/read", self._list),
             ("GET", pool, "agentPools/{pool}", f"{pools}/read", self._get),
             ("PUT", pool, "agentPools/{pool}", f"{pools}/write", self._put),
-            (
-                "POST",
-                pool + "/deleteMachines",
-                "agentPools/{pool}/deleteMachines",
-                f"{pools}/deleteMachines/action",
-                self._delete_machines,
-            ),
+            ("POST", f"{pool}/{remove}", f"agentPools/{{pool}}/{remove}", f"{pools}/{remove}/action", self._delete),
             ("GET", pool + "/machines", "machines", f"{pools}/machines/read", self._list_machines),
             ("GET", pool + "/machines/{machine}", "machines/{machine}", f"{pools}/machines/read", self._get_machine),
-            (
-                "GET",
-                operations + "/operations/{operation}",
-                "operations",
-                f"{_LOCATIONS}/operations/read",
-                self._get_operation,
-            ),
-            (
-                "GET",
-                operations + "/operationresults/{operation}",
-                "operationresults",
-                f"{_LOCATIONS}/operationresults/read",
-                self._get_result,
-            ),
-            (
-                "POST",
-                cluster + "/listClusterUserCredential",
-                "listClusterUserCredential",
-                f"{_AKS}/listClusterUserCredential/action",
-                self._user_credentials,
-            ),
-            (
-                "GET",
-                cluster + "/providers/Microsoft.Authorization/permissions",
-                "permissions",
-                "Microsoft.Authorization/permissions/read",
-                self._permissions,
-            ),
+            ("GET", f"{here}/{operation}", "operations", f"{_LOCATIONS}/operations/read", self._get_operation),
+            ("GET", f"{here}/{result}", "operationresults", f"{_LOCATIONS}/operationresults/read", self._get_result),
         ):
             app.router.add_route(method, path, self._served(f"{method} {name}", permission, handler))
         return app
@@ -177,7 +149,7 @@ class ResourceManager:
             }
             for name in self._cluster.neighbours
         ]
-        return page(asked, [self._managed_cluster(), *others], self._cluster.page_size)
+        return self._page(asked, [self._managed_cluster(), *others])
 
     def _get_cluster(self, _: Mapping[str, str], __: Any) -> Answer:
         return Answer(self._managed_cluster())
@@ -195,10 +167,13 @@ class ResourceManager:
         return Answer(self._cluster.user_credentials(self._pools.cluster, self._entra.tenant_id, self._api))
 
     def _permissions(self, asked: Mapping[str, str], _: Any) -> Answer:
-        return page(asked, self._cluster.roles, self._cluster.page_size)
+        return self._page(asked, self._cluster.roles)
 
     def _list(self, asked: Mapping[str, str], _: Any) -> Answer:
-        return page(asked, [self._resource(state) for state in self._pools.pools()], self._cluster.page_size)
+        return self._page(asked, [self._resource(state) for state in self._pools.pools()])
+
+    def _page(self, asked: Mapping[str, str], items: list[dict[str, Any]]) -> Answer:
+        return page(asked, items, self._cluster.page_size, self._cluster.next_link)
 
     def _get(self, asked: Mapping[str, str], _: Any) -> Answer:
         return Answer(self._resource(self._pool(asked)))
@@ -223,7 +198,7 @@ class ResourceManager:
         operation = self._operations.begin(state.spec.name, count)
         return Answer(self._resource(self._pool(asked)), operation=operation)
 
-    def _delete_machines(self, asked: Mapping[str, str], body: Any) -> Answer:
+    def _delete(self, asked: Mapping[str, str], body: Any) -> Answer:
         state = self._pool(asked)
         named = body.get("machineNames")
         if not isinstance(named, list) or not named or not all(isinstance(one, str) for one in named):

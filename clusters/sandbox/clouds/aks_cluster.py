@@ -45,6 +45,8 @@ class ManagedCluster:
     neighbours: tuple[str, ...] = ()
     """Other clusters of the resource group: listed, and nothing else."""
     page_size: int = 100
+    next_link: str = ""
+    """Sent with every page in place of the right link."""
     autoscaled: set[str] = field(default_factory=set)
     """Pools that the cluster autoscaler owns."""
     failure: tuple[str, str] | None = None

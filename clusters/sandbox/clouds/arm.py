@@ -37,12 +37,12 @@ class Answer:
     """Told in the headers, to be polled."""
 
 
-def page(asked: Mapping[str, str], items: Sequence[dict[str, Any]], size: int) -> Answer:
-    """The part of `items` that `asked` is due, and the link to the next."""
+def page(asked: Mapping[str, str], items: Sequence[dict[str, Any]], size: int, next_link: str = "") -> Answer:
+    """The part of `items` that `asked` is due, and the link to the next (or `next_link`, be there more or not)."""
     first = int(asked["skip"]) if asked["skip"].isdigit() else 0
     end = first + size
-    more = {"nextLink": f"{asked['url']}&$skiptoken={end}"} if end < len(items) else {}
-    return Answer({"value": list(items[first:end]), **more})
+    link = next_link or (f"{asked['url']}&$skiptoken={end}" if end < len(items) else "")
+    return Answer({"value": list(items[first:end])} | ({"nextLink": link} if link else {}))
 
 
 def denied(permission: str) -> ArmError:
