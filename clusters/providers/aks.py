@@ -29,6 +29,7 @@ from scheduler.model.errors import (
     ExternalError,
     InvalidObjectError,
     NotFoundError,
+    OutcomeUnknownError,
     RefusedError,
     TransientError,
 )
@@ -79,12 +80,12 @@ class AgentPools:
         tag: dict[str, Any] = {"raw_response_hook": self._begun.noting(pool)}
         if found.e_tag:
             tag |= {"etag": found.e_tag, "match_condition": MatchConditions.IfNotModified}
-        await self._ask(
+        await self._begin(
             "agentPools.createOrUpdate",
+            pool,
             lambda: self._client.agent_pools.begin_create_or_update(
                 self._group, self._cluster, pool, found, polling=False, **tag
             ),
-            writes=True,
         )
 
     async def remove_node(self, pool: PoolId, node: NodeName, provider_id: str) -> None:
@@ -96,8 +97,9 @@ class AgentPools:
         except NotFoundError:
             await self._get(pool)  # the pool is there, so it is the machine that is gone
             return
-        await self._ask(
+        await self._begin(
             "agentPools.deleteMachines",
+            pool,
             lambda: self._client.agent_pools.begin_delete_machines(
                 self._group,
                 self._cluster,
@@ -106,7 +108,6 @@ class AgentPools:
                 polling=False,
                 raw_response_hook=self._begun.noting(pool),
             ),
-            writes=True,
         )
 
     async def list_clusters(self) -> tuple[CloudCluster, ...]:
@@ -215,6 +216,14 @@ class AgentPools:
         except ExternalError as error:
             return None, str(error)
         return True, "it was read"
+
+    async def _begin(self, action: str, pool: str, function: Callable[[], object]) -> None:
+        """Begin a long operation."""
+        try:
+            await self._ask(action, function, writes=True)
+        except OutcomeUnknownError:
+            self._begun.forget(pool)  # what the one before ended with may not be what this one ends with
+            raise
 
     async def _ask(self, action: str, function: Callable[[], T], *, writes: bool = False) -> T:
         def asked() -> T:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 
@@ -18,10 +20,12 @@ from clusters.sandbox.clouds import RunningCloud
 from clusters.sandbox.clouds.aks import serve
 from clusters.sandbox.clouds.aks_cluster import ManagedCluster
 from clusters.sandbox.clouds.entra import Application
+from clusters.sandbox.clouds.faults import Fault
+from clusters.sandbox.federation import Sandbox
 from clusters.sandbox.ports import ApiAddress
 from scheduler.model.cloud import AccessCheck
 from scheduler.model.cluster import Shortage
-from scheduler.model.errors import AuthError, ExternalError, RefusedError, TransientError
+from scheduler.model.errors import AuthError, ExternalError, OutcomeUnknownError, RefusedError, TransientError
 from scheduler.model.ids import NodeName, PoolId
 from tests.contract.emulated_pools import ScriptedPools, SteppedClock, pool_spec
 
@@ -310,6 +314,24 @@ async def test_a_failure_that_someone_else_caused_is_told_by_the_pool(bench: Ben
     assert "GET operations" not in bench.cloud.request_log
 
 
+async def test_the_cause_of_an_earlier_failure_is_not_that_of_an_operation_whose_answer_was_lost(bench: Bench) -> None:
+    bench.cluster.tells_why, bench.pools.short[ONE] = False, "quota"
+    await bench.grow(2)
+    assert (await bench.shortage()) is not None
+    provider = await bench.use(readTimeoutSeconds=0.5)
+    await bench.grow(3)
+    seen = await bench.shortage()
+    assert seen is not None
+    assert seen.kind == "quota"
+    bench.cloud.faults.add(Fault("lost-answer"))
+    with pytest.raises(OutcomeUnknownError):
+        await provider.set_size(ONE, 4)
+    bench.clock.advance(3600)
+    seen = await bench.shortage()
+    assert seen is not None
+    assert seen.kind == "error"
+
+
 # Pages
 
 
@@ -463,3 +485,24 @@ async def test_the_region_is_asked_for_once(bench: Bench) -> None:
     for _ in range(3):
         await bench.provider.list_pools()
     assert bench.cloud.request_log.count("GET managedClusters/{cluster}") == 1
+
+
+async def test_the_login_opens_the_emulated_clusters_own_api(tmp_path: Path) -> None:
+    sandbox = await Sandbox.start(tmp_path / "state", speed=1200)
+    cloud = sandbox.clouds["aks"]
+    settings = aks.Settings.model_validate(cloud.settings, context={"base_dir": sandbox.state_dir})
+    provider = aks.create(settings, clock=sandbox.clock)
+    try:
+        made = await provider.log_in()
+        (cluster,) = await provider.list_clusters()
+        assert (cluster.endpoint, cluster.region) == (made.server, "eastus")
+        assert {zone for pool in await provider.list_pools() for zone in pool.zones} == {"eastus-1"}
+        context = ssl.create_default_context(cadata=made.ca_pem.decode())
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session:
+            for token, want in ((made.token, 200), (made.token + "x", 401)):
+                headers = {"Authorization": f"Bearer {token}"}
+                async with session.get(f"{made.server}/api/v1/nodes", headers=headers) as answer:
+                    assert answer.status == want
+    finally:
+        await provider.close()
+        await sandbox.stop()
