@@ -51,8 +51,8 @@ class Settings(ProviderSettings):
     profile: str | None = None
     credentials_file: NearbyPath | None = None
     cluster_autoscaler: bool = False
-    """Whether a cluster-autoscaler runs in this cluster. With true no group that is tagged for its auto-discovery is ever
-    resized. EKS tags the Auto Scaling group of every managed node group so, asked or not: the tags alone do not tell."""
+    """Whether a cluster-autoscaler runs in this cluster: no group tagged for its auto-discovery is resized then.
+    EKS tags the Auto Scaling group of every managed node group so, asked or not: the tags alone do not tell."""
 
 
 class Clients:
