@@ -1,0 +1,288 @@
+"""Prices of EC2 machines: on-demand from the AWS Price List, spot from EC2's own history, both by boto3.
+
+Spot differs between zones, and a pool's next node may come up in any of its zones: the quote is the dearest of them, so
+that a price cap or a budget holds wherever the node lands, and its source names that zone. What is reserved is paid
+for by contract and unknown here. The SDK's own retries are off: the next refresh is the only retry.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, Literal, TypeVar
+
+import boto3
+import botocore.session
+import structlog
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError
+from pydantic import BaseModel, ConfigDict, Field
+
+from clusters.prices._plausible import instant, plausible
+from clusters.prices._reading import Read, read_each
+from clusters.prices._rest import objects, parse_object
+from clusters.prices._settings import NearbyPath, PriceSettings
+from clusters.providers._blocking import BlockingCalls
+from clusters.providers.eks import _NO_CREDENTIALS, _translated
+from scheduler.model.cluster import ON_DEMAND, SPOT
+from scheduler.model.errors import AuthError, InvalidObjectError, TransientError
+from scheduler.model.ids import Instant
+from scheduler.model.money import Usd
+from scheduler.model.ports import Clock
+from scheduler.model.prices import PriceQuery, PriceQuote
+
+T = TypeVar("T")
+
+_log = structlog.get_logger(__name__)
+
+_MOST_PAGES: Final = 20
+_TYPES_A_CALL: Final = 50
+_LINUX: Final = ("Linux/UNIX", "Linux/UNIX (Amazon VPC)")
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
+
+# Attributes of the AmazonEC2 offer that single out the plain machine: no licence, no dedicated host, and no capacity
+# reservation, whose unused hours are products of their own.
+_PLAIN: Final = {
+    "operatingSystem": "Linux",
+    "tenancy": "Shared",
+    "preInstalledSw": "NA",
+    "capacitystatus": "Used",
+}
+
+
+class Endpoints(BaseModel):
+    """Where the APIs are when not at AWS's own addresses (a VPC endpoint, a proxy, an emulation)."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    pricing: str | None = None
+    ec2: str | None = None
+    """For every region alike."""
+
+
+class Settings(PriceSettings):
+    """Credentials come from boto3's default chain; `profile` and `credentialsFile` narrow it."""
+
+    type: Literal["aws"]
+    pricing_region: str = Field(default="us-east-1", min_length=1)
+    """Where the Price List API is asked: it is served in few regions and answers for all."""
+    endpoints: Endpoints = Endpoints()
+    ca_file: NearbyPath | None = None
+    profile: str | None = None
+    credentials_file: NearbyPath | None = None
+
+
+class AwsPrices:
+    """Answers for the machines of `eks` pools."""
+
+    name: Final = "aws"
+
+    def __init__(self, settings: Settings, session: boto3.Session, *, clock: Clock) -> None:
+        self._session = session
+        self._clock = clock
+        self._config = Config(
+            connect_timeout=settings.connect_timeout_seconds,
+            read_timeout=settings.read_timeout_seconds,
+            retries={"total_max_attempts": 1, "mode": "standard"},
+            user_agent_extra="overspill",
+        )
+        self._endpoints = settings.endpoints
+        self._verify = str(settings.ca_file) if settings.ca_file else None
+        self._pricing = self._client("pricing", settings.pricing_region, settings.endpoints.pricing)
+        self._ec2: dict[str, Any] = {}
+        limit = 2 * (settings.connect_timeout_seconds + settings.read_timeout_seconds) + 1.0
+        self._calls = BlockingCalls("prices/aws", limit_seconds=limit)
+
+    async def quotes(self, wanted: Sequence[PriceQuery]) -> tuple[PriceQuote, ...]:
+        """What fails for one machine or region is left out; raises only when everything failed."""
+        ours = [one for one in wanted if one.provider == "eks" and _askable(one)]
+        return await read_each(self.name, (*self._on_demand_reads(ours), *self._spot_reads(ours)))
+
+    async def close(self) -> None:
+        await self._calls.close()
+        for client in (self._pricing, *self._ec2.values()):
+            client.close()
+
+    def _on_demand_reads(self, wanted: Iterable[PriceQuery]) -> Iterator[Read]:
+        """One read for each region and instance type."""
+        by_machine: dict[tuple[str, str], list[PriceQuery]] = defaultdict(list)
+        for one in wanted:
+            if one.capacity_type == ON_DEMAND:
+                by_machine[(one.region, one.instance_type)].append(one)
+        for (region, instance_type), queries in sorted(by_machine.items()):
+            yield lambda r=region, i=instance_type, q=queries: self._read_on_demand(r, i, q)  # type: ignore[misc]
+
+    def _spot_reads(self, wanted: Iterable[PriceQuery]) -> Iterator[Read]:
+        """One read for each region and its next `_TYPES_A_CALL` instance types."""
+        by_region: dict[str, list[PriceQuery]] = defaultdict(list)
+        for one in wanted:
+            if one.capacity_type == SPOT:
+                by_region[one.region].append(one)
+        for region, queries in sorted(by_region.items()):
+            types = sorted({one.instance_type for one in queries})
+            for start in range(0, len(types), _TYPES_A_CALL):
+                some = types[start : start + _TYPES_A_CALL]
+                yield lambda r=region, s=some, q=queries: self._read_spot(r, s, q)  # type: ignore[misc]
+
+    async def _read_on_demand(self, region: str, machine: str, queries: Iterable[PriceQuery]) -> list[PriceQuote]:
+        filters = [
+            {"Type": "TERM_MATCH", "Field": field, "Value": value}
+            for field, value in sorted({**_PLAIN, "instanceType": machine, "regionCode": region}.items())
+        ]
+        documents = await self._pages(
+            "GetProducts",
+            lambda page: self._pricing.get_products(
+                ServiceCode="AmazonEC2", FormatVersion="aws_v1", Filters=filters, MaxResults=100, **page
+            ),
+            "PriceList",
+        )
+        products = [parse_object(one, "aws: GetProducts") for one in documents if isinstance(one, str)]
+        price = _on_demand_price(products, region, machine, self._clock.now())
+        if price is None:
+            return []
+        return [PriceQuote(one, price[0], f"aws-on-demand {region}", price[1]) for one in queries]
+
+    async def _read_spot(self, region: str, types: Sequence[str], queries: Iterable[PriceQuery]) -> list[PriceQuote]:
+        ec2 = self._ec2_of(region)
+        # The price of each zone that is in force at this moment, rather than its changes.
+        now = datetime.datetime.fromtimestamp(self._clock.now(), datetime.UTC)
+        rows = await self._pages(
+            "DescribeSpotPriceHistory",
+            lambda page: ec2.describe_spot_price_history(
+                InstanceTypes=list(types),
+                ProductDescriptions=list(_LINUX),
+                StartTime=now,
+                EndTime=now,
+                MaxResults=1000,
+                **page,
+            ),
+            "SpotPriceHistory",
+        )
+        newest = _newest_by_zone(objects(rows, "aws: DescribeSpotPriceHistory"), now.timestamp())
+        found = []
+        for one in queries:
+            zones = newest.get(one.instance_type, {})
+            told = {zone: price for zone, price in zones.items() if not one.zones or zone in one.zones}
+            if one.instance_type in types and told:
+                zone, (at, price) = max(told.items(), key=lambda item: (item[1][1], item[0]))
+                found.append(PriceQuote(one, price, f"aws-spot {zone}", at))
+        return found
+
+    async def _pages(self, action: str, read: Callable[[dict[str, str]], Any], field: str) -> list[Any]:
+        """The items of all pages under `field`. Raises: ExternalError; TransientError when there is no end of pages."""
+        items: list[Any] = []
+        page: dict[str, str] = {}
+        for _ in range(_MOST_PAGES):
+            answer = await self._ask(action, lambda now=page: read(now))  # type: ignore[misc]
+            part, token = answer.get(field), answer.get("NextToken")
+            if not isinstance(part, list):
+                raise TransientError(f"aws: {action}: the answer has no {field}", code="Malformed")
+            items += part
+            if not token:
+                return items
+            page = {"NextToken": str(token)}
+        raise TransientError(f"aws: {action}: no end after {_MOST_PAGES} pages", code="TooManyPages")
+
+    async def _ask(self, action: str, function: Callable[[], T]) -> T:
+        return await self._calls.run(action, lambda: _translated(action, function, writes=False))
+
+    def _ec2_of(self, region: str) -> Any:
+        if region not in self._ec2:
+            try:
+                self._ec2[region] = self._client("ec2", region, self._endpoints.ec2)
+            except (BotoCoreError, ValueError) as error:
+                raise TransientError(f"aws: region {region}: {error}", code=type(error).__name__) from error
+        return self._ec2[region]
+
+    def _client(self, service: str, region: str, endpoint: str | None) -> Any:
+        return self._session.client(
+            service, region_name=region, config=self._config, endpoint_url=endpoint, verify=self._verify
+        )
+
+
+def create(settings: Settings, *, clock: Clock) -> AwsPrices:
+    """The source. Raises: AuthError when the profile or the credentials file cannot be used."""
+    core = botocore.session.Session(profile=settings.profile)
+    if settings.credentials_file is not None:
+        if not settings.credentials_file.is_file():
+            raise AuthError(f"aws: {settings.credentials_file}: no such credentials file", code="NoCredentials")
+        core.set_config_variable("credentials_file", str(settings.credentials_file))
+    if settings.ca_file is not None and not settings.ca_file.is_file():
+        raise InvalidObjectError(f"aws: caFile {settings.ca_file}: no such file")
+    try:
+        return AwsPrices(settings, boto3.Session(botocore_session=core), clock=clock)
+    except _NO_CREDENTIALS as error:
+        raise AuthError(f"aws: {error}", code=type(error).__name__) from error
+    except (BotoCoreError, ValueError) as error:  # a region or an endpoint that is none
+        raise InvalidObjectError(f"aws: {error}") from error
+
+
+def _askable(query: PriceQuery) -> bool:
+    """Whether region and instance type are words that AWS could know (they become host names and filters)."""
+    return bool(_NAME.fullmatch(query.region) and _NAME.fullmatch(query.instance_type))
+
+
+def _on_demand_price(
+    products: Iterable[Mapping[str, Any]], region: str, machine: str, now: Instant
+) -> tuple[Usd, Instant] | None:
+    """Price per hour and publication date; None when no product tells one, or several tell different ones."""
+    found: dict[Usd, Instant] = {}
+    for document in products:
+        product, terms = document.get("product"), document.get("terms")
+        attributes = product.get("attributes") if isinstance(product, dict) else None
+        if not isinstance(attributes, dict) or not isinstance(terms, dict):
+            raise TransientError("aws: GetProducts: the answer is no price list", code="Malformed")
+        told = {**_PLAIN, "instanceType": machine, "regionCode": region}
+        if any(attributes.get(field) != value for field, value in told.items()):
+            continue
+        if attributes.get("marketoption", "OnDemand") != "OnDemand":  # blocks of capacity are sold under that name too
+            continue
+        at = instant(document.get("publicationDate"))
+        for price in _hourly_prices(terms):
+            found[price] = min(now, now if at is None else at)
+    if len(found) > 1:
+        _log.warning("prices.ambiguous", source="aws", region=region, machine=machine, prices=sorted(found))
+    return next(iter(found.items())) if len(found) == 1 else None
+
+
+def _hourly_prices(terms: Mapping[str, Any]) -> Iterator[Usd]:
+    """The plausible USD prices per hour among a product's on-demand terms."""
+    for term in _values(terms.get("OnDemand")):
+        for dimension in _values(term.get("priceDimensions")):
+            per_unit = dimension.get("pricePerUnit")
+            if dimension.get("unit") != "Hrs" or not isinstance(per_unit, dict):
+                continue
+            price = plausible(per_unit.get("USD"))
+            if price is not None:
+                yield price
+
+
+def _values(of: object) -> list[dict[str, Any]]:
+    return [one for one in of.values() if isinstance(one, dict)] if isinstance(of, dict) else []
+
+
+def _newest_by_zone(rows: Iterable[Mapping[str, Any]], now: Instant) -> dict[str, dict[str, tuple[Instant, Usd]]]:
+    """Per instance type and zone: when its newest price was set, and that price. Implausible ones are left out."""
+    newest: dict[str, dict[str, tuple[Instant, Usd]]] = defaultdict(dict)
+    unbelieved: set[tuple[str, str]] = set()
+    for row in sorted(rows, key=lambda one: _set_at(one, now)):
+        machine, zone = str(row.get("InstanceType", "")), str(row.get("AvailabilityZone", ""))
+        if row.get("ProductDescription") not in _LINUX or not zone:
+            continue
+        price = plausible(row.get("SpotPrice"))
+        if price is None:
+            newest[machine].pop(zone, None)
+            unbelieved.add((machine, zone))
+        else:
+            newest[machine][zone] = (_set_at(row, now), price)
+            unbelieved.discard((machine, zone))
+    if unbelieved:
+        _log.warning("prices.implausible", source="aws", where=sorted(unbelieved)[:10])
+    return newest
+
+
+def _set_at(row: Mapping[str, Any], now: Instant) -> Instant:
+    at = row.get("Timestamp")
+    return min(now, at.timestamp()) if isinstance(at, datetime.datetime) else now
