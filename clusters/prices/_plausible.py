@@ -12,14 +12,16 @@ from scheduler.model.money import Usd
 
 MOST_USD_PER_HOUR: Final = Decimal(10_000)
 """Far above the dearest machine that any cloud rents out."""
-_NUMBER: Final = re.compile(r"\d{1,20}(\.\d{1,28})?([eE][-+]?\d{1,2})?")
+LEAST_USD_PER_HOUR: Final = Decimal("0.000001")
+"""Below it nothing is sold; parts of machines are priced by the thousandth."""
+_NUMBER: Final = re.compile(r"[0-9]{1,20}(\.[0-9]{1,28})?([eE][-+]?[0-9]{1,2})?")
 _DIGITS: Final = 28
 
 
 def plausible(value: object) -> Usd | None:
     """`value` (a number, or a string that is one) as USD per hour, exactly; None when it is no price.
 
-    A price is finite, above zero and at most `MOST_USD_PER_HOUR`.
+    A price is finite and between `LEAST_USD_PER_HOUR` and `MOST_USD_PER_HOUR`.
     """
     if isinstance(value, str):
         if not _NUMBER.fullmatch(value):
@@ -33,7 +35,11 @@ def plausible(value: object) -> Usd | None:
         price = Decimal(value)
     else:
         return None
-    if not price.is_finite() or not 0 < price <= MOST_USD_PER_HOUR or len(price.as_tuple().digits) > _DIGITS:
+    if (
+        not price.is_finite()
+        or not LEAST_USD_PER_HOUR <= price <= MOST_USD_PER_HOUR
+        or len(price.as_tuple().digits) > _DIGITS
+    ):
         return None
     return plain(price)
 

@@ -1,23 +1,35 @@
-"""Several questions put to one source, one after the other: what one of them fails to tell is left out."""
+"""One reading of a source: several questions, one after the other, and what could not be used of the answers."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-
-import structlog
+from typing import Final
 
 from scheduler.model.errors import ExternalError, ThrottledError
 from scheduler.model.prices import PriceQuote
 
-_log = structlog.get_logger(__name__)
-
 Read = Callable[[], Awaitable[Sequence[PriceQuote]]]
 
+_MOST_PROBLEMS: Final = 100
 
-async def read_each(source: str, reads: Iterable[Read]) -> tuple[PriceQuote, ...]:
-    """What the reads told, sorted. After being throttled nothing more is asked.
 
-    Raises: the last ExternalError when nothing was told; one that left only some prices out is logged.
+class Problems:
+    """Lines on what a reading could not use, the first of each kept; see `clusters.prices.TellsProblems`."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, None] = {}
+
+    def add(self, line: str) -> None:
+        if len(self._lines) < _MOST_PROBLEMS:
+            self._lines["".join(one if one.isprintable() else "?" for one in line[:400])] = None
+
+    def lines(self) -> tuple[str, ...]:
+        return tuple(self._lines)
+
+
+async def read_each(reads: Iterable[Read], problems: Problems) -> tuple[PriceQuote, ...]:
+    """What the reads told, sorted. What one of them fails to tell is left out and noted; after being throttled nothing
+    more is asked. Raises: the last ExternalError when nothing was told at all.
     """
     found: list[PriceQuote] = []
     failed: ExternalError | None = None
@@ -26,10 +38,9 @@ async def read_each(source: str, reads: Iterable[Read]) -> tuple[PriceQuote, ...
             found += await read()
         except ExternalError as error:
             failed = error
+            problems.add(str(error))
             if isinstance(error, ThrottledError):
                 break
-    if failed is not None:
-        if not found:
-            raise failed
-        _log.warning("prices.incomplete", source=source, error=str(failed))
+    if failed is not None and not found:
+        raise failed
     return tuple(sorted(found, key=lambda one: one.query))

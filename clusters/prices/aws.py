@@ -15,13 +15,13 @@ from typing import Any, Final, Literal, TypeVar
 
 import boto3
 import botocore.session
-import structlog
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
+from botocore.parsers import ResponseParserError
 from pydantic import BaseModel, ConfigDict, Field
 
 from clusters.prices._plausible import instant, plausible
-from clusters.prices._reading import Read, read_each
+from clusters.prices._reading import Problems, Read, read_each
 from clusters.prices._rest import objects, parse_object
 from clusters.prices._settings import NearbyPath, PriceSettings
 from clusters.providers._blocking import BlockingCalls
@@ -35,12 +35,13 @@ from scheduler.model.prices import PriceQuery, PriceQuote
 
 T = TypeVar("T")
 
-_log = structlog.get_logger(__name__)
-
 _MOST_PAGES: Final = 20
 _TYPES_A_CALL: Final = 50
 _LINUX: Final = ("Linux/UNIX", "Linux/UNIX (Amazon VPC)")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
+
+_NONSENSE: Final = (ResponseParserError, AttributeError, KeyError, TypeError, ValueError)
+"""What the SDK's parser raises for an answer that is not of the API; none of them is a BotoCoreError."""
 
 # Attributes of the AmazonEC2 offer that single out the plain machine: no licence, no dedicated host, and no capacity
 # reservation, whose unused hours are products of their own.
@@ -77,7 +78,7 @@ class Settings(PriceSettings):
 class AwsPrices:
     """Answers for the machines of `eks` pools."""
 
-    name: Final = "aws"
+    name: str = "aws"
 
     def __init__(self, settings: Settings, session: boto3.Session, *, clock: Clock) -> None:
         self._session = session
@@ -92,13 +93,17 @@ class AwsPrices:
         self._verify = str(settings.ca_file) if settings.ca_file else None
         self._pricing = self._client("pricing", settings.pricing_region, settings.endpoints.pricing)
         self._ec2: dict[str, Any] = {}
-        limit = 2 * (settings.connect_timeout_seconds + settings.read_timeout_seconds) + 1.0
-        self._calls = BlockingCalls("prices/aws", limit_seconds=limit)
+        self._calls = BlockingCalls("prices/aws", limit_seconds=settings.call_limit_seconds)
+        self._problems = Problems()
 
     async def quotes(self, wanted: Sequence[PriceQuery]) -> tuple[PriceQuote, ...]:
         """What fails for one machine or region is left out; raises only when everything failed."""
         ours = [one for one in wanted if one.provider == "eks" and _askable(one)]
-        return await read_each(self.name, (*self._on_demand_reads(ours), *self._spot_reads(ours)))
+        self._problems = Problems()
+        return await read_each((*self._on_demand_reads(ours), *self._spot_reads(ours)), self._problems)
+
+    def problems(self) -> tuple[str, ...]:
+        return self._problems.lines()
 
     async def close(self) -> None:
         await self._calls.close()
@@ -139,10 +144,15 @@ class AwsPrices:
             "PriceList",
         )
         products = [parse_object(one, "aws: GetProducts") for one in documents if isinstance(one, str)]
-        price = _on_demand_price(products, region, machine, self._clock.now())
-        if price is None:
+        prices = _on_demand_prices(products, region, machine)
+        if len(prices) > 1:
+            some = ", ".join(str(one) for one in sorted(prices)[:3])
+            self._problems.add(f"aws: {machine} in {region}: several on-demand prices ({some}); none is taken")
+        if len(prices) != 1:
             return []
-        return [PriceQuote(one, price[0], f"aws-on-demand {region}", price[1]) for one in queries]
+        ((price, published),) = prices.items()
+        source = f"aws-on-demand {region}" + (f", list of {published:.10}" if published else "")
+        return [PriceQuote(one, price, source, self._clock.now()) for one in queries]
 
     async def _read_spot(self, region: str, types: Sequence[str], queries: Iterable[PriceQuery]) -> list[PriceQuote]:
         ec2 = self._ec2_of(region)
@@ -160,14 +170,17 @@ class AwsPrices:
             ),
             "SpotPriceHistory",
         )
-        newest = _newest_by_zone(objects(rows, "aws: DescribeSpotPriceHistory"), now.timestamp())
+        newest = _newest_by_zone(objects(rows, "aws: DescribeSpotPriceHistory"))
         found = []
         for one in queries:
             zones = newest.get(one.instance_type, {})
             told = {zone: price for zone, price in zones.items() if not one.zones or zone in one.zones}
-            if one.instance_type in types and told:
-                zone, (at, price) = max(told.items(), key=lambda item: (item[1][1], item[0]))
-                found.append(PriceQuote(one, price, f"aws-spot {zone}", at))
+            for zone in sorted(zone for zone, price in told.items() if price is None):
+                self._problems.add(f"aws: {one.instance_type} in {zone}: its spot price is none; the zone is left out")
+            known = [(price, zone) for zone, price in told.items() if price is not None]
+            if one.instance_type in types and known:
+                price, zone = max(known)
+                found.append(PriceQuote(one, price, f"aws-spot {zone}", now.timestamp()))
         return found
 
     async def _pages(self, action: str, read: Callable[[dict[str, str]], Any], field: str) -> list[Any]:
@@ -186,7 +199,13 @@ class AwsPrices:
         raise TransientError(f"aws: {action}: no end after {_MOST_PAGES} pages", code="TooManyPages")
 
     async def _ask(self, action: str, function: Callable[[], T]) -> T:
-        return await self._calls.run(action, lambda: _translated(action, function, writes=False))
+        try:
+            return await self._calls.run(action, lambda: _translated(action, function, writes=False))
+        except _NONSENSE as error:
+            what = f"{type(error).__name__}: {str(error)[:120]!r}"
+            raise TransientError(
+                f"aws: {action}: the answer cannot be understood ({what})", code="Malformed"
+            ) from error
 
     def _ec2_of(self, region: str) -> Any:
         if region not in self._ec2:
@@ -224,11 +243,12 @@ def _askable(query: PriceQuery) -> bool:
     return bool(_NAME.fullmatch(query.region) and _NAME.fullmatch(query.instance_type))
 
 
-def _on_demand_price(
-    products: Iterable[Mapping[str, Any]], region: str, machine: str, now: Instant
-) -> tuple[Usd, Instant] | None:
-    """Price per hour and publication date; None when no product tells one, or several tell different ones."""
-    found: dict[Usd, Instant] = {}
+def _on_demand_prices(products: Iterable[Mapping[str, Any]], region: str, machine: str) -> dict[Usd, str]:
+    """The prices per hour that these products tell, each with the day its list was published ("": not told).
+
+    Raises: TransientError when one of them is no price list.
+    """
+    found: dict[Usd, str] = {}
     for document in products:
         product, terms = document.get("product"), document.get("terms")
         attributes = product.get("attributes") if isinstance(product, dict) else None
@@ -239,12 +259,10 @@ def _on_demand_price(
             continue
         if attributes.get("marketoption", "OnDemand") != "OnDemand":  # blocks of capacity are sold under that name too
             continue
-        at = instant(document.get("publicationDate"))
+        published = str(document.get("publicationDate", ""))
         for price in _hourly_prices(terms):
-            found[price] = min(now, now if at is None else at)
-    if len(found) > 1:
-        _log.warning("prices.ambiguous", source="aws", region=region, machine=machine, prices=sorted(found))
-    return next(iter(found.items())) if len(found) == 1 else None
+            found[price] = published if instant(published) is not None else ""
+    return found
 
 
 def _hourly_prices(terms: Mapping[str, Any]) -> Iterator[Usd]:
@@ -263,26 +281,16 @@ def _values(of: object) -> list[dict[str, Any]]:
     return [one for one in of.values() if isinstance(one, dict)] if isinstance(of, dict) else []
 
 
-def _newest_by_zone(rows: Iterable[Mapping[str, Any]], now: Instant) -> dict[str, dict[str, tuple[Instant, Usd]]]:
-    """Per instance type and zone: when its newest price was set, and that price. Implausible ones are left out."""
-    newest: dict[str, dict[str, tuple[Instant, Usd]]] = defaultdict(dict)
-    unbelieved: set[tuple[str, str]] = set()
-    for row in sorted(rows, key=lambda one: _set_at(one, now)):
-        machine, zone = str(row.get("InstanceType", "")), str(row.get("AvailabilityZone", ""))
-        if row.get("ProductDescription") not in _LINUX or not zone:
-            continue
-        price = plausible(row.get("SpotPrice"))
-        if price is None:
-            newest[machine].pop(zone, None)
-            unbelieved.add((machine, zone))
-        else:
-            newest[machine][zone] = (_set_at(row, now), price)
-            unbelieved.discard((machine, zone))
-    if unbelieved:
-        _log.warning("prices.implausible", source="aws", where=sorted(unbelieved)[:10])
+def _newest_by_zone(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Usd | None]]:
+    """Per instance type and zone the newest price; None where that one is implausible."""
+    newest: dict[str, dict[str, Usd | None]] = defaultdict(dict)
+    for row in sorted(rows, key=_set_at):
+        zone = str(row.get("AvailabilityZone", ""))
+        if row.get("ProductDescription") in _LINUX and zone:
+            newest[str(row.get("InstanceType", ""))][zone] = plausible(row.get("SpotPrice"))
     return newest
 
 
-def _set_at(row: Mapping[str, Any], now: Instant) -> Instant:
+def _set_at(row: Mapping[str, Any]) -> Instant:
     at = row.get("Timestamp")
-    return min(now, at.timestamp()) if isinstance(at, datetime.datetime) else now
+    return at.timestamp() if isinstance(at, datetime.datetime) else 0.0

@@ -12,11 +12,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
-import structlog
 from yarl import URL
 
 from clusters.prices._plausible import instant, plausible
-from clusters.prices._reading import read_each
+from clusters.prices._reading import Problems, read_each
 from clusters.prices._rest import JsonApi, base_url, objects, parse_object
 from clusters.prices._settings import NearbyPath, PriceSettings
 from scheduler.model.cluster import ON_DEMAND, SPOT
@@ -25,8 +24,6 @@ from scheduler.model.ids import Instant
 from scheduler.model.money import Usd
 from scheduler.model.ports import Clock
 from scheduler.model.prices import PriceQuery, PriceQuote
-
-_log = structlog.get_logger(__name__)
 
 _PATH: Final = "api/retail/prices"
 _MOST_PAGES: Final = 20
@@ -47,7 +44,7 @@ class Settings(PriceSettings):
 class AzurePrices:
     """Answers for the machines of `aks` pools."""
 
-    name: Final = "azure"
+    name: str = "azure"
 
     def __init__(self, settings: Settings, *, clock: Clock) -> None:
         self._clock = clock
@@ -60,6 +57,7 @@ class AzurePrices:
             most_bytes=_MOST_BYTES,
             ca_file=settings.ca_file,
         )
+        self._problems = Problems()
 
     async def quotes(self, wanted: Sequence[PriceQuery]) -> tuple[PriceQuote, ...]:
         """What fails for one machine is left out; raises only when everything failed."""
@@ -72,18 +70,32 @@ class AzurePrices:
             lambda r=region, m=machine, q=queries: self._read(r, m, q)
             for (region, machine), queries in sorted(by_machine.items())
         )
-        return await read_each(self.name, reads)
+        self._problems = Problems()
+        return await read_each(reads, self._problems)
+
+    def problems(self) -> tuple[str, ...]:
+        return self._problems.lines()
 
     async def close(self) -> None:
         await self._api.close()
 
     async def _read(self, region: str, machine: str, queries: Iterable[PriceQuery]) -> list[PriceQuote]:
         items = await self._items(region, machine)
-        prices = {kind: _price(items, region, machine, kind, self._clock.now()) for kind in _CAPACITY_TYPES}
+        now = self._clock.now()
+        prices: dict[str, Usd] = {}
+        for kind in _CAPACITY_TYPES:
+            told = _prices_in_force(items, region, machine, kind, now)
+            if len(told) == 1 and (price := plausible(told[0])) is not None:
+                prices[kind] = price
+            elif told:
+                some = ", ".join(str(one)[:20] for one in told[:3])
+                self._problems.add(
+                    f"azure: {machine} in {region}, {kind}: no price, or several ({some}); none is taken"
+                )
         return [
-            PriceQuote(one, price[0], f"azure-{one.capacity_type} {region}", price[1])
+            PriceQuote(one, prices[one.capacity_type], f"azure-{one.capacity_type} {region}", now)
             for one in queries
-            if (price := prices[one.capacity_type]) is not None
+            if one.capacity_type in prices
         ]
 
     async def _items(self, region: str, machine: str) -> list[dict[str, Any]]:
@@ -121,27 +133,21 @@ def create(settings: Settings, *, clock: Clock) -> AzurePrices:
     return AzurePrices(settings, clock=clock)
 
 
-def _price(
+def _prices_in_force(
     items: Iterable[Mapping[str, Any]], region: str, machine: str, capacity_type: str, now: Instant
-) -> tuple[Usd, Instant] | None:
-    """USD per hour of the meter that is in force, and since when; None: no such meter, or several that disagree."""
-    told: dict[tuple[Instant, bool], set[Usd | None]] = defaultdict(set)
+) -> list[object]:
+    """What the newest meters that are in force ask per hour, each once; of meters of one day, the primary ones."""
+    told: dict[tuple[Instant, bool], list[object]] = defaultdict(list)
     for item in items:
         if not _is_machine(item, region, machine) or _capacity_type(item) != capacity_type:
             continue
         since, until = instant(item.get("effectiveStartDate")), instant(item.get("effectiveEndDate"))
-        if (since is not None and since > now) or (until is not None and until <= now):
+        if since is None or since > now or (until is not None and until <= now):
             continue
-        primary = item.get("isPrimaryMeterRegion") is True
-        told[(now if since is None else since, primary)].add(plausible(item.get("retailPrice")))
-    if not told:
-        return None
-    newest = max(told)
-    price, *others = told[newest]
-    if price is None or others:
-        _log.warning("prices.doubtful", source="azure", where=[region, machine, capacity_type])
-        return None
-    return price, newest[0]
+        prices = told[(since, item.get("isPrimaryMeterRegion") is True)]
+        if item.get("retailPrice") not in prices:
+            prices.append(item.get("retailPrice"))
+    return told[max(told)] if told else []
 
 
 def _is_machine(item: Mapping[str, Any], region: str, machine: str) -> bool:

@@ -14,7 +14,6 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, Final, Literal
 
@@ -24,11 +23,11 @@ import google.auth.identity_pool
 import google.oauth2.credentials
 import google.oauth2.service_account
 import requests
-import structlog
 from google.auth.transport.requests import Request
 
 from clusters.prices._gcp_machines import Part, parts_of, sku_kinds
 from clusters.prices._plausible import instant, plausible
+from clusters.prices._reading import Problems
 from clusters.prices._rest import JsonApi, base_url, objects, parse_object, read_secret
 from clusters.prices._settings import NearbyPath, PriceSettings
 from clusters.providers._blocking import BlockingCalls
@@ -38,8 +37,6 @@ from scheduler.model.ids import Instant
 from scheduler.model.money import NANO, Usd
 from scheduler.model.ports import Clock
 from scheduler.model.prices import PriceQuery, PriceQuote
-
-_log = structlog.get_logger(__name__)
 
 _PATH: Final = "v1/services/6F81-5844-456A/skus"
 """The SKUs of the service "Compute Engine"."""
@@ -78,18 +75,14 @@ _RateKey = tuple[str, str, str]
 """Description without its region and spot words (lower case), region, capacity type."""
 
 
-@dataclass(slots=True)
-class _Rates:
-    """Prices of parts per hour. `since`: when the oldest of a key's prices came into force."""
-
-    prices: dict[_RateKey, set[Usd | None]] = field(default_factory=lambda: defaultdict(set))
-    since: dict[_RateKey, Instant] = field(default_factory=dict)
+_Rates = dict[_RateKey, set[Usd | None]]
+"""Prices of parts per hour; None stands for one that could not be understood."""
 
 
 class GcpPrices:
     """Answers for the machines of `gke` pools."""
 
-    name: Final = "gcp"
+    name: str = "gcp"
 
     def __init__(self, settings: Settings, credentials: Any | None, *, clock: Clock) -> None:
         """`credentials`: of google-auth; None: the key in `apiKeyFile` is used."""
@@ -107,11 +100,12 @@ class GcpPrices:
             auth_words=("API_KEY_INVALID", "API key not valid"),
         )
         self._token_session = requests.Session()
-        limit = 2 * (settings.connect_timeout_seconds + settings.read_timeout_seconds) + 1.0
         # One thread: tokens are fetched and pages of several megabytes parsed off the loop, one after the other.
-        self._calls = BlockingCalls("prices/gcp", limit_seconds=limit, threads=1)
+        self._calls = BlockingCalls("prices/gcp", limit_seconds=settings.call_limit_seconds, threads=1)
+        self._problems = Problems()
 
     async def quotes(self, wanted: Sequence[PriceQuery]) -> tuple[PriceQuote, ...]:
+        self._problems = Problems()
         composed = [
             (one, parts)
             for one in wanted
@@ -121,17 +115,34 @@ class GcpPrices:
         if not composed:
             return ()
         rates = await self._read(frozenset(one.region for one, _ in composed))
-        quotes = [_quote(one, parts, rates, self._clock.now()) for one, parts in composed]
+        quotes = [self._quote(one, parts, rates) for one, parts in composed]
         return tuple(sorted((one for one in quotes if one is not None), key=lambda one: one.query))
+
+    def problems(self) -> tuple[str, ...]:
+        return self._problems.lines()
 
     async def close(self) -> None:
         await self._api.close()
         await self._calls.close()
         self._token_session.close()
 
+    def _quote(self, query: PriceQuery, parts: Iterable[Part], rates: _Rates) -> PriceQuote | None:
+        total = Decimal(0)
+        for part in parts:
+            keys = [(sku.lower(), query.region, query.capacity_type) for sku in part.skus]
+            prices = [one for key in keys for one in rates.get(key, ())]
+            if len(set(prices)) != 1 or prices[0] is None:
+                what = "no price that can be understood, or several" if prices else "no price"
+                self._problems.add(f"gcp: {query.instance_type} in {query.region}: {what} for {part.skus[0]}")
+                return None
+            total += part.amount * prices[0]
+        price = plausible(total.quantize(NANO, ROUND_HALF_EVEN))
+        source = f"gcp-{query.capacity_type} {query.region}"
+        return None if price is None else PriceQuote(query, price, source, self._clock.now())
+
     async def _read(self, regions: frozenset[str]) -> _Rates:
         """The prices of all known parts in `regions`, of all pages. Raises: ExternalError."""
-        rates = _Rates()
+        rates: _Rates = defaultdict(set)
         headers = await self._headers()
         query = {"currencyCode": "USD", "pageSize": str(_PAGE)}
         now = self._clock.now()
@@ -151,19 +162,18 @@ class GcpPrices:
             if path is None:
                 raise AuthError("gcp: neither apiKeyFile nor credentials", code="NoCredentials")
             return {"X-Goog-Api-Key": read_secret(self.name, path)}
-        token = await self._calls.run("token", self._token)
+        token = await self._calls.run("token", functools.partial(self._token, self._credentials))
         return {"Authorization": f"Bearer {token}"}
 
-    def _token(self) -> str:
-        credentials = self._credentials
-        assert credentials is not None
+    def _token(self, credentials: Any) -> str:
         try:
             if not credentials.valid:
                 credentials.refresh(self._bounded_request)
         except google.auth.exceptions.TransportError as error:
             raise TransientError(f"gcp: token: {error}", code="TransportError") from error
         except google.auth.exceptions.GoogleAuthError as error:
-            raise AuthError(f"gcp: token: {str(error)[:300]}", code=type(error).__name__) from error
+            kind = TransientError if error.retryable else AuthError
+            raise kind(f"gcp: token: {str(error)[:300]!r}", code=type(error).__name__) from error
         return str(credentials.token)
 
     def _bounded_request(self, url: str, *args: Any, **kwargs: Any) -> Any:
@@ -227,9 +237,7 @@ def _take_sku(sku: Mapping[str, Any], regions: frozenset[str], now: Instant, rat
         return
     for region in regions.intersection(one for one in served if isinstance(one, str)):
         key = (what, region, capacity_type)
-        price, since = _rate(sku.get("pricingInfo"), kind, now)
-        rates.prices[key].add(price)
-        rates.since[key] = min(since, rates.since.get(key, since))
+        rates[key].add(_rate(sku.get("pricingInfo"), kind, now))
 
 
 def _meaning(description: str) -> tuple[str, str]:
@@ -242,25 +250,25 @@ def _meaning(description: str) -> tuple[str, str]:
     return bare, ON_DEMAND if bare == what else SPOT
 
 
-def _rate(pricing: object, kind: str, now: Instant) -> tuple[Usd | None, Instant]:
-    """USD per hour of one unit by the newest pricing in force, and since when; None: not to be understood.
+def _rate(pricing: object, kind: str, now: Instant) -> Usd | None:
+    """USD per hour of one unit by the newest pricing that is in force; None: not to be understood.
 
     Of tiers, the dearest: what is free or cheaper in small amounts is used up by the first machine.
     """
     dated = [(instant(one.get("effectiveTime")) or 0.0, one) for one in _dicts(pricing)]
     in_force = [(at, one) for at, one in dated if at <= now]
     if not in_force:
-        return None, now
-    since, newest = max(in_force, key=lambda one: one[0])
+        return None
+    _, newest = max(in_force, key=lambda one: one[0])
     expression = newest.get("pricingExpression")
     if not isinstance(expression, dict):
-        return None, since
+        return None
     hours = _UNITS[kind].get(str(expression.get("usageUnit")))
     amounts = [_amount(rate.get("unitPrice")) for rate in _dicts(expression.get("tieredRates"))]
     known = [one for one in amounts if one is not None]
     if hours is None or not known or len(known) < len(amounts):
-        return None, since
-    return plausible(max(known) / hours if hours != 1 else max(known)), since or now
+        return None
+    return plausible(max(known) if hours == 1 else max(known) / hours)
 
 
 def _amount(money: object) -> Decimal | None:
@@ -268,26 +276,15 @@ def _amount(money: object) -> Decimal | None:
     if not isinstance(money, dict) or money.get("currencyCode") != "USD":
         return None
     units, nanos = str(money.get("units", "0")), money.get("nanos", 0)
-    if not re.fullmatch(r"\d{1,12}", units) or not isinstance(nanos, int) or not 0 <= nanos < 10**9:
+    if (
+        not re.fullmatch(r"[0-9]{1,12}", units)
+        or not isinstance(nanos, int)
+        or isinstance(nanos, bool)
+        or not 0 <= nanos < 10**9
+    ):
         return None
     return Decimal(units) + Decimal(nanos).scaleb(-9)
 
 
 def _dicts(value: object) -> list[dict[str, Any]]:
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
-
-
-def _quote(query: PriceQuery, parts: Iterable[Part], rates: _Rates, now: Instant) -> PriceQuote | None:
-    total, oldest = Decimal(0), now
-    for part in parts:
-        keys = [(sku.lower(), query.region, query.capacity_type) for sku in part.skus]
-        prices = set().union(*(rates.prices.get(key, set()) for key in keys))
-        price = next(iter(prices)) if len(prices) == 1 else None
-        if price is None:
-            if prices:
-                _log.warning("prices.doubtful", source="gcp", region=query.region, what=part.skus[0])
-            return None
-        total += part.amount * price
-        oldest = min(oldest, *(rates.since[key] for key in keys if key in rates.since))
-    price = plausible(total.quantize(NANO, ROUND_HALF_EVEN))
-    return None if price is None else PriceQuote(query, price, f"gcp-{query.capacity_type} {query.region}", oldest)

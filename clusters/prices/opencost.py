@@ -15,20 +15,18 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, Literal
 
-import structlog
 from pydantic import Field
 
 from clusters.prices._plausible import plausible
+from clusters.prices._reading import Problems
 from clusters.prices._rest import JsonApi, base_url, objects, parse_object, read_secret
-from clusters.prices._settings import NearbyPath, PriceSettings
+from clusters.prices._settings import SPOT_MAX_AGE_SECONDS, NearbyPath, PriceSettings
 from scheduler.model.cluster import ON_DEMAND, SPOT
 from scheduler.model.errors import InvalidObjectError, TransientError
 from scheduler.model.ids import Instant
 from scheduler.model.money import Usd
 from scheduler.model.ports import Clock
 from scheduler.model.prices import PriceQuery, PriceQuote
-
-_log = structlog.get_logger(__name__)
 
 _MOST_BYTES: Final = 16 << 20
 _MOST_SERIES: Final = 20_000
@@ -37,6 +35,7 @@ _LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 class Settings(PriceSettings):
     type: Literal["opencost"]
+    max_age_seconds: float = Field(default=SPOT_MAX_AGE_SECONDS, gt=0, allow_inf_nan=False)
     url: str
     """Of the Prometheus API, without /api/v1."""
     cluster: str | None = None
@@ -65,7 +64,7 @@ class _Node:
 class OpenCostPrices:
     """Answers for every pool that has nodes which OpenCost knows."""
 
-    name: Final = "opencost"
+    name: str = "opencost"
 
     def __init__(self, settings: Settings, *, clock: Clock) -> None:
         self._settings = settings
@@ -79,9 +78,11 @@ class OpenCostPrices:
             most_bytes=_MOST_BYTES,
             ca_file=settings.ca_file,
         )
+        self._problems = Problems()
 
     async def quotes(self, wanted: Sequence[PriceQuery]) -> tuple[PriceQuote, ...]:
         ours = [one for one in wanted if self._settings.cluster in (None, one.cluster)]
+        self._problems = Problems()
         if not ours:
             return ()
         nodes = await self._nodes()
@@ -95,6 +96,9 @@ class OpenCostPrices:
                 found.append(PriceQuote(one, dearest.usd_per_hour, f"opencost {dearest.name}", at))
         return tuple(found)
 
+    def problems(self) -> tuple[str, ...]:
+        return self._problems.lines()
+
     async def close(self) -> None:
         await self._api.close()
 
@@ -107,7 +111,7 @@ class OpenCostPrices:
         for labels, at, value in costs:
             name, price = labels.get("node", ""), plausible(value)
             if price is None or not name:
-                _log.warning("prices.implausible", source=self.name, where=[name[:80], value[:40]])
+                self._problems.add(f"opencost: node {name[:80]!r}: {value[:40]!r} is no price; the node is left out")
                 continue
             spot = {"0": False, "1": True}.get(spots.get(name, ""))
             kind, region = labels.get("instance_type", ""), labels.get("region", "")
