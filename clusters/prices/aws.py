@@ -148,6 +148,8 @@ class AwsPrices:
         if len(prices) > 1:
             some = ", ".join(str(one) for one in sorted(prices)[:3])
             self._problems.add(f"aws: {machine} in {region}: several on-demand prices ({some}); none is taken")
+        elif products and not prices:
+            self._problems.add(f"aws: {machine} in {region}: it is listed, but its on-demand price is none")
         if len(prices) != 1:
             return []
         ((price, published),) = prices.items()

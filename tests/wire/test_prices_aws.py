@@ -121,6 +121,7 @@ async def test_only_the_plain_machine_counts(tmp_path: Path, others: list[str], 
 async def test_an_absurd_price_is_unknown(tmp_path: Path, usd: str) -> None:
     async with aws_prices(product(usd), spots=(SpotPrice("us-east-1a", usd),)) as api, asking(api, tmp_path) as prices:
         assert await prices.quotes([P4D, P4D_SPOT]) == ()
+        assert len(prices.problems()) == 2
 
 
 async def test_spot_is_the_dearest_of_the_pools_zones(tmp_path: Path) -> None:

@@ -201,7 +201,7 @@ async def test_what_is_not_asked_for(tmp_path: Path) -> None:
 
 async def test_pages_without_end_are_given_up(tmp_path: Path) -> None:
     async with google_billing(*A2) as api, asking(api, tmp_path) as prices:
-        for _ in range(50):
+        for _ in range(130):
             api.script.body(b'{"skus": [], "nextPageToken": "again"}')
         with pytest.raises(TransientError, match="no end"):
             await prices.quotes([A100])
