@@ -101,18 +101,22 @@ class GcpPrices:
             auth_words=("API_KEY_INVALID", "API key not valid"),
         )
         self._token_session = requests.Session()
-        # One thread: tokens are fetched and pages of several megabytes parsed off the loop, one after the other.
+        # One thread: tokens are fetched and pages parsed off the loop, one after the other.
         self._calls = BlockingCalls("prices/gcp", limit_seconds=settings.call_limit_seconds, threads=1)
         self._problems = Problems()
 
     async def quotes(self, wanted: Sequence[PriceQuery]) -> tuple[PriceQuote, ...]:
         self._problems = Problems()
-        composed = [
-            (one, parts)
-            for one in wanted
-            if one.provider == "gke" and one.capacity_type in _USAGE_TYPES
-            if (parts := parts_of(one.instance_type, one.gpu_model, one.gpus)) is not None
-        ]
+        composed: list[tuple[PriceQuery, Sequence[Part]]] = []
+        for one in wanted:
+            if one.provider != "gke" or one.capacity_type not in _USAGE_TYPES:
+                continue
+            parts = parts_of(one.instance_type, one.gpu_model, one.gpus)
+            if parts is not None:
+                composed.append((one, parts))
+            else:
+                gpus = f" with {one.gpus} x {one.gpu_model}" if one.gpus else ""
+                self._problems.add(f"gcp: {one.instance_type}{gpus}: what it consists of is not known here")
         if not composed:
             return ()
         rates = await self._read(frozenset(one.region for one, _ in composed))

@@ -96,6 +96,16 @@ async def test_on_demand_is_exact_and_names_its_list(tmp_path: Path) -> None:
     assert prices.problems() == ()
 
 
+async def test_several_machines_in_one_reading(tmp_path: Path) -> None:
+    listed = {"p4d.24xlarge": "21.957642", "p5.48xlarge": "55.04", "g5.xlarge": "1.006"}
+    products = [product(f"{usd}0000", instanceType=machine) for machine, usd in listed.items()]
+    wanted = [query("eks", "us-east-1", machine, pool=machine) for machine in (*listed, "p5e.48xlarge")]
+    async with aws_prices(*products) as api, asking(api, tmp_path) as prices:
+        quotes = await prices.quotes([*wanted, query("eks", "us-east-1", "g5.xlarge", pool="second")])
+    assert {one.query.pool: str(one.usd_per_hour) for one in quotes} == {**listed, "second": "1.006"}
+    assert len(api.asked) == 4, "a machine is asked about once"
+
+
 @pytest.mark.parametrize(
     ("others", "want"),
     [

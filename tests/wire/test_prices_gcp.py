@@ -101,6 +101,21 @@ async def test_bundled_local_ssd_is_part_of_the_price(tmp_path: Path) -> None:
     assert await price(tmp_path, wanted, *A2, gpu, ssd, spot_ssd) == Decimal("5.068797890")
 
 
+async def test_eight_h100_in_us_east4(tmp_path: Path) -> None:
+    """87.83 USD for host and accelerators, as catalogues of list prices have it, and 0.66 for its 6000 GiB of SSD."""
+    regions = ("us-east4",)
+    skus = (
+        sku("A3 Instance Core running in Virginia", 0, 22565160, regions=regions),
+        sku("A3 Instance Ram running in Virginia", 0, 2546000, unit="GiBy.h", regions=regions),
+        sku("Nvidia H100 80GB GPU running in Virginia", 9, 796550569, regions=regions),
+        sku("SSD backed Local Storage in Virginia", 0, 80000000, unit="GiBy.mo", regions=regions),
+    )
+    found = await price(tmp_path, query("gke", "us-east4", "a3-highgpu-8g"), *skus)
+    assert found is not None
+    assert round(found, 2) == Decimal("88.49")
+    assert round(found - Decimal(6000) * Decimal("0.08") / 730, 2) == Decimal("87.83")
+
+
 async def test_n1_with_attached_accelerators(tmp_path: Path) -> None:
     skus = (
         sku("N1 Predefined Instance Core running in Americas", 0, 31611000),
@@ -197,6 +212,7 @@ async def test_what_is_not_asked_for(tmp_path: Path) -> None:
     async with google_billing(*A2) as api, asking(api, tmp_path) as prices:
         assert await prices.quotes(wanted) == ()
         assert api.asked == 0
+        assert prices.problems() == ("gcp: x9-unheard-of: what it consists of is not known here",)
 
 
 async def test_pages_without_end_are_given_up(tmp_path: Path) -> None:
