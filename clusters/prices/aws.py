@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import re
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, TypeVar
@@ -80,19 +81,12 @@ class AwsPrices:
 
     name: str = "aws"
 
-    def __init__(self, settings: Settings, session: boto3.Session, *, clock: Clock) -> None:
-        self._session = session
+    def __init__(self, settings: Settings, *, clock: Clock) -> None:
+        """Raises: AuthError when the profile or the credentials file cannot be used, InvalidObjectError for settings
+        that name no place."""
+        self._settings = settings
         self._clock = clock
-        self._config = Config(
-            connect_timeout=settings.connect_timeout_seconds,
-            read_timeout=settings.read_timeout_seconds,
-            retries={"total_max_attempts": 1, "mode": "standard"},
-            user_agent_extra="overspill",
-        )
-        self._endpoints = settings.endpoints
-        self._verify = str(settings.ca_file) if settings.ca_file else None
-        self._pricing = self._client("pricing", settings.pricing_region, settings.endpoints.pricing)
-        self._ec2: dict[str, Any] = {}
+        self._clients = _Clients(settings)
         self._calls = BlockingCalls("prices/aws", limit_seconds=settings.call_limit_seconds)
         self._problems = Problems()
 
@@ -107,8 +101,7 @@ class AwsPrices:
 
     async def close(self) -> None:
         await self._calls.close()
-        for client in (self._pricing, *self._ec2.values()):
-            client.close()
+        self._clients.close()
 
     def _on_demand_reads(self, wanted: Iterable[PriceQuery]) -> Iterator[Read]:
         """One read for each region and instance type."""
@@ -138,7 +131,7 @@ class AwsPrices:
         ]
         documents = await self._pages(
             "GetProducts",
-            lambda page: self._pricing.get_products(
+            lambda page: self._clients.get("pricing", self._settings.pricing_region).get_products(
                 ServiceCode="AmazonEC2", FormatVersion="aws_v1", Filters=filters, MaxResults=100, **page
             ),
             "PriceList",
@@ -157,12 +150,11 @@ class AwsPrices:
         return [PriceQuote(one, price, source, self._clock.now()) for one in queries]
 
     async def _read_spot(self, region: str, types: Sequence[str], queries: Iterable[PriceQuery]) -> list[PriceQuote]:
-        ec2 = self._ec2_of(region)
         # The price of each zone that is in force at this moment, rather than its changes.
         now = datetime.datetime.fromtimestamp(self._clock.now(), datetime.UTC)
         rows = await self._pages(
             "DescribeSpotPriceHistory",
-            lambda page: ec2.describe_spot_price_history(
+            lambda page: self._clients.get("ec2", region).describe_spot_price_history(
                 InstanceTypes=list(types),
                 ProductDescriptions=list(_LINUX),
                 StartTime=now,
@@ -203,41 +195,81 @@ class AwsPrices:
     async def _ask(self, action: str, function: Callable[[], T]) -> T:
         try:
             return await self._calls.run(action, lambda: _translated(action, function, writes=False))
+        except AuthError:
+            self._clients.forget()
+            raise
         except _NONSENSE as error:
             what = f"{type(error).__name__}: {str(error)[:120]!r}"
             raise TransientError(
                 f"aws: {action}: the answer cannot be understood ({what})", code="Malformed"
             ) from error
 
-    def _ec2_of(self, region: str) -> Any:
-        if region not in self._ec2:
-            try:
-                self._ec2[region] = self._client("ec2", region, self._endpoints.ec2)
-            except (BotoCoreError, ValueError) as error:
-                raise TransientError(f"aws: region {region}: {error}", code=type(error).__name__) from error
-        return self._ec2[region]
 
-    def _client(self, service: str, region: str, endpoint: str | None) -> Any:
-        return self._session.client(
-            service, region_name=region, config=self._config, endpoint_url=endpoint, verify=self._verify
-        )
+class _Clients:
+    """boto3's clients by service and region, each made when it is first wanted; safe in several threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises: as `AwsPrices`."""
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._session: boto3.Session | None = None
+        self._made: dict[tuple[str, str], Any] = {}
+        if settings.ca_file is not None and not settings.ca_file.is_file():
+            raise InvalidObjectError(f"aws: caFile {settings.ca_file}: no such file")
+        self._check_credentials_file()
+        try:
+            self.get("pricing", settings.pricing_region)
+        except _NO_CREDENTIALS as error:
+            raise AuthError(f"aws: {error}", code=type(error).__name__) from error
+        except (BotoCoreError, ValueError) as error:  # a region or an endpoint that is none
+            raise InvalidObjectError(f"aws: {error}") from error
+
+    def get(self, service: str, region: str) -> Any:
+        """Raises: BotoCoreError, ValueError."""
+        with self._lock:  # making clients is not safe in several threads, using them is
+            if self._session is None:
+                self._session = self._new_session()
+            if (service, region) not in self._made:
+                settings = self._settings
+                self._made[(service, region)] = self._session.client(
+                    service,
+                    region_name=region,
+                    config=Config(
+                        connect_timeout=settings.connect_timeout_seconds,
+                        read_timeout=settings.read_timeout_seconds,
+                        retries={"total_max_attempts": 1, "mode": "standard"},
+                        user_agent_extra="overspill",
+                    ),
+                    endpoint_url=getattr(settings.endpoints, service),
+                    verify=str(settings.ca_file) if settings.ca_file else None,
+                )
+            return self._made[(service, region)]
+
+    def forget(self) -> None:
+        """Begin anew, credentials included: botocore reads a credentials file only once, and somebody may rotate it."""
+        with self._lock:
+            left, self._made, self._session = list(self._made.values()), {}, None
+        for client in left:
+            client.close()
+
+    close = forget
+
+    def _new_session(self) -> boto3.Session:
+        core = botocore.session.Session(profile=self._settings.profile)
+        if self._settings.credentials_file is not None:
+            core.set_config_variable("credentials_file", str(self._settings.credentials_file))
+        return boto3.Session(botocore_session=core)
+
+    def _check_credentials_file(self) -> None:
+        file = self._settings.credentials_file
+        if file is not None and not file.is_file():
+            raise AuthError(f"aws: {file}: no such credentials file", code="NoCredentials")
 
 
 def create(settings: Settings, *, clock: Clock) -> AwsPrices:
-    """The source. Raises: AuthError when the profile or the credentials file cannot be used."""
-    core = botocore.session.Session(profile=settings.profile)
-    if settings.credentials_file is not None:
-        if not settings.credentials_file.is_file():
-            raise AuthError(f"aws: {settings.credentials_file}: no such credentials file", code="NoCredentials")
-        core.set_config_variable("credentials_file", str(settings.credentials_file))
-    if settings.ca_file is not None and not settings.ca_file.is_file():
-        raise InvalidObjectError(f"aws: caFile {settings.ca_file}: no such file")
-    try:
-        return AwsPrices(settings, boto3.Session(botocore_session=core), clock=clock)
-    except _NO_CREDENTIALS as error:
-        raise AuthError(f"aws: {error}", code=type(error).__name__) from error
-    except (BotoCoreError, ValueError) as error:  # a region or an endpoint that is none
-        raise InvalidObjectError(f"aws: {error}") from error
+    """The source. Raises: AuthError when the profile or the credentials file cannot be used, InvalidObjectError for
+    settings that name no place."""
+    return AwsPrices(settings, clock=clock)
 
 
 def _askable(query: PriceQuery) -> bool:

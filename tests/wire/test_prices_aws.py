@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from clusters.prices import aws
+from clusters.sandbox.clouds.sigv4 import AccessKey
 from scheduler.model.errors import (
     AuthError,
     ExternalError,
@@ -232,6 +233,16 @@ async def test_wrong_credentials_and_none(tmp_path: Path, any_credentials: Path)
         with pytest.raises(InvalidObjectError):
             async with source(any_credentials, endpoints={"pricing": "nonsense"}):
                 pass
+
+
+async def test_credentials_that_were_rotated_are_read_anew(tmp_path: Path) -> None:
+    async with aws_prices(product("2")) as api, asking(api, tmp_path) as prices:
+        assert len(await prices.quotes([P4D])) == 1
+        api.key = AccessKey("AKIANEWER", "newer")
+        with pytest.raises(AuthError):
+            await prices.quotes([P4D])
+        api.write_credentials(tmp_path / "credentials")
+        assert len(await prices.quotes([P4D])) == 1
 
 
 @pytest.mark.parametrize(
