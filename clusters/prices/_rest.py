@@ -10,6 +10,7 @@ import datetime
 import email.utils
 import json
 import ssl
+import urllib.request
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -87,9 +88,14 @@ class JsonApi:
         if self._session is None:  # needs the running loop, which a constructor does not have
             connector = aiohttp.TCPConnector(ssl=self._tls, limit=4)
             self._session = aiohttp.ClientSession(
-                connector=connector, timeout=self._timeout, headers={"User-Agent": "overspill"}, trust_env=True
+                connector=connector,
+                timeout=self._timeout,
+                headers={"User-Agent": "overspill"},
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,  # it would send what ~/.netrc holds, too
             )
-        async with self._session.get(url, headers=headers, allow_redirects=False) as response:
+        proxy = _proxy(url)
+        async with self._session.get(url, headers=headers, allow_redirects=False, proxy=proxy) as response:
             most = self._most_bytes if response.status == 200 else _ERROR_BYTES
             body = bytearray()
             async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
@@ -166,6 +172,13 @@ def read_secret(name: str, path: Path) -> str:
     if not text or not text.isascii() or not text.isprintable():
         raise AuthError(f"{name}: {path}: should hold one line, the key or token alone", code="NoCredentials")
     return text
+
+
+def _proxy(url: URL) -> str | None:
+    """The proxy that the environment (HTTPS_PROXY, NO_PROXY and the like) names for `url`."""
+    if not url.host or urllib.request.proxy_bypass(url.host):
+        return None
+    return urllib.request.getproxies().get(url.scheme)
 
 
 def _no_constant(text: str) -> NoReturn:

@@ -65,10 +65,13 @@ class AzurePricesApi:
     asked: list[URL] = field(default_factory=list)
     next_link: str | None = None
     """In place of the right one."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Of the last request."""
     url: str = ""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.asked.append(request.url)
+        self.headers = dict(request.headers)
         query = request.query
         if request.method != "GET" or request.path != "/api/retail/prices" or set(query) - _PARAMETERS:
             return _refusal("the request is none of this API")

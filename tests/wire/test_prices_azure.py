@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -248,3 +249,21 @@ async def test_only_names_that_azure_could_know_are_asked_about() -> None:
 def test_an_endpoint_that_is_none(endpoint: str) -> None:
     with pytest.raises(InvalidObjectError, match="azure"):
         azure.create(azure.Settings.model_validate({"type": "azure", "endpoint": endpoint}), clock=CLOCK)
+
+
+async def test_the_environments_proxy_is_used_and_its_netrc_is_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "netrc").write_text("machine prices.example login me password s3cret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    async with azure_prices(item()) as api:
+        monkeypatch.setenv("http_proxy", api.url)
+        async with asking(api, endpoint="http://prices.example") as prices:
+            assert len(await prices.quotes([ON_DEMAND])) == 1
+        assert "Authorization" not in api.headers
+        monkeypatch.setenv("no_proxy", "prices.example")
+        async with asking(api, endpoint="http://prices.example") as prices:
+            with pytest.raises(TransientError):
+                await prices.quotes([ON_DEMAND])
