@@ -26,7 +26,7 @@ from clusters.prices._reading import Problems, Read, read_each
 from clusters.prices._rest import objects, parse_object
 from clusters.prices._settings import NearbyPath, PriceSettings
 from clusters.providers._blocking import BlockingCalls
-from clusters.providers.eks import _NO_CREDENTIALS, _translated
+from clusters.providers._eks_errors import NO_CREDENTIALS, translated
 from scheduler.model.cluster import ON_DEMAND, SPOT
 from scheduler.model.errors import AuthError, InvalidObjectError, TransientError
 from scheduler.model.ids import Instant
@@ -194,7 +194,7 @@ class AwsPrices:
 
     async def _ask(self, action: str, function: Callable[[], T]) -> T:
         try:
-            return await self._calls.run(action, lambda: _translated(action, function, writes=False))
+            return await self._calls.run(action, lambda: translated(action, function, writes=False))
         except AuthError:
             self._clients.forget()
             raise
@@ -219,7 +219,7 @@ class _Clients:
         self._check_credentials_file()
         try:
             self.get("pricing", settings.pricing_region)
-        except _NO_CREDENTIALS as error:
+        except NO_CREDENTIALS as error:
             raise AuthError(f"aws: {error}", code=type(error).__name__) from error
         except (BotoCoreError, ValueError) as error:  # a region or an endpoint that is none
             raise InvalidObjectError(f"aws: {error}") from error
