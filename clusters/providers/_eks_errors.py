@@ -26,6 +26,7 @@ from botocore.exceptions import (
     SSOError,
     TokenRetrievalError,
 )
+from botocore.parsers import ResponseParserError
 
 from scheduler.model.errors import (
     AuthError,
@@ -187,15 +188,15 @@ def translated(action: str, function: Callable[[], T], *, writes: bool) -> T:
             f"eks: {action}", detail.get("Code", ""), detail.get("Message", ""), headers.get("retry-after")
         ) from error
     except NO_CREDENTIALS as error:
-        raise AuthError(f"eks: {action}: {error}", code=type(error).__name__) from error
+        raise AuthError(one_line(f"eks: {action}: {error}"), code=type(error).__name__) from error
     except ParamValidationError as error:
-        raise RefusedError(f"eks: {action}: {error}", code="ParamValidationError") from error
+        raise RefusedError(one_line(f"eks: {action}: {error}"), code="ParamValidationError") from error
     except _NOT_SENT as error:
-        raise TransientError(f"eks: {action}: {error}", code=type(error).__name__) from error
-    except BotoCoreError as error:
-        # Read timeouts and broken connections: it was sent, and no (whole) answer came.
+        raise TransientError(one_line(f"eks: {action}: {error}"), code=type(error).__name__) from error
+    except (BotoCoreError, ResponseParserError) as error:
+        # Read timeouts, broken connections, a proxy's page instead of XML: it was sent, and no (whole) answer came.
         wanted = OutcomeUnknownError if writes else TransientError
-        raise wanted(f"eks: {action}: {error}", code=type(error).__name__) from error
+        raise wanted(one_line(f"eks: {action}: {error}"), code=type(error).__name__) from error
 
 
 def typed_error(place: str, code: str, message: str, retry_after: str | None) -> ExternalError:
