@@ -194,7 +194,7 @@ class AwsPrices:
 
     async def _ask(self, action: str, function: Callable[[], T]) -> T:
         try:
-            return await self._calls.run(action, lambda: translated(action, function, writes=False))
+            return await self._calls.run(action, lambda: translated(f"AWS prices: {action}", function, writes=False))
         except AuthError:
             self._clients.forget()
             raise
