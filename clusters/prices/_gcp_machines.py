@@ -100,7 +100,9 @@ def parts_of(machine_type: str, gpu_model: str | None, gpus: int) -> tuple[Part,
     `gpu_model` and `gpus` matter for machine types without accelerators of their own only.
     """
     parts = machine_types().get(machine_type)
-    if parts is None or gpus <= 0 or any(part.kind == "gpu" for part in parts):
+    if gpus < 0:
+        return None
+    if parts is None or gpus == 0 or any(part.kind == "gpu" for part in parts):
         return parts
     attachable = any(
         series.attachable and machine_type.startswith(tuple(shape.prefix for shape in series.regular))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
+from clusters.prices._order import in_order
 from scheduler.model.errors import ExternalError, ThrottledError
 from scheduler.model.prices import PriceQuote
 
@@ -43,4 +44,10 @@ async def read_each(reads: Iterable[Read], problems: Problems) -> tuple[PriceQuo
                 break
     if failed is not None and not found:
         raise failed
-    return tuple(sorted(found, key=lambda one: one.query))
+    return in_query_order(found)
+
+
+def in_query_order(quotes: Iterable[PriceQuote]) -> tuple[PriceQuote, ...]:
+    """Sorted by what was asked, one quote for each."""
+    by_query = {one.query: one for one in quotes}
+    return tuple(by_query[query] for query in in_order(by_query))

@@ -21,6 +21,7 @@ from botocore.exceptions import BotoCoreError
 from botocore.parsers import ResponseParserError
 from pydantic import BaseModel, ConfigDict, Field
 
+from clusters.prices._order import in_order
 from clusters.prices._plausible import instant, plausible
 from clusters.prices._reading import Problems, Read, read_each
 from clusters.prices._rest import objects, parse_object
@@ -92,7 +93,7 @@ class AwsPrices:
 
     async def quotes(self, wanted: Sequence[PriceQuery]) -> tuple[PriceQuote, ...]:
         """What fails for one machine or region is left out; raises only when everything failed."""
-        ours = [one for one in wanted if one.provider == "eks" and _askable(one)]
+        ours = [one for one in in_order(wanted) if one.provider == "eks" and _askable(one)]
         self._problems = Problems()
         return await read_each((*self._on_demand_reads(ours), *self._spot_reads(ours)), self._problems)
 

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 from yarl import URL
 
+from clusters.prices._order import in_order
 from clusters.prices._plausible import instant, plausible
 from clusters.prices._reading import Problems, read_each
 from clusters.prices._rest import JsonApi, base_url, objects, parse_object
@@ -62,7 +63,7 @@ class AzurePrices:
     async def quotes(self, wanted: Sequence[PriceQuery]) -> tuple[PriceQuote, ...]:
         """What fails for one machine is left out; raises only when everything failed."""
         by_machine: dict[tuple[str, str], list[PriceQuery]] = defaultdict(list)
-        for one in wanted:
+        for one in in_order(wanted):
             named = _NAME.fullmatch(one.region) and _NAME.fullmatch(one.instance_type)
             if one.provider == "aks" and one.capacity_type in _CAPACITY_TYPES and named:
                 by_machine[(one.region, one.instance_type)].append(one)

@@ -26,6 +26,7 @@ import requests
 from google.auth.transport.requests import Request
 
 from clusters.prices._gcp_machines import Part, parts_of, sku_kinds
+from clusters.prices._order import in_order
 from clusters.prices._plausible import instant, plausible
 from clusters.prices._reading import Problems
 from clusters.prices._rest import JsonApi, base_url, objects, parse_object, read_secret
@@ -108,7 +109,7 @@ class GcpPrices:
     async def quotes(self, wanted: Sequence[PriceQuery]) -> tuple[PriceQuote, ...]:
         self._problems = Problems()
         composed: list[tuple[PriceQuery, Sequence[Part]]] = []
-        for one in wanted:
+        for one in in_order(wanted):
             if one.provider != "gke" or one.capacity_type not in _USAGE_TYPES:
                 continue
             parts = parts_of(one.instance_type, one.gpu_model, one.gpus)
@@ -121,7 +122,7 @@ class GcpPrices:
             return ()
         rates = await self._read(frozenset(one.region for one, _ in composed))
         quotes = [self._quote(one, parts, rates) for one, parts in composed]
-        return tuple(sorted((one for one in quotes if one is not None), key=lambda one: one.query))
+        return tuple(one for one in quotes if one is not None)
 
     def problems(self) -> tuple[str, ...]:
         return self._problems.lines()

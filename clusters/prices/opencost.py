@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
+from clusters.prices._order import in_order
 from clusters.prices._plausible import plausible
 from clusters.prices._reading import Problems
 from clusters.prices._rest import JsonApi, base_url, objects, parse_object, read_secret
@@ -81,14 +82,14 @@ class OpenCostPrices:
         self._problems = Problems()
 
     async def quotes(self, wanted: Sequence[PriceQuery]) -> tuple[PriceQuote, ...]:
-        ours = [one for one in wanted if self._settings.cluster in (None, one.cluster)]
+        ours = [one for one in in_order(wanted) if self._settings.cluster in (None, one.cluster)]
         self._problems = Problems()
         if not ours:
             return ()
         nodes = await self._nodes()
         by_pool = self._settings.pool_label is not None
         found = []
-        for one in sorted(ours):
+        for one in ours:
             fitting = [node for node in nodes if (_of_pool(node, one) if by_pool else _alike(node, one))]
             if fitting:
                 dearest = max(fitting, key=lambda node: (node.usd_per_hour, node.at, node.name))

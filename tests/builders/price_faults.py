@@ -18,6 +18,7 @@ class Script:
 
     def __init__(self) -> None:
         self._next: deque[Answer] = deque()
+        self._last: Answer | None = None
 
     def status(self, status: int, body: str = "", **headers: str) -> None:
         async def answer(_: web.Request) -> web.Response:
@@ -47,8 +48,14 @@ class Script:
 
         self._next.append(answer)
 
+    def always(self, body: bytes) -> None:
+        """From now on every answer is a success with this body, whatever it is."""
+        self._next.clear()
+        self.body(body)
+        self._last = self._next.popleft()
+
     def take(self) -> Answer | None:
-        return self._next.popleft() if self._next else None
+        return self._next.popleft() if self._next else self._last
 
 
 @asynccontextmanager

@@ -122,6 +122,7 @@ def told(machine_type: str, gpu_model: str | None = None, gpus: int = 0) -> dict
         ("n2-standard-4", None, 0, {"core": "4 N2 Instance Core", "ram": "16 N2 Instance Ram"}),
         ("n2-standard-4", "T4", 1, None),
         ("n1-standard-8", "T4 or V100", 1, None),
+        ("n1-standard-8", "T4", -3, None),
         ("n1-standard-7", None, 0, None),
         ("a4-highgpu-8g", None, 0, None),
         ("", None, 0, None),
