@@ -34,7 +34,7 @@ async def start(folder: Path, clock: Clock) -> EmulatedPrices:
         },
         known=_KNOWN,
         nonsense=(
-            *(lambda usd=usd: everything_costs(usd) for usd in ("0", "-3", "NaN", "1e30", "", "ten")),  # type: ignore[misc]
+            *(lambda usd=usd: everything_costs(usd) for usd in ("0", "-3", "NaN", "1e30", "", "ten")),
             lambda: _only_other_currencies(api),
             lambda: api.script.always(b""),
             lambda: api.script.always(b"\x00\xff"),
