@@ -19,6 +19,8 @@ class Problems:
 
     def __init__(self) -> None:
         self._lines: dict[str, None] = {}
+        self.incomplete = False
+        """Whether a part of the reading failed, so that what it would have told is unknown but not gone."""
 
     def add(self, line: str) -> None:
         if len(self._lines) < _MOST_PROBLEMS:
@@ -39,6 +41,7 @@ async def read_each(reads: Iterable[Read], problems: Problems) -> tuple[PriceQuo
             found += await read()
         except ExternalError as error:
             failed = error
+            problems.incomplete = True
             problems.add(str(error))
             if isinstance(error, ThrottledError):
                 break

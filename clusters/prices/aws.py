@@ -100,6 +100,9 @@ class AwsPrices:
     def problems(self) -> tuple[str, ...]:
         return self._problems.lines()
 
+    def incomplete(self) -> bool:
+        return self._problems.incomplete
+
     async def close(self) -> None:
         await self._calls.close()
         self._clients.close()

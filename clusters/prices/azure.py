@@ -77,6 +77,9 @@ class AzurePrices:
     def problems(self) -> tuple[str, ...]:
         return self._problems.lines()
 
+    def incomplete(self) -> bool:
+        return self._problems.incomplete
+
     async def close(self) -> None:
         await self._api.close()
 

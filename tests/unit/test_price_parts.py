@@ -9,9 +9,13 @@ import pytest
 
 from clusters.prices._gcp_machines import machine_types, parts_of, sku_kinds
 from clusters.prices._plausible import instant, plausible
-from clusters.prices._reading import Problems
+from clusters.prices._reading import Problems, read_each
 from clusters.prices._rest import read_secret
-from scheduler.model.errors import AuthError
+from scheduler.model.errors import AuthError, TransientError
+from scheduler.model.ids import ClusterId
+from scheduler.model.prices import PriceQuery, PriceQuote
+
+QUERY = PriceQuery(ClusterId("eks"), "p4d", "eks", "us-east-1", (), "p4d.24xlarge", "on-demand")
 
 
 @pytest.mark.parametrize(
@@ -159,3 +163,18 @@ def test_a_secret_is_never_in_the_error_about_it(tmp_path: Path) -> None:
         read_secret("gcp", path)
     assert "s3cret" not in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+async def test_a_part_that_fails_makes_the_reading_incomplete() -> None:
+    async def told() -> tuple[PriceQuote, ...]:
+        return (PriceQuote(QUERY, Decimal(3), "test", 0.0),)
+
+    async def failed() -> tuple[PriceQuote, ...]:
+        raise TransientError("eks: AWS prices: no answer")
+
+    for reads, want in (((told,), False), ((told, failed), True), ((failed, told), True)):
+        problems = Problems()
+        assert [one.usd_per_hour for one in await read_each(reads, problems)] == [Decimal(3)]
+        assert problems.incomplete is want
+    with pytest.raises(TransientError):
+        await read_each((failed,), Problems())
