@@ -205,7 +205,7 @@ def _pools(one: ClusterDetail) -> RenderableType:
 def _size_row(pool: ShownPool, now: float) -> tuple[Text | str, ...]:
     cloud = pool.provider
     wanted = pool.desired_nodes if pool.desired_nodes is not None else pool.nodes
-    size = f"{cloud.min_nodes}..{cloud.max_nodes}" if cloud is not None else f"..{pool.max_nodes}"
+    size = f"{cloud.min_nodes if cloud is not None else ''}..{pool.max_nodes}"
     resizing = " resizing" if cloud is not None and cloud.busy else ""
     source = f"{pool.price_source}, {age(pool.price_as_of, now)}" if pool.price_source else UNKNOWN
     return (
