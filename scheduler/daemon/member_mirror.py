@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from clusters.kubernetes.codec import NodeFacts, PodFacts, parse_node, parse_pod
+from clusters.kubernetes.reclaim import EventNotice, Notice, event_notice, most_telling, node_notices
 from scheduler.daemon.federation import Member
-from scheduler.model.cluster import Cluster, Node, NodePool
-from scheduler.model.ids import Instant, PoolId, Uid
+from scheduler.model.cluster import Cluster, Node, NodePool, Reclaim
+from scheduler.model.ids import ClusterId, Instant, PoolId, Uid
 from scheduler.model.ports import PoolStatus, RawObject, WorkloadKind
 from scheduler.model.resources import Resources
 from scheduler.model.workload import Copy
@@ -20,6 +21,11 @@ NODES = "nodes"
 PODS = "pods"
 POOLS = "pools"
 """Not a Kubernetes resource: what the member's provider says of its node pools."""
+NODE_EVENTS = "node-events"
+"""Events about nodes: watched beside the rest, and never waited for."""
+_EVENT_NOTICES_AT_MOST: Final = 10_000
+_EVENT_HOLDS_SECONDS: Final = 600.0
+"""A node that is still there so long after the end that an Event announced was not taken after all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,18 @@ class MemberMirror:
         self._usage: dict[str, Usage] = {}
         self._idle_since: dict[str, Instant] = {}
         self._node_cache: dict[str, Node] = {}
+        self.reclaims: dict[str, Reclaim] = {}
+        """By node UID."""
+        self.on_reclaim: Callable[[Reclaim], Reclaim] = lambda reclaim: reclaim
+        """A node is taken back, or more is known of it; gives the reclaim as it is known from now on."""
+        self.on_reclaim_withdrawn: Callable[[Reclaim], None] = lambda reclaim: None
+        """Its cloud has taken the notice back."""
+        self.on_node_gone: Callable[[ClusterId, str], None] = lambda cluster, uid: None
+        self.on_advice: Callable[[Reclaim], None] = lambda advice: None
+        """The cloud says that it may take the node soon; called again and again while it says so."""
+        self._node_notices: dict[str, tuple[Notice, ...]] = {}
+        self._event_notices: dict[str, EventNotice] = {}
+        """The newest about each node name."""
 
     # -- reachability ------------------------------------------------------------------------------------------
 
@@ -103,16 +121,63 @@ class MemberMirror:
 
     def apply_node(self, raw: RawObject, now: Instant) -> NodeFacts:
         facts = parse_node(raw)
+        if (old := self.nodes.get(facts.name)) is not None and old.uid != facts.uid:
+            self.drop_node(facts.name)
         self.nodes[facts.name] = facts
         self._node_cache.pop(facts.name, None)
         if facts.name not in self._idle_since and not self._usage.get(facts.name, _NO_USAGE).workload_pods:
             self._idle_since[facts.name] = now
+        self._node_notices[facts.name] = node_notices(raw)
+        self._weigh_notices(facts, now)
         return facts
 
     def drop_node(self, name: str) -> NodeFacts | None:
         self._node_cache.pop(name, None)
         self._idle_since.pop(name, None)
-        return self.nodes.pop(name, None)
+        self._node_notices.pop(name, None)
+        facts = self.nodes.pop(name, None)
+        if facts is not None:
+            self.reclaims.pop(facts.uid, None)
+            self.on_node_gone(self.member.id, facts.uid)
+        return facts
+
+    def apply_event(self, raw: RawObject, now: Instant) -> bool:
+        """Take up what an Event says of a node; whether that changed what is known of one."""
+        found = event_notice(raw)
+        if found is None:
+            return False
+        self._event_notices.pop(found.node, None)
+        self._event_notices[found.node] = found
+        while len(self._event_notices) > _EVENT_NOTICES_AT_MOST:
+            del self._event_notices[next(iter(self._event_notices))]
+        facts = self.nodes.get(found.node)
+        return facts is not None and self._weigh_notices(facts, now)
+
+    def _weigh_notices(self, facts: NodeFacts, now: Instant) -> bool:
+        """Make one Reclaim, or none, of all that is said of a node; whether it is another than before."""
+        notices = list(self._node_notices.get(facts.name, ()))
+        said = self._event_notices.get(facts.name)
+        if said is not None and _holds(said, facts, now):
+            notices.append(said.notice)
+        old, pool = self.reclaims.get(facts.uid), self.pool_of(facts)
+        first = next(iter(most_telling(notices)), None)
+        new: Reclaim | None = None
+        if first is not None:
+            pool_id = pool.ref.pool if pool is not None else None
+            found = Reclaim(self.member.id, pool_id, facts.name, facts.uid, now, None, first.source)
+            if first.advice:
+                self.on_advice(found)
+            else:
+                new = _with_deadline(found, old, first)
+        if new == old:
+            return False
+        self._node_cache.pop(facts.name, None)
+        if new is not None:
+            self.reclaims[facts.uid] = self.on_reclaim(new)
+        elif old is not None:
+            del self.reclaims[facts.uid]
+            self.on_reclaim_withdrawn(old)
+        return True
 
     def pool_of(self, facts: NodeFacts) -> NodePool | None:
         """The first pool of the federation file whose selector the node's labels satisfy."""
@@ -241,6 +306,7 @@ class MemberMirror:
             idle_since=self._idle_since.get(facts.name),
             do_not_disrupt=facts.do_not_disrupt,
             provider_id=facts.provider_id,
+            reclaim=self.reclaims.get(facts.uid),
         )
         self._node_cache[facts.name] = node
         return node
@@ -257,6 +323,27 @@ class MemberMirror:
             max_nodes=min(template.max_nodes, status.max_nodes),
             shortage=status.shortage,
         )
+
+
+def _holds(said: EventNotice, facts: NodeFacts, now: Instant) -> bool:
+    """Whether an Event's notice is about this very node, and not long past."""
+    notice = said.notice
+    at = notice.at if notice.at is not None else now
+    end = notice.deadline if notice.deadline is not None else at
+    if said.node_uid not in (facts.uid, facts.name, ""):
+        return False
+    # Times of Events are whole seconds, so one may seem older than its node by a moment.
+    return facts.created_at - 1 <= at and now <= end + _EVENT_HOLDS_SECONDS
+
+
+def _with_deadline(found: Reclaim, old: Reclaim | None, notice: Notice) -> Reclaim:
+    """What was found, with its deadline; of a node whose reclaim is known that one, corrected by a deadline that the
+    cloud itself names."""
+    if old is not None:
+        better = notice.deadline is not None and (notice.exact or old.deadline is None)
+        return replace(old, deadline=notice.deadline) if better else old
+    reckoned = found.noticed_at + notice.notice_seconds if notice.notice_seconds is not None else None
+    return replace(found, deadline=reckoned if notice.deadline is None else notice.deadline)
 
 
 def is_newer(raw: RawObject, old: RawObject) -> bool:

@@ -177,6 +177,16 @@ def _pool(cluster: Cluster, pool: NodePool) -> dict[str, Any]:
         "gpus_used": sum(node.used.gpus for node in nodes),
         "usd_per_hour": str(pool.price.usd_per_hour) if pool.price is not None else None,
         "shortage": pool.shortage.text if pool.shortage is not None else None,
+        "reclaimed": [
+            {
+                "node": node.name,
+                "source": node.reclaim.source,
+                "noticed_at": node.reclaim.noticed_at,
+                "deadline": node.reclaim.deadline,
+            }
+            for node in sorted(nodes, key=lambda node: node.name)
+            if node.reclaim is not None
+        ],
     }
 
 
