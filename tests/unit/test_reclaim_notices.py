@@ -19,7 +19,11 @@ AKS = f"Preempt Scheduled: {DATE}. DurationInSeconds: -1. For more information, 
 
 
 def node(
-    *, taint: str = "", condition: tuple[str, str, str] | None = None, cordoned: bool = False, **labels: str
+    labels: dict[str, str] | None = None,
+    *,
+    taint: str = "",
+    condition: tuple[str, str, str] | None = None,
+    cordoned: bool = False,
 ) -> dict[str, Any]:
     conditions = [{"type": "Ready", "status": "True", "message": "kubelet is posting ready status"}]
     if condition is not None:
@@ -29,7 +33,11 @@ def node(
     spec: dict[str, Any] = {"unschedulable": True} if cordoned else {}
     if taint:
         spec["taints"] = [{"key": key, "effect": "NoSchedule"} for key in taint.split()]
-    return {"metadata": {"name": "n", "uid": "u", "labels": labels}, "spec": spec, "status": {"conditions": conditions}}
+    return {
+        "metadata": {"name": "n", "uid": "u", "labels": labels or {}},
+        "spec": spec,
+        "status": {"conditions": conditions},
+    }
 
 
 def event(reason: str, message: str = "", component: str = "", kind: str = "Node", **more: Any) -> dict[str, Any]:
@@ -57,20 +65,20 @@ NODES: list[tuple[str, dict[str, Any], str | None, float | None, float | None, b
      True),
     ("eks interruption beats advice", node(taint=f"{NTH}/rebalance-recommendation {NTH}/spot-itn"),
      f"taint {NTH}/spot-itn", None, 120, False),
-    ("gke spot", node(taint="cloud.google.com/impending-node-termination", **SPOT_GKE),
+    ("gke spot", node(SPOT_GKE, taint="cloud.google.com/impending-node-termination"),
      "taint cloud.google.com/impending-node-termination", None, 30, False),
     ("gke maintenance of a GPU node", node(taint="cloud.google.com/impending-node-termination"),
      "taint cloud.google.com/impending-node-termination", None, None, False),
-    ("gke maintenance by label", node(**{"cloud.google.com/active-node-maintenance": "ONGOING"}),
+    ("gke maintenance by label", node({"cloud.google.com/active-node-maintenance": "ONGOING"}),
      "label cloud.google.com/active-node-maintenance", None, None, False),
-    ("gke maintenance over", node(**{"cloud.google.com/active-node-maintenance": ""}), None, None, None, False),
-    ("gke spot shuts down", node(condition=SHUTDOWN, **SPOT_GKE), "condition Ready", AT + 30, 30, False),
+    ("gke maintenance over", node({"cloud.google.com/active-node-maintenance": ""}), None, None, None, False),
+    ("gke spot shuts down", node(SPOT_GKE, condition=SHUTDOWN), "condition Ready", AT + 30, 30, False),
     ("a machine of ours is shut down", node(condition=SHUTDOWN), None, None, None, False),
-    ("a spot machine that somebody drains", node(condition=SHUTDOWN, cordoned=True, **SPOT_GKE), None, None, None,
+    ("a spot machine that somebody drains", node(SPOT_GKE, condition=SHUTDOWN, cordoned=True), None, None, None,
      False),
     ("a spot machine that the autoscaler deletes",
-     node(condition=SHUTDOWN, taint="ToBeDeletedByClusterAutoscaler", **SPOT_GKE), None, None, None, False),
-    ("a spot machine that fails", node(condition=("Ready", "False", "container runtime is down"), **SPOT_GKE), None,
+     node(SPOT_GKE, condition=SHUTDOWN, taint="ToBeDeletedByClusterAutoscaler"), None, None, None, False),
+    ("a spot machine that fails", node(SPOT_GKE, condition=("Ready", "False", "container runtime is down")), None,
      None, None, False),
     ("aks", node(condition=("VMEventScheduled", "True", AKS)), "condition VMEventScheduled", NAMED, 30, False),
     ("aks, as of 2024", node(condition=("VMEventScheduled", "True", f"Preempt Scheduled : {DATE}")),
@@ -90,8 +98,8 @@ NODES: list[tuple[str, dict[str, Any], str | None, float | None, float | None, b
      "condition PreemptionScheduled", None, None, True),
     ("aks by its own condition", node(condition=("PreemptScheduled", "True", "VM has a scheduled Preempt event")),
      "condition PreemptScheduled", AT + 30, 30, False),
-    ("aks repair", node(taint="remediator.kubernetes.azure.com/unschedulable", **SPOT_AKS), None, None, None, False),
-    *((f"another owner's {key}", node(taint=key, **SPOT_AKS), None, None, None, False) for key in sorted(OTHER_OWNERS)),
+    ("aks repair", node(SPOT_AKS, taint="remediator.kubernetes.azure.com/unschedulable"), None, None, None, False),
+    *((f"another owner's {key}", node(SPOT_AKS, taint=key), None, None, None, False) for key in sorted(OTHER_OWNERS)),
 ]  # fmt: skip
 
 
