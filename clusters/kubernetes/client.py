@@ -21,7 +21,8 @@ import orjson
 from yarl import URL
 
 from clusters.kubernetes.answers import check_deleted, failure, parse_event, parse_metadata, parse_page, parse_resource
-from clusters.kubernetes.connection import Connection, Limits, open_connection
+from clusters.kubernetes.connection import Limits, Way, open_connection
+from clusters.kubernetes.login import LogIn, LoginConnection
 from scheduler.model.contract import FIELD_MANAGER
 from scheduler.model.errors import GoneError, OutcomeUnknownError, TransientError
 from scheduler.model.ports import ObjectList, RawObject, Resource, WatchEvent
@@ -39,7 +40,7 @@ class HttpKubeApi:
     def __init__(
         self,
         name: str,
-        connection: Connection,
+        connection: Way,
         limits: Limits,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -51,14 +52,22 @@ class HttpKubeApi:
 
     @classmethod
     async def connect(
-        cls, *, name: str, kubeconfig: Path | None, context: str | None, limits: Limits | None = None
+        cls,
+        *,
+        name: str,
+        kubeconfig: Path | None,
+        context: str | None,
+        limits: Limits | None = None,
+        log_in: LogIn | None = None,
     ) -> HttpKubeApi:
-        """An API by kubeconfig, or in-cluster when `kubeconfig` is None. Reads files and may run the kubeconfig's exec
-        plugin, but does not call the API.
+        """An API by `log_in` (a cloud's short-lived tokens), else by kubeconfig, or in-cluster when that is None. Reads
+        files and may run the kubeconfig's exec plugin, but calls neither the API nor `log_in`.
 
         Raises: InvalidObjectError for wrong settings; TransientError when an identity provider does not answer.
         """
         limits = limits or Limits()
+        if log_in is not None:
+            return cls(name, LoginConnection(name, log_in, limits), limits)
         return cls(name, await open_connection(name, kubeconfig, context, limits), limits)
 
     async def list(

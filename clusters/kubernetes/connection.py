@@ -2,7 +2,7 @@
 
 All of it is the official client's own code (`kubernetes.aio.config`, its `Configuration` and REST session). What is
 added here: settings for many requests at once, silent peers noticed by TCP, credentials renewed before and after they
-expire, and failures as one line that names the cluster and the file.
+expire, and failures as one line that names the cluster and the file. Logging in by a cloud is in login.py.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import urllib.request
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -30,7 +30,7 @@ _LOAD_SECONDS: Final = 30.0
 """Longest that an exec plugin or an identity provider may take."""
 _RENEW_SECONDS: Final = 300.0
 """Credentials without a known end of life (token files, OIDC) are read again this often."""
-_REJECTED_PAUSE_SECONDS: Final = 10.0
+REJECTED_PAUSE_SECONDS: Final = 10.0
 """Shortest time between two attempts to renew, so that a refusing API does not make us run the plugin in a loop."""
 _EXPIRY_MARGIN: Final = timedelta(minutes=2)
 _BAD_SETTINGS: Final = (ConfigException, KeyError, TypeError, ValueError, AttributeError, OSError, yaml.YAMLError)
@@ -57,8 +57,50 @@ class Limits:
     """All pages of one list together."""
 
 
-class _Session(RESTClientObject):
+class Way(Protocol):
+    """A way to one API, as the client uses it: `authorization` comes before each request, then the rest is there."""
+
+    base_url: str
+    session: aiohttp.ClientSession
+    request_options: dict[str, Any]
+
+    async def authorization(self) -> str: ...
+
+    def rejected(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class Session(RESTClientObject):
     """The official REST object, whose session is opened by us: no netrc, no environment lookup on each request."""
+
+    @classmethod
+    def prepared(cls, configuration: Configuration, limits: Limits) -> Session:
+        """For `configuration`, with our limits and the environment's proxy. Raises: OSError, ValueError for TLS files
+        that cannot be used."""
+        configuration.connection_pool_maxsize = limits.connections
+        # Python 3.13 asks of authorities what those of many clusters lack (EKS among them); other clients do not.
+        configuration.disable_strict_ssl_verification = True
+        configuration.client_session_kwargs = {
+            "trust_env": False,
+            "cookie_jar": aiohttp.DummyCookieJar(),
+            "timeout": aiohttp.ClientTimeout(
+                total=None, connect=None, sock_connect=limits.connect_seconds, sock_read=limits.read_seconds
+            ),
+        }
+        if configuration.proxy is None:
+            configuration.proxy = _proxy_from_environment(configuration.host)
+        return cls(configuration)
+
+    @property
+    def request_options(self) -> dict[str, Any]:
+        """What each request of the session is made with."""
+        options: dict[str, Any] = {"allow_redirects": False}
+        if self.configuration.proxy:
+            options["proxy"] = self.configuration.proxy
+        if self.configuration.tls_server_name:
+            options["server_hostname"] = self.configuration.tls_server_name
+        return options
 
     def open(self) -> aiohttp.ClientSession:
         self.pool_manager = self._create_pool_manager()
@@ -96,24 +138,10 @@ class Connection:
         self._name = name
         self._configuration = configuration
         self._loader = loader
-        configuration.connection_pool_maxsize = limits.connections
-        configuration.client_session_kwargs = {
-            "trust_env": False,
-            "cookie_jar": aiohttp.DummyCookieJar(),
-            "timeout": aiohttp.ClientTimeout(
-                total=None, connect=None, sock_connect=limits.connect_seconds, sock_read=limits.read_seconds
-            ),
-        }
         self.base_url: str = configuration.host.rstrip("/")
-        if configuration.proxy is None:
-            configuration.proxy = _proxy_from_environment(self.base_url)
-        self._rest = _Session(configuration)
+        self._rest = Session.prepared(configuration, limits)
         self.session = self._rest.open()
-        self.request_options: dict[str, Any] = {"allow_redirects": False}
-        if configuration.proxy:
-            self.request_options["proxy"] = configuration.proxy
-        if configuration.tls_server_name:
-            self.request_options["server_hostname"] = configuration.tls_server_name
+        self.request_options = self._rest.request_options
         self._certificate = (configuration.cert_file, configuration.key_file)
         self._renewing = asyncio.Lock()
         self._renew_at = 0.0
@@ -152,14 +180,14 @@ class Connection:
 
     async def _renew(self) -> None:
         async with self._renewing:
-            if time.monotonic() < max(self._renew_at, self._tried_at + _REJECTED_PAUSE_SECONDS):
+            if time.monotonic() < max(self._renew_at, self._tried_at + REJECTED_PAUSE_SECONDS):
                 return
             self._tried_at = time.monotonic()
             try:
                 async with asyncio.timeout(_LOAD_SECONDS):
                     await self._loader.load_and_set(self._configuration)
             except (*_BAD_SETTINGS, aiohttp.ClientError) as error:
-                raise AuthError(f"cluster {self._name}: credentials cannot be renewed ({_short(error)})") from error
+                raise AuthError(f"cluster {self._name}: credentials cannot be renewed ({short(error)})") from error
             certificate = (self._configuration.cert_file, self._configuration.key_file)
             if certificate != self._certificate and certificate[0]:
                 self._rest.ssl_context.load_cert_chain(certificate[0], keyfile=certificate[1])
@@ -173,7 +201,7 @@ class Connection:
         if isinstance(expiry, datetime):
             # The loader itself renews from five minutes before the end of life; the wall clock is what plugins speak.
             left = (expiry - _EXPIRY_MARGIN).timestamp() - time.time()  # noqa: TID251
-            wait = max(_REJECTED_PAUSE_SECONDS, left)
+            wait = max(REJECTED_PAUSE_SECONDS, left)
         elif self._wants_plugin():
             wait = float("inf")
         self._renew_at = time.monotonic() + wait
@@ -205,9 +233,9 @@ async def open_connection(name: str, kubeconfig: Path | None, context: str | Non
     except TimeoutError as error:
         raise TransientError(f"cluster {name}: no credentials within {_LOAD_SECONDS:.0f} s ({kubeconfig})") from error
     except aiohttp.ClientError as error:
-        raise TransientError(f"cluster {name}: the identity provider failed ({_short(error)})") from error
+        raise TransientError(f"cluster {name}: the identity provider failed ({short(error)})") from error
     except _BAD_SETTINGS as error:
-        raise InvalidObjectError(f"cluster {name}: kubeconfig {kubeconfig}: {_short(error)}") from error
+        raise InvalidObjectError(f"cluster {name}: kubeconfig {kubeconfig}: {short(error)}") from error
     return _opened(name, f"kubeconfig {kubeconfig}", configuration, loader, limits)
 
 
@@ -218,7 +246,7 @@ def _opened(name: str, place: str, configuration: Configuration, loader: Any, li
     try:
         return Connection(name, configuration, loader, limits)
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError: an unreadable CA or client certificate
-        raise InvalidObjectError(f"cluster {name}: {place}: TLS files cannot be used ({_short(error)})") from error
+        raise InvalidObjectError(f"cluster {name}: {place}: TLS files cannot be used ({short(error)})") from error
 
 
 def _proxy_from_environment(url: str) -> str | None:
@@ -229,5 +257,5 @@ def _proxy_from_environment(url: str) -> str | None:
     return urllib.request.getproxies().get(parts.scheme)
 
 
-def _short(error: BaseException) -> str:
+def short(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__

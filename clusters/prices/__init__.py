@@ -1,0 +1,70 @@
+"""Prices of machines: one source a module, found by name. A source offers `Settings` and `create(settings, *, clock)`.
+
+Adding a source is adding a file here. Modules whose name begins with an underscore, and the few in `_SERVING`, are not
+sources but serve them. A cloud's SDK is imported by its own module only, so that a daemon pays in memory for the
+sources it is configured with and no more.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from typing import Final, Protocol, cast, runtime_checkable
+
+from clusters.prices._settings import PriceSettings
+from scheduler.model.errors import InvalidObjectError
+from scheduler.model.ports import Clock
+from scheduler.model.prices import PriceSource
+
+_SERVING: Final = frozenset({"book", "currency", "egress", "merge"})
+"""Public modules of this folder that are no sources."""
+
+
+class PriceSourceModule(Protocol):
+    """What a source's module is made of."""
+
+    Settings: type[PriceSettings]
+    """What stands in an entry of `prices:` in the federation file, `type` included."""
+
+    def create(self, settings: PriceSettings, *, clock: Clock) -> PriceSource:
+        """The source, whose `name` is its type; nothing is read yet. Raises: AuthError or InvalidObjectError for
+        unusable credentials or settings."""
+        ...
+
+
+@runtime_checkable
+class TellsProblems(Protocol):
+    """A source that may have something to say about what it could not use (lines of a file, unknown currencies)."""
+
+    def problems(self) -> tuple[str, ...]:
+        """One clear line each, of the last reading; empty: none. Never a secret."""
+        ...
+
+
+def price_source_names() -> tuple[str, ...]:
+    """Every price source there is a file for, sorted; nothing is imported."""
+    found = (module.name for module in pkgutil.iter_modules(__path__))
+    return tuple(sorted(name for name in found if not name.startswith("_") and name not in _SERVING))
+
+
+def load_price_source(type_name: str) -> PriceSourceModule:
+    """The module `clusters.prices.<type_name>`.
+
+    Raises: InvalidObjectError, naming the source, when there is none of that name or it cannot be imported.
+    """
+    names = price_source_names()
+    if type_name not in names:
+        near = difflib.get_close_matches(type_name, names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+        raise InvalidObjectError(f"price source type {type_name!r} is not known; {hint}")
+    try:
+        module = importlib.import_module(f"{__name__}.{type_name}")
+    except ImportError as error:
+        raise InvalidObjectError(
+            f"price source {type_name!r} cannot be imported: {error}; install what it needs or remove it from the file"
+        ) from error
+    for wanted in ("Settings", "create"):
+        if not hasattr(module, wanted):
+            raise InvalidObjectError(f"price source {type_name!r} is incomplete: {module.__name__} lacks {wanted!r}")
+    return cast(PriceSourceModule, module)

@@ -48,19 +48,31 @@ def federation_document(
             "listen": {"address": "127.0.0.1", "port": 8080},
             "history": {"url": "sqlite+aiosqlite:///overspill.db"},
             "members": [
-                _member(member, kubeconfigs[member.name], metrics_urls[member.name], provider_settings[member.name])
+                _member(
+                    member,
+                    _login(member, kubeconfigs[member.name], by_provider=scenario.login_by_provider),
+                    metrics_urls[member.name],
+                    provider_settings[member.name],
+                )
                 for member in scenario.members
             ],
         },
     }
 
 
-def _member(plan: ClusterPlan, kubeconfig: str, metrics: str, settings: Mapping[str, object]) -> dict[str, Any]:
+def _login(plan: ClusterPlan, kubeconfig: str, *, by_provider: bool) -> dict[str, Any]:
+    """How to log in to the cluster's API; nobody issues tokens for owned machines."""
+    return {"login": "provider"} if by_provider and plan.provider != "onprem" else {"kubeconfig": kubeconfig}
+
+
+def _member(
+    plan: ClusterPlan, login: Mapping[str, Any], metrics: str, settings: Mapping[str, object]
+) -> dict[str, Any]:
     member: dict[str, Any] = {"name": plan.name, "region": plan.region}
     if plan.labels:
         member["labels"] = dict(plan.labels)
     return member | {
-        "kubeconfig": kubeconfig,
+        **login,
         "provider": dict(settings),
         "metrics": {"type": "scrape", "url": metrics},
         "pools": [_pool(plan, pool) for pool in plan.pools],

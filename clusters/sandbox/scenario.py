@@ -77,6 +77,8 @@ class Scenario:
     hub: ClusterPlan
     members: tuple[ClusterPlan, ...]
     faults: tuple[FaultPlan, ...] = ()
+    login_by_provider: bool = False
+    """Whether the federation file has the daemon log in to the clouds' clusters by their tokens, not by kubeconfigs."""
 
     @property
     def clusters(self) -> tuple[ClusterPlan, ...]:
@@ -271,6 +273,7 @@ class _ScenarioFile(_File):
     hub: _Cluster
     members: tuple[_Cluster, ...] = Field(min_length=1, max_length=32)
     faults: tuple[_Fault, ...] = ()
+    login_by_provider: bool = False
 
 
 def load_scenario(path: Path) -> Scenario:
@@ -304,7 +307,7 @@ def _scenario(path: Path, parsed: _ScenarioFile) -> Scenario:
         if fault.cluster not in names:
             raise InvalidObjectError(f"{path}: faults: no cluster {fault.cluster!r}; there are {', '.join(names)}")
         faults.append(FaultPlan(**fault.model_dump()))
-    return Scenario(hub, tuple(members), tuple(faults))
+    return Scenario(hub, tuple(members), tuple(faults), parsed.login_by_provider)
 
 
 def _cluster(path: Path, cluster: _Cluster) -> ClusterPlan:

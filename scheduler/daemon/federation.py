@@ -48,8 +48,10 @@ class Member:
     id: ClusterId
     region: str
     labels: _Labels
+    login: str
+    """kubeconfig, provider or in-cluster."""
     kubeconfig: Path | None
-    """None: in the cluster, as its service account."""
+    """None: not by kubeconfig."""
     context: str | None
     provider_type: str
     provider_settings: Mapping[str, Any]
@@ -183,6 +185,7 @@ def _member(spec: MemberSpec, folder: Path, as_of: Instant, file: str) -> Member
         id=ClusterId(spec.name),
         region=spec.region,
         labels=tuple(sorted(spec.labels.items())),
+        login=spec.effective_login,
         kubeconfig=_beside(folder, spec.kubeconfig),
         context=spec.context,
         provider_type=spec.provider.type,

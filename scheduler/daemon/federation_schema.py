@@ -180,12 +180,29 @@ class MemberSpec(Strict):
     labels: dict[str, str] = Field(default_factory=dict)
     """overspill.dev/residency is the one that policies' residency compares with."""
     kubeconfig: LongText | None = None
-    """Path, relative to this file. Default: the service account of the pod that the daemon runs in."""
+    """Path, relative to this file."""
     context: Text | None = None
     """Context of the kubeconfig. Default: its current one."""
+    login: Literal["kubeconfig", "provider", "in-cluster"] | None = None
+    """kubeconfig: as it says; provider: by the cloud's short-lived tokens; in-cluster: as the service account of the
+    pod that the daemon runs in. Default: kubeconfig when one is named, else in-cluster."""
     provider: ProviderSpec
     metrics: MetricsSpec | None = None
     pools: list[PoolSpec] = Field(default_factory=list)
+
+    @property
+    def effective_login(self) -> str:
+        return self.login or ("in-cluster" if self.kubeconfig is None else "kubeconfig")
+
+    @model_validator(mode="after")
+    def _login(self) -> MemberSpec:
+        if self.login == "kubeconfig" and self.kubeconfig is None:
+            raise refuse(Problem((), 'missing key "kubeconfig"; login: kubeconfig needs one'))
+        for key, value in (("kubeconfig", self.kubeconfig), ("context", self.context)):
+            if value is not None and self.effective_login != "kubeconfig":
+                message = f"is not used with login: {self.effective_login}; remove it or write login: kubeconfig"
+                raise refuse(Problem((key,), message))
+        return self
 
     @model_validator(mode="after")
     def _pool_names(self) -> MemberSpec:

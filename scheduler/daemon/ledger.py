@@ -1,4 +1,4 @@
-"""Meters what bought nodes cost: feeds the pure spend ledger from nodes and pods that come and go.
+"""Meters what bought nodes cost: feeds the pure spend ledger from nodes, pods and prices that come, change and go.
 
 What is open survives a restart through the history; without it (or with a new one) metering begins anew from the nodes
 that are there, each from its own creation.
@@ -15,7 +15,16 @@ import structlog
 from clusters.kubernetes.codec import PodFacts
 from scheduler.daemon.history import NODE_LIFETIMES, History
 from scheduler.daemon.mirror import Mirror, NodeSeen
-from scheduler.engine.spend import NodeLifetime, NodeUse, SpendLedger, advance, by_day
+from scheduler.engine.spend import (
+    NodeLifetime,
+    NodeUse,
+    PriceChange,
+    SpendLedger,
+    advance,
+    by_day,
+    priced,
+    repriced,
+)
 from scheduler.model.errors import OverspillError
 from scheduler.model.ids import ClusterId, Instant, NodeName, PoolId, PoolRef, QueueId, Uid
 from scheduler.model.money import Usd
@@ -125,6 +134,21 @@ class Ledger:
                 ended = NodeSeen(cluster, lifetime.uid, lifetime.name, pool, lifetime.created_at, self._clock.now())
                 self.node_seen(ended)
 
+    def prices_changed(self, cluster: ClusterId) -> None:
+        """What is known of the prices of a member's pools is other than before: nodes that live are charged by it from
+        when it was set. Where it is not known any more the last price stays, as the cloud does not stop charging."""
+        now = self._clock.now()
+        prices = {pool.ref.pool: pool.price for pool in self._mirror.members[cluster].pools()}
+        for uid, lifetime in list(self._open.items()):
+            price = prices.get(lifetime.pool)
+            if lifetime.cluster != cluster or lifetime.ended_at is not None or price is None:
+                continue
+            changed = priced(lifetime, price.usd_per_hour, price.as_of, now)
+            if changed != lifetime:
+                self._spend = repriced(self._spend, lifetime, changed)
+                self._open[uid] = changed
+                self._save(changed)
+
     # -- persistence ---------------------------------------------------------------------------------------------
 
     async def load(self) -> None:
@@ -142,6 +166,8 @@ class Ledger:
                 self._ended.add(lifetime.uid)
                 self.nodes_ended += 1
         self._advance()
+        for cluster in self._mirror.members:
+            self.prices_changed(cluster)
 
     async def run(self) -> None:
         """Keep the ledger small over months."""
@@ -151,15 +177,15 @@ class Ledger:
             self._spend = by_day(self._spend, self._clock.now())
 
     def _begin(self, seen: NodeSeen) -> NodeLifetime:
-        member = self._mirror.members[seen.cluster].member
-        pool = next(pool for pool in member.pools if pool.ref == seen.pool)
+        pool = next(pool for pool in self._mirror.members[seen.cluster].pools() if pool.ref == seen.pool)
+        price = pool.reckoned_price
         return NodeLifetime(
             cluster=seen.cluster,
             pool=seen.pool.pool,
             uid=seen.node_uid,
             name=NodeName(seen.node),
             capacity_type=pool.capacity_type,
-            usd_per_hour=pool.price.usd_per_hour if pool.price is not None else None,
+            usd_per_hour=price.usd_per_hour if price is not None else None,
             created_at=seen.created_at,
             bought_for=self._buyer(seen.pool),
         )
@@ -201,6 +227,7 @@ def _to_row(lifetime: NodeLifetime) -> dict[str, Any]:
         "ended_at": lifetime.ended_at,
         "bought_for": lifetime.bought_for,
         "uses": [list(use) for use in lifetime.uses],
+        "price_changes": [[change.at, str(change.usd_per_hour)] for change in lifetime.price_changes],
     }
     return {
         "cluster": lifetime.cluster,
@@ -227,4 +254,6 @@ def _from_row(row: dict[str, Any], now: Instant) -> NodeLifetime:
         uses=tuple(
             NodeUse(start, now if end is None else end, QueueId(queue), gpus) for start, end, queue, gpus in row["uses"]
         ),
+        # Rows of earlier versions have none.
+        price_changes=tuple(PriceChange(at, Usd(usd)) for at, usd in row.get("price_changes", ())),
     )

@@ -130,13 +130,10 @@ async def connect(
     member_apis: dict[ClusterId, HttpKubeApi] = {}
     providers: dict[ClusterId, NodePoolProvider] = {}
     for member in federation.members:
-        api = await HttpKubeApi.connect(
-            name=member.id, kubeconfig=member.kubeconfig, context=member.context, limits=limits
-        )
+        provider = providers[member.id] = open_provider(member, clock)
+        stack.push_async_callback(provider.close)
+        api = member_apis[member.id] = await open_member(member, provider, limits)
         stack.push_async_callback(api.close)
-        member_apis[member.id] = api
-        providers[member.id] = _provider(member, clock)
-        stack.push_async_callback(providers[member.id].close)
     return Outside(
         federation=federation,
         hub_api=hub_api,
@@ -153,7 +150,16 @@ async def connect(
     )
 
 
-def _provider(member: Member, clock: Clock) -> NodePoolProvider:
+async def open_member(member: Member, provider: NodePoolProvider, limits: Limits | None = None) -> HttpKubeApi:
+    """A member's Kubernetes API, logged in to as the federation file says. Raises: OverspillError."""
+    log_in = provider.log_in if member.login == "provider" else None
+    return await HttpKubeApi.connect(
+        name=member.id, kubeconfig=member.kubeconfig, context=member.context, limits=limits, log_in=log_in
+    )
+
+
+def open_provider(member: Member, clock: Clock) -> NodePoolProvider:
+    """A member's cloud; nothing is sent yet. Raises: OverspillError for settings and credentials of no use."""
     module = load_provider(member.provider_type)
     settings = module.Settings.model_validate(dict(member.provider_settings), context={"base_dir": member.base_dir})
     return CheckedProvider(f"{member.id} ({member.provider_type})", module.create(settings, clock=clock))

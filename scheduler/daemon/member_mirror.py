@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from clusters.kubernetes.codec import NodeFacts, PodFacts, parse_node, parse_pod
 from clusters.kubernetes.reclaim import EventNotice, Notice, event_notice, most_telling, node_notices
+from scheduler.daemon.discovery import Discovered
 from scheduler.daemon.federation import Member
 from scheduler.model.cluster import Cluster, Node, NodePool, Reclaim
 from scheduler.model.ids import ClusterId, Instant, PoolId, Uid
+from scheduler.model.money import Price
 from scheduler.model.ports import PoolStatus, RawObject, WorkloadKind
 from scheduler.model.resources import Resources
 from scheduler.model.workload import Copy
@@ -69,6 +71,11 @@ class MemberMirror:
         self.copies_of: dict[Uid, set[CopyKey]] = {}
         self.bound: dict[Uid, int] = {}
         self.pool_status: dict[PoolId, PoolStatus] = {}
+        """Of the pools that the federation file names, as far as it is known what the provider aims at."""
+        self.discovered = Discovered()
+        self.prices: Mapping[PoolId, Price] = {}
+        """Gathered ones, of pools to which the federation file gives none; those that are fresh."""
+        self._last_prices: dict[PoolId, Price] = {}
         self._usage: dict[str, Usage] = {}
         self._idle_since: dict[str, Instant] = {}
         self._node_cache: dict[str, Node] = {}
@@ -268,6 +275,21 @@ class MemberMirror:
         bound = self.bound.get(entry.copy.origin, 0)
         return replace(entry.copy, pods_bound=bound) if bound else entry.copy
 
+    # -- prices ------------------------------------------------------------------------------------------------
+
+    def set_prices(self, prices: Mapping[PoolId, Price]) -> None:
+        """What the price sources say now; a pool that is missing has no known price any more."""
+        self.prices = dict(prices)
+        self._last_prices.update(prices)
+
+    def remember_prices(self, prices: Mapping[PoolId, Price]) -> None:
+        """Prices that were known once (before a restart), for what runs already."""
+        self._last_prices = {**prices, **self._last_prices}
+
+    def pools(self) -> tuple[NodePool, ...]:
+        """Its pools with what is known of them by now."""
+        return tuple(self._pool(pool) for pool in self.member.pools)
+
     # -- the frozen view ---------------------------------------------------------------------------------------
 
     def cluster(self) -> Cluster:
@@ -280,7 +302,7 @@ class MemberMirror:
             synced=self.synced,
             unreachable_since=self.unreachable_since,
             nodes=tuple(self._node(facts) for facts in self.nodes.values()),
-            pools=tuple(self._pool(pool) for pool in member.pools),
+            pools=self.pools(),
             round_trip_seconds=self.round_trip_seconds,
         )
 
@@ -312,10 +334,12 @@ class MemberMirror:
         return node
 
     def _pool(self, template: NodePool) -> NodePool:
-        if template.scaling == "fixed":
-            return template
-        status = self.pool_status.get(template.ref.pool)
-        if status is None:
+        pool = template.ref.pool
+        if template.price is None and pool in self._last_prices:
+            price = self.prices.get(pool)
+            template = replace(template, price=price, last_price=None if price else self._last_prices[pool])
+        status = self.pool_status.get(pool)
+        if template.scaling == "fixed" or status is None:
             return template
         return replace(
             template,

@@ -173,6 +173,7 @@ class Daemon:
         loops: dict[str, Callable[[], Awaitable[None]]] = {
             f"pools:{cluster}": keeper.run for cluster, keeper in self.keepers.items()
         }
+        loops |= {f"clusters:{cluster}": keeper.run_discovery for cluster, keeper in self.keepers.items()}
         loops |= {f"ping:{cluster}": partial(self._ping, cluster) for cluster in self.outside.member_apis}
         for name, kind in self.outside.kinds.items():
             loops[f"watch:hub:{name}"] = Reflector(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -27,13 +27,18 @@ _POLL_SECONDS: Final = 15.0
 """Between two looks at a provider, in the federation's time."""
 _POLL_AT_LEAST_WALL_SECONDS: Final = 0.1
 _CALL_SECONDS: Final = 60.0
+_DISCOVER_SECONDS: Final = 600.0
+"""Between two looks at the cloud's clusters, in the federation's time."""
+_DISCOVER_AT_LEAST_WALL_SECONDS: Final = 30.0
+_CLUSTERS: Final = 1000
+"""Most of them that are kept."""
 _FIRST_BACKOFF_SECONDS: Final = 300.0
 _LONGEST_BACKOFF_SECONDS: Final = 3600.0
 _REMOVAL_RETRY_SECONDS: Final = 300.0
 
 
 class PoolKeeper:
-    """Looks after the pools of one member. The only caller of its provider."""
+    """Looks after the pools of one member. The only caller of its provider, logins apart."""
 
     def __init__(
         self,
@@ -103,8 +108,10 @@ class PoolKeeper:
         except (ExternalError, TimeoutError) as error:
             self._count("list_pools", error)
             log.warning("pools_not_listed", cluster=self._member.member.id, error=str(error)[:300])
+            self._found(pools_error=_said(error))
             return
         self._count("list_pools", None)
+        self._found(pools=pools, pools_at=self._clock.now(), pools_error="")
         known = {pool.ref.pool for pool in self._member.member.pools}
         fresh = {status.pool: status for status in pools if status.pool in known}
         if fresh != self._member.pool_status:
@@ -112,6 +119,30 @@ class PoolKeeper:
             for status in fresh.values():
                 self._note_shortage(PoolRef(self._member.member.id, status.pool), status.shortage)
             self._mirror.on_change()
+
+    async def run_discovery(self) -> None:
+        """Look at the cloud's clusters now and then, for ever. Only people read it: nothing waits for it."""
+        while True:
+            await self.discover()
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._clock.sleep(_DISCOVER_SECONDS))
+                both.create_task(asyncio.sleep(_DISCOVER_AT_LEAST_WALL_SECONDS))
+
+    async def discover(self) -> None:
+        """What clusters the account sees, into the mirror; a failure leaves what was known, and says so there."""
+        try:
+            async with asyncio.timeout(_CALL_SECONDS):
+                clusters = await self._provider.list_clusters()
+        except (ExternalError, TimeoutError) as error:
+            self._count("list_clusters", error)
+            log.warning("clusters_not_listed", cluster=self._member.member.id, error=str(error)[:300])
+            self._found(clusters_error=_said(error))
+            return
+        self._count("list_clusters", None)
+        self._found(clusters=clusters[:_CLUSTERS], clusters_at=self._clock.now(), clusters_error="")
+
+    def _found(self, **changes: Any) -> None:
+        self._member.discovered = replace(self._member.discovered, **changes)
 
     def _note_shortage(self, pool: PoolRef, shortage: Shortage | None) -> None:
         """Keep a pool that cannot deliver out of the choice, longer each time; forget it once it delivers again."""
@@ -209,3 +240,7 @@ class PoolKeeper:
     def _count(self, call: str, error: Exception | None) -> None:
         result = type(error).__name__ if error is not None else "ok"
         self._telemetry.provider_calls.labels(self._member.member.id, call, result).inc()
+
+
+def _said(error: BaseException) -> str:
+    return str(error)[:300] or f"no answer within {_CALL_SECONDS:.0f} s"

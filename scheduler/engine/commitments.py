@@ -15,7 +15,7 @@ from typing import Final
 from scheduler.engine.packing import Bin, Opener, Shape, Take, make_bin, pack, undo
 from scheduler.engine.rooms import PoolRoom
 from scheduler.model.ids import PoolRef
-from scheduler.model.money import Usd, cost_usd
+from scheduler.model.money import Price, Usd, cost_usd
 from scheduler.model.resources import Resources
 
 UNKNOWN_RUN_SECONDS: Final = 3600.0
@@ -47,12 +47,12 @@ class Commitments:
         by workloads of `policy`). Nothing changes."""
         takes, touched = self._pack(room, shape)
         undo(takes)
-        return _added_usd(room, touched, seconds), sum(policy not in node.policies for node in touched)
+        return _added_usd(room.pool.price, touched, seconds), sum(policy not in node.policies for node in touched)
 
     def add(self, room: PoolRoom, shape: Shape, seconds: float, policy: str) -> Usd | None:
-        """Place the gang for `seconds`; what that adds in USD, None when the price is unknown."""
+        """Place the gang for `seconds`; what that adds in USD, None when no price was ever known."""
         _, touched = self._pack(room, shape)
-        usd = _added_usd(room, touched, seconds)
+        usd = _added_usd(room.pool.reckoned_price, touched, seconds)
         for node in touched:
             if policy not in node.policies:
                 node.policies.add(policy)
@@ -75,7 +75,8 @@ class Commitments:
         self._with_room[ref] = [*self._with_room.get(ref, []), *idle]
         self._counts[ref] = self._counts.get(ref, 0) + extra
         self.version += 1
-        return None if room.pool.price is None else cost_usd(room.pool.price.usd_per_hour, seconds) * extra
+        price = room.pool.reckoned_price
+        return None if price is None else cost_usd(price.usd_per_hour, seconds) * extra
 
     def _pack(self, room: PoolRoom, shape: Shape) -> tuple[list[Take], list[_ImaginedNode]]:
         """The gang taken onto imagined nodes, and those nodes in order."""
@@ -92,10 +93,10 @@ class Commitments:
         return takes, touched
 
 
-def _added_usd(room: PoolRoom, touched: list[_ImaginedNode], seconds: float) -> Usd | None:
-    if room.pool.price is None:
+def _added_usd(price: Price | None, touched: list[_ImaginedNode], seconds: float) -> Usd | None:
+    if price is None:
         return None
-    rate = room.pool.price.usd_per_hour
+    rate = price.usd_per_hour
     return sum((cost_usd(rate, max(0.0, seconds - node.busy_seconds)) for node in touched), Decimal(0))
 
 

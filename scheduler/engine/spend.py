@@ -1,7 +1,8 @@
 """The spend ledger: node time times price, in hour buckets, per queue, cluster and capacity type; exact and pure.
 
 One node's buckets add up to `cost_usd(price, lifetime)` to the nano-dollar: the cost of a stretch of time is the cost
-of the lifetime up to its end less that up to its start, and queues share it in whole nano-dollars.
+of the lifetime up to its end less that up to its start, and queues share it in whole nano-dollars. Where the price
+changes during the lifetime, each part costs what was in force then, and the parts add up.
 Time is charged to the queues that use the node then, by GPUs; while it is idle to those that used it last; before its
 first use to the queue that it was bought for; else to nobody.
 """
@@ -9,7 +10,7 @@ first use to the queue that it was bought for; else to nobody.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import pairwise
 from types import MappingProxyType
@@ -32,6 +33,13 @@ class NodeUse(NamedTuple):
     gpus: int
 
 
+class PriceChange(NamedTuple):
+    """From `at` on a node costs `usd_per_hour`."""
+
+    at: Instant
+    usd_per_hour: Usd
+
+
 @dataclass(frozen=True, slots=True)
 class NodeLifetime:
     """A bought node from its creation to its end (None: still there), and who used it when."""
@@ -42,11 +50,17 @@ class NodeLifetime:
     name: NodeName
     capacity_type: str
     usd_per_hour: Usd | None
-    """None: unknown; its time is counted, but not charged."""
+    """The first that was known, from the creation on. None: none was ever known; its time is counted, not charged."""
     created_at: Instant
     ended_at: Instant | None = None
     uses: tuple[NodeUse, ...] = ()
     bought_for: QueueId | None = None
+    price_changes: tuple[PriceChange, ...] = ()
+    """Later prices, oldest first, each from its instant on. While a price is not known any more the last one stays."""
+
+    @property
+    def last_usd_per_hour(self) -> Usd | None:
+        return self.price_changes[-1].usd_per_hour if self.price_changes else self.usd_per_hour
 
 
 class BucketKey(NamedTuple):
@@ -133,6 +147,40 @@ def advance(ledger: SpendLedger, nodes: Iterable[NodeLifetime], now: Instant) ->
     )
 
 
+def priced(node: NodeLifetime, usd_per_hour: Usd, set_at: Instant, now: Instant) -> NodeLifetime:
+    """The node with a price that was learned `now` and, as its source says, set at `set_at`.
+
+    The first price known is taken to have been in force from the creation on. A later one counts from when it was set,
+    when that lies after the last change; else from now, for a price that is older than the one in force cannot have
+    followed it before now (the source has changed, say to the catalogue). The same price again changes nothing.
+    """
+    if node.last_usd_per_hour is None:
+        return replace(node, usd_per_hour=usd_per_hour)
+    if usd_per_hour == node.last_usd_per_hour:
+        return node
+    in_force_since = node.price_changes[-1].at if node.price_changes else node.created_at
+    at = min(set_at, now) if set_at > in_force_since else max(now, in_force_since)
+    return replace(node, price_changes=(*node.price_changes, PriceChange(at, usd_per_hour)))
+
+
+def repriced(ledger: SpendLedger, old: NodeLifetime, new: NodeLifetime) -> SpendLedger:
+    """The ledger after `old` was given other prices (`new`): what is settled of it is taken back and charged anew.
+
+    Call it before the next `advance` with `new`; what is not settled yet needs nothing.
+    """
+    until = ledger.settled_until.get(old.uid, old.created_at)
+    settled = dict(ledger.settled)
+    for key, usd in (*_charges(old, until, old.created_at), *_charges(new, new.created_at, until)):
+        settled[key] = settled.get(key, Decimal(0)) + usd
+    known_now = old.usd_per_hour is None and new.usd_per_hour is not None
+    was_unpriced = until - old.created_at if known_now else 0.0
+    return replace(
+        ledger,
+        settled=MappingProxyType(settled),
+        settled_unpriced_seconds=ledger.settled_unpriced_seconds - was_unpriced,
+    )
+
+
 def by_day(ledger: SpendLedger, now: Instant) -> SpendLedger:
     """The same ledger with the hours before today (UTC) added up by day, which keeps it small over months.
 
@@ -163,18 +211,27 @@ def _charges(node: NodeLifetime, start: Instant, end: Instant) -> Iterator[tuple
         return
     edges = _edges(node, start, end)
     for begin, stop in pairwise(edges):
-        usd = _cost_until(node, node.usd_per_hour, stop) - _cost_until(node, node.usd_per_hour, begin)
+        usd = _cost_until(node, stop) - _cost_until(node, begin)
         hour = begin - begin % HOUR
         for queue, part in _split(usd, _users(node, begin)):
             yield BucketKey(hour, node.cluster, node.capacity_type, queue), part
 
 
-def _cost_until(node: NodeLifetime, rate: Usd, instant: Instant) -> Usd:
-    return cost_usd(rate, instant - node.created_at)
+def _cost_until(node: NodeLifetime, instant: Instant) -> Usd:
+    """From the creation to `instant`: each price for as long as it was in force. 0 while no price is known."""
+    rate, since, usd = node.usd_per_hour or Decimal(0), node.created_at, Decimal(0)
+    for change in node.price_changes:
+        if change.at >= instant:
+            break
+        if change.at > since:
+            usd += cost_usd(rate, change.at - since)
+            since = change.at
+        rate = change.usd_per_hour
+    return usd + cost_usd(rate, instant - since)
 
 
 def _edges(node: NodeLifetime, start: Instant, end: Instant) -> list[Instant]:
-    """`start`, every full hour and every change of use between, and `end`."""
+    """`start`, every full hour and every change of use or price between, and `end`."""
     edges = {start, end}
     hour = start - start % HOUR + HOUR
     while hour < end:
@@ -182,6 +239,7 @@ def _edges(node: NodeLifetime, start: Instant, end: Instant) -> list[Instant]:
         hour += HOUR
     for use in node.uses:
         edges.update(edge for edge in (use.started_at, use.ended_at) if edge is not None and start < edge < end)
+    edges.update(change.at for change in node.price_changes if start < change.at < end)
     return sorted(edges)
 
 

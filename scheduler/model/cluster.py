@@ -109,6 +109,14 @@ class NodePool:
     """Of one node; None: unknown."""
     provisioning_seconds: float | None
     shortage: Shortage | None = None
+    last_price: Price | None = None
+    """The last that was known while `price` is not (its source fell silent). Nothing is bought at it; what runs there
+    already is reckoned at it, so that a budget does not take running nodes for free."""
+
+    @property
+    def reckoned_price(self) -> Price | None:
+        """What nodes that are there already are reckoned at."""
+        return self.price if self.price is not None else self.last_price
 
     @property
     def bought(self) -> bool:

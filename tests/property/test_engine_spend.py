@@ -8,7 +8,7 @@ from decimal import Decimal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler.engine.spend import HOUR, NodeLifetime, NodeUse, SpendLedger, advance, by_day
+from scheduler.engine.spend import HOUR, NodeLifetime, NodeUse, SpendLedger, advance, by_day, priced, repriced
 from scheduler.model.ids import ClusterId, NodeName, PoolId, QueueId
 from scheduler.model.money import cost_usd
 from tests.unit.engine_world import NOW
@@ -90,3 +90,64 @@ def test_order_and_pace_do_not_matter_to_the_buckets(nodes: list[NodeLifetime], 
     assert by_day(stepwise, end).total_usd == stepwise.total_usd
     for bucket in at_once.buckets:
         assert bucket.hour_start % HOUR == 0
+
+
+@given(
+    node=lifetimes(),
+    told=st.lists(st.tuples(MOMENTS, MOMENTS, PRICES), max_size=6),
+    moments=st.lists(MOMENTS, max_size=6),
+    known_first=st.booleans(),
+)
+@settings(deadline=None)
+def test_prices_that_change_are_charged_as_if_they_had_been_known_all_along(
+    node: NodeLifetime, told: list[tuple[float, float, Decimal]], moments: list[float], known_first: bool
+) -> None:
+    """`told`: (learned at, set at, USD an hour). However often it is metered, and whenever a price is learned, the
+    ledger is what it would be had it been metered once, at the end, with all that is known then."""
+    node = replace(node, ended_at=None, usd_per_hour=node.usd_per_hour if known_first else None)
+    ledger = SpendLedger()
+    events = sorted([(at, set_at, usd) for at, set_at, usd in told] + [(at, at, None) for at in moments], key=_first)
+    for at, set_at, usd in events:
+        if at < node.created_at:
+            continue
+        if usd is not None:
+            changed = priced(node, usd, set_at, at)
+            ledger, node = repriced(ledger, node, changed), changed
+        ledger = advance(ledger, (node,), at)
+    end = START + 7 * HOUR
+    ledger, at_once = advance(ledger, (node,), end), advance(SpendLedger(), (node,), end)
+    assert ledger.buckets == at_once.buckets
+    assert abs(ledger.unpriced_seconds - at_once.unpriced_seconds) < 1e-6
+    assert ledger.total_usd == sum(_parts(node, end), Decimal(0))
+
+
+def _first(event: tuple[float, float, Decimal | None]) -> float:
+    return event[0]
+
+
+def _parts(node: NodeLifetime, end: float) -> list[Decimal]:
+    """Each price times the time for which it was in force, reckoned apart from the code under test."""
+    if node.usd_per_hour is None:
+        return []
+    rates = [(node.created_at, node.usd_per_hour), *node.price_changes]
+    ends = [at for at, _ in rates[1:]] + [end]
+    return [cost_usd(usd, stop - at) for (at, usd), stop in zip(rates, ends, strict=True) if stop > at]
+
+
+@given(node=lifetimes(), told=st.lists(MOMENTS, max_size=6), moments=st.lists(MOMENTS, max_size=6))
+@settings(deadline=None)
+def test_a_constant_price_costs_its_bill_however_it_is_told(
+    node: NodeLifetime, told: list[float], moments: list[float]
+) -> None:
+    """Not known at first, told again and again: the ledger is the bill."""
+    bill = node.usd_per_hour
+    assert bill is not None
+    node = replace(node, usd_per_hour=None, ended_at=None)
+    ledger = SpendLedger()
+    for at in sorted([*told, *moments, START + 7 * HOUR]):
+        if at >= node.created_at:
+            changed = priced(node, bill, at, at) if at in told or at == START + 7 * HOUR else node
+            ledger = advance(repriced(ledger, node, changed) if changed != node else ledger, (changed,), at)
+            node = changed
+    assert ledger.total_usd == cost_usd(bill, START + 7 * HOUR - node.created_at)
+    assert ledger.unpriced_seconds == 0

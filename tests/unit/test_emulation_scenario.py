@@ -115,3 +115,20 @@ def test_the_daemon_understands_the_federation_file(tmp_path: Path) -> None:
     assert (p4d.scaling, p4d.max_nodes, p4d.provisioning_seconds) == ("managed", 8, 240)
     assert dict(p4d.labels)["nvidia.com/gpu.product"] == "A100-40GB"
     assert pools[ClusterId("onprem"), PoolId("a100")].scaling == "fixed"
+
+
+def test_the_clouds_own_tokens_can_be_the_way_in(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(GOOD + "loginByProvider: true\n")
+    scenario = load_scenario(path)
+    document = federation_document(
+        scenario,
+        kubeconfigs={cluster.name: f"kubeconfigs/{cluster.name}.yaml" for cluster in scenario.clusters},
+        metrics_urls={cluster.name: "http://127.0.0.1:1/metrics" for cluster in scenario.members},
+        provider_settings={"lab": {"type": "onprem"}, "cloud": {"type": "eks"}},
+    )
+    path = tmp_path / "federation.yaml"
+    path.write_text(dump(document))
+    lab, cloud = load_federation(path).members
+    assert (lab.login, lab.kubeconfig) == ("kubeconfig", tmp_path / "kubeconfigs/lab.yaml")
+    assert (cloud.login, cloud.kubeconfig) == ("provider", None)

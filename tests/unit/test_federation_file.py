@@ -101,6 +101,20 @@ def test_what_is_left_out(tmp_path: Path) -> None:
     assert (pool.scaling, pool.min_nodes, pool.node_resources) == ("fixed", 0, Resources(1000, 2**30, 0, 110))
 
 
+@pytest.mark.parametrize(
+    ("written", "want"),
+    [
+        ("", "in-cluster"),
+        ("\n      kubeconfig: k.yaml", "kubeconfig"),
+        ("\n      kubeconfig: k.yaml\n      login: kubeconfig", "kubeconfig"),
+        ("\n      login: provider", "provider"),
+        ("\n      login: in-cluster", "in-cluster"),
+    ],
+)
+def test_how_a_member_is_logged_in_to(tmp_path: Path, written: str, want: str) -> None:
+    assert load(tmp_path, SMALL.replace("region: r", f"region: r{written}")).members[0].login == want
+
+
 def test_prices_are_as_of_the_files_last_change(tmp_path: Path) -> None:
     found = load(tmp_path, SMALL.replace("node:", "price: {usdPerHour: 0.1}, node:"))
     price = found.members[0].pools[0].price
@@ -188,6 +202,30 @@ CASES = [
     ("two documents", "kind", "kind: x\n---\nkind", "f.yaml:1:1: more than one document; keep one Federation"),
     ("a policy", "Federation", "Queue", 'f.yaml:2:7: unsupported kind "Queue"; write one of Federation'),
     ("provider without type", "{type: onprem}", "{x: 1}", 'members[0].provider: missing key "type"; add it'),
+    (
+        "login without kubeconfig",
+        "region: r",
+        "region: r\n      login: kubeconfig",
+        'members[0]: missing key "kubeconfig"; login: kubeconfig needs one',
+    ),
+    (
+        "kubeconfig that is not used",
+        "region: r",
+        "region: r\n      login: provider\n      kubeconfig: k.yaml",
+        "f.yaml:9:19: members[0].kubeconfig: is not used with login: provider; remove it or write login: kubeconfig",
+    ),
+    (
+        "context without kubeconfig",
+        "region: r",
+        "region: r\n      context: c",
+        "members[0].context: is not used with login: in-cluster; remove it or write login: kubeconfig",
+    ),
+    (
+        "login",
+        "region: r",
+        "region: r\n      login: incluster",
+        'members[0].login: "incluster" is not allowed; did you mean "in-cluster"?',
+    ),
     ("no map", "{type: onprem}", "onprem", 'members[0].provider: "onprem" is not a map; write key: value pairs'),
 ]
 

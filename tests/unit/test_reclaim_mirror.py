@@ -37,7 +37,7 @@ class Told:
     """A member's mirror, and what it told."""
 
     def __init__(self) -> None:
-        member = Member(ClusterId("eks"), "us", (), None, None, "eks", {}, Path(), None, (POOL,))
+        member = Member(ClusterId("eks"), "us", (), "in-cluster", None, None, "eks", {}, Path(), None, (POOL,))
         self.mirror = MemberMirror(member, [], lambda uid: None, lambda pod, uid, bound: None)
         self.noticed: list[Reclaim] = []
         self.withdrawn: list[Reclaim] = []
