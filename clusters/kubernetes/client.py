@@ -22,6 +22,7 @@ from yarl import URL
 
 from clusters.kubernetes.answers import check_deleted, failure, parse_event, parse_metadata, parse_page, parse_resource
 from clusters.kubernetes.connection import Limits, Way, open_connection
+from clusters.kubernetes.credentials import Credentials
 from clusters.kubernetes.login import LogIn, LoginConnection
 from scheduler.model.contract import FIELD_MANAGER
 from scheduler.model.errors import GoneError, OutcomeUnknownError, TransientError
@@ -162,6 +163,15 @@ class HttpKubeApi:
         await self._call("GET", "/version")
         return time.perf_counter() - begun
 
+    async def exchange(self, method: str, path: str, body: bytes | None = None) -> tuple[bytes, Mapping[str, str]]:
+        """Body and headers of the 2xx answer to a request that changes nothing. Raises: ExternalError."""
+        return await self._exchange(method, path, body, _JSON if body is not None else "", write=False)
+
+    async def credentials(self) -> Credentials:
+        """What authenticates with the API, fetched if need be. Raises: OverspillError when there is nothing usable."""
+        await self._connection.authorization()
+        return self._connection.credentials()
+
     async def close(self) -> None:
         await self._connection.close()
 
@@ -204,8 +214,13 @@ class HttpKubeApi:
         self, method: str, target: str, body: bytes | None = None, content_type: str = "", *, packed: bool = False
     ) -> bytes:
         """The body of a 2xx answer. `packed`: let the server compress it. Raises: the errors of `failure`."""
+        return (await self._exchange(method, target, body, content_type, write=body is not None, packed=packed))[0]
+
+    async def _exchange(
+        self, method: str, target: str, body: bytes | None, content_type: str, *, write: bool, packed: bool = False
+    ) -> tuple[bytes, Mapping[str, str]]:
+        """`write`: a lost answer leaves the outcome unknown."""
         place = self._place(method, target)
-        write = body is not None
         authorization = await self._connection.authorization()
         try:
             async with (
@@ -216,7 +231,7 @@ class HttpKubeApi:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _lost(error, place, write=write) from error
         if 200 <= response.status < 300:
-            return answer
+            return answer, response.headers
         if response.status == 401:
             self._connection.rejected()
         raise failure(response.status, response.headers, answer, place, write=write)

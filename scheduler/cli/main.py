@@ -164,6 +164,23 @@ def explain_command(
     return explain.run(workload, url, as_json=as_json)
 
 
+@app.command("doctor", short_help="Check credentials, permissions, clouds, prices, metrics.")
+def doctor_command(
+    config: Annotated[Path, typer.Option("--config", help="The federation file.")],
+    policies: Annotated[Path | None, typer.Option("--policies", help="The folder of policy files.")] = None,
+    mode: Annotated[
+        Mode | None, typer.Option("--mode", help="Overrides the federation file's mode; shadow needs less.")
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Check that hub, members, clouds, prices, metrics, history and policies can be used, and say how to mend what
+    cannot. Changes nothing. Exits 1 when anything fails that is needed.
+    """
+    from scheduler.cli import doctor
+
+    return doctor.run(config, policies, mode=mode.value if mode else None, as_json=as_json)
+
+
 def invoke(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit status. Whatever goes wrong is one line on standard error."""
     try:

@@ -146,8 +146,13 @@ async def connect(
         history=history,
         telemetry=telemetry,
         identity=f"{socket.gethostname()}-{os.getpid()}",
-        lease=LeaseSettings(name=f"overspill-{federation.name}"[:63]),
+        lease=lease_settings(federation),
     )
+
+
+def lease_settings(federation: Federation) -> LeaseSettings:
+    """Every federation has a Lease of its own on its hub."""
+    return LeaseSettings(name=f"overspill-{federation.name}"[:63])
 
 
 async def open_member(member: Member, provider: NodePoolProvider, limits: Limits | None = None) -> HttpKubeApi:
