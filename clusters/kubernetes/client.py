@@ -27,6 +27,7 @@ from clusters.kubernetes.login import LogIn, LoginConnection
 from scheduler.model.contract import FIELD_MANAGER
 from scheduler.model.errors import GoneError, OutcomeUnknownError, TransientError
 from scheduler.model.ports import ObjectList, RawObject, Resource, WatchEvent
+from scheduler.model.secrecy import HIDDEN
 
 _JSON: Final = "application/json"
 _MERGE_PATCH: Final = "application/merge-patch+json"
@@ -234,7 +235,7 @@ class HttpKubeApi:
             return answer, response.headers
         if response.status == 401:
             self._connection.rejected()
-        raise failure(response.status, response.headers, answer, place, write=write)
+        raise failure(response.status, response.headers, _without(answer, authorization), place, write=write)
 
     def _request(
         self,
@@ -292,7 +293,7 @@ class HttpKubeApi:
             raise _lost(error, place, write=False) from error
         if response.status == 401:
             self._connection.rejected()
-        raise failure(response.status, response.headers, answer, place, write=False)
+        raise failure(response.status, response.headers, _without(answer, authorization), place, write=False)
 
     async def _lines(
         self, response: aiohttp.ClientResponse, place: str, for_seconds: float
@@ -341,6 +342,12 @@ def _selectors(label_selector: str, field_selector: str) -> dict[str, str]:
     if field_selector:
         query["fieldSelector"] = field_selector
     return query
+
+
+def _without(answer: bytes, authorization: str) -> bytes:
+    """A refusal without our own token: some servers, and what stands before them, repeat what they were sent."""
+    token = authorization.rpartition(" ")[2].encode()
+    return answer.replace(token, HIDDEN.encode()) if token else answer
 
 
 def _lost(error: BaseException, place: str, *, write: bool) -> TransientError | OutcomeUnknownError:

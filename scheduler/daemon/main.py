@@ -30,6 +30,7 @@ from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.errors import FencedError
 from scheduler.model.ids import ClusterId
 from scheduler.model.ports import Clock, NodePoolProvider
+from scheduler.model.secrecy import hide_in
 from scheduler.predict.first import FirstPredictor
 
 log = structlog.get_logger(__name__)
@@ -46,7 +47,7 @@ def run(config: Path, policies: Path, *, mode: str | None) -> int:
 
 
 def configure_logging() -> None:
-    """One JSON object a line on stderr; values of keys that name secrets are never shown."""
+    """One JSON object a line on stderr; what names or looks like a secret is never shown."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -62,10 +63,7 @@ def configure_logging() -> None:
 
 
 def _hide_secrets(_logger: Any, _method: str, event: Any) -> Any:
-    for key in event:
-        if any(word in key.lower() for word in ("token", "secret", "password", "authorization")):
-            event[key] = "(hidden)"
-    return event
+    return hide_in(event)
 
 
 async def _run(config: Path, policies: Path, mode: str | None) -> int:
