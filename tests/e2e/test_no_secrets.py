@@ -106,6 +106,11 @@ class Evidence:
                 runs.append((name, *words, "--json", "--config", str(federation)))
         await asyncio.gather(*(self.overspill(*arguments) for arguments in runs))
 
+    async def look_offline(self, federation: Path) -> None:
+        """What the command line says without a daemon."""
+        await self.overspill("doctor", "--config", str(federation), "--json")
+        await self.overspill("status", "--url", "http://127.0.0.1:1", "--json")
+
     def search(self, secrets: set[str]) -> list[str]:
         """Where a secret or the form of one was found."""
         found = []
@@ -197,9 +202,10 @@ def make_clouds_fail(world: World) -> None:
                 cloud.faults.add(Fault("lost-answer", writes=writes))
 
 
-def make_servers_repeat(world: World) -> None:
+def make_servers_repeat(world: World, *names: str) -> None:
     """Refuse everything, and repeat in the refusal what was sent, credentials first."""
-    for number, server in enumerate(world.sandbox.servers.values()):
+    for number, name in enumerate(names):
+        server = world.sandbox.servers[name]
 
         async def repeating(request: web.BaseRequest, status: int = (401, 403, 500, 422)[number % 4]) -> Any:
             given = request.headers.get("Authorization", "")
@@ -224,12 +230,14 @@ async def test_no_secret_is_shown_or_kept(tmp_path: Path) -> None:
             for cloud in world.sandbox.clouds.values():
                 cloud.revoke_credentials()
             await evidence.look(federation)
-            make_servers_repeat(world)
+            make_servers_repeat(world, "onprem", *CLOUDS)
             await until(lambda: "what is" in log.read_text(), "the refusals are logged", 60)
             await evidence.look(federation)
             assert process.returncode is None, "it lives on"
-            process.send_signal(signal.SIGTERM)
-            await process.wait()
+            # Without the hub the Lease is lost, which ends the process.
+            make_servers_repeat(world, "hub")
+            await until(lambda: "cluster hub: " in log.read_text(), "the hub's refusals are logged", 60)
+            await evidence.look_offline(federation)
         evidence.add("the log", log.read_text())
         evidence.add_history(tmp_path)
         secrets = secrets_in(tmp_path / "sandbox") | evidence.presented | {world.sandbox.control_token}
