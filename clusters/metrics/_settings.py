@@ -53,6 +53,9 @@ class MetricsSettings(BaseModel):
     max_answer_bytes: int = Field(default=8 << 20, ge=1024, le=64 << 20)
     """A larger answer is a failed reading."""
 
+    round_limit_seconds: float = Field(default=10.0, gt=0, le=120)
+    """For all queries of one round together; what has not come by then is a failed reading."""
+
     @property
     def call_limit_seconds(self) -> float:
         """The outer limit of one call: longer than the connect and read timeouts together."""

@@ -42,6 +42,16 @@ class TellsProblems(Protocol):
         ...
 
 
+@runtime_checkable
+class MayBeIncomplete(Protocol):
+    """A source that asks several questions for one reading, some of which may fail while others are answered."""
+
+    def incomplete(self) -> bool:
+        """Whether part of the last reading failed: what it left out may be known all the same, and what was known
+        before is kept until it is stale."""
+        ...
+
+
 def price_source_names() -> tuple[str, ...]:
     """Every price source there is a file for, sorted; nothing is imported."""
     found = (module.name for module in pkgutil.iter_modules(__path__))

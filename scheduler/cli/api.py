@@ -233,15 +233,16 @@ def _get(url: str, target: str) -> tuple[int, bytes]:
 
 def parse_status(answer: Any) -> StatusReply:
     """Raises: CommandError when it is not the status of a daemon."""
-    return _parse(StatusReply, answer)
+    return parse(StatusReply, answer)
 
 
 def parse_explain(answer: Any) -> ExplainReply:
     """Raises: CommandError when it is not an explanation."""
-    return _parse(ExplainReply, answer)
+    return parse(ExplainReply, answer)
 
 
-def _parse(model: type[_ReplyT], answer: Any) -> _ReplyT:
+def parse(model: type[_ReplyT], answer: Any) -> _ReplyT:
+    """The answer as `model`. Raises: CommandError when it is something else."""
     try:
         return model.model_validate(answer)
     except ValidationError as error:

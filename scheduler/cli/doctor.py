@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scheduler.cli.output import CommandError, print_json
+from scheduler.cli.output import CommandError, debugging, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,14 +24,17 @@ def run(config: Path, policies: Path | None, *, mode: str | None, as_json: bool)
         raise CommandError(f"{config}: no such file; `overspill sandbox` writes an example federation", exit_code=2)
     if policies is not None and not policies.exists():
         raise CommandError(f"{policies}: no such folder of policy files", exit_code=2)
-    from scheduler.cli.quiet import quiet_logging
+    from scheduler.cli.gathered import without_logs
     from scheduler.daemon.doctor import FAIL, examine
     from scheduler.daemon.federation import load_federation, validate_settings
+    from scheduler.daemon.main import configure_logging
 
-    quiet_logging()
     federation = load_federation(config, validate_provider=validate_settings)
     shadow = (mode or federation.mode) == "shadow"
-    findings = asyncio.run(examine(federation, policies, shadow=shadow))
+    if debugging():
+        configure_logging()
+    with nullcontext() if debugging() else without_logs():
+        findings = asyncio.run(examine(federation, policies, shadow=shadow))
     if as_json:
         print_json(document(federation.name, findings))
     else:

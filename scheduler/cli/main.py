@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from scheduler.cli import policy
+from scheduler.cli import clusters, policy
 from scheduler.cli.output import CommandError, debugging, print_error
 from scheduler.model.errors import InvalidObjectError, OverspillError
 
@@ -25,6 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
 )
 app.add_typer(policy.app, name="policy")
+app.add_typer(clusters.app, name="clusters")
 
 Url = Annotated[str, typer.Option("--url", help="Where the daemon listens.", envvar="OVERSPILL_URL")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -179,6 +180,28 @@ def doctor_command(
     from scheduler.cli import doctor
 
     return doctor.run(config, policies, mode=mode.value if mode else None, as_json=as_json)
+
+
+@app.command("prices", short_help="What a node of each pool costs, and who says so.")
+def prices_command(url: Url = _DEFAULT_URL, config: clusters.Config = None, as_json: AsJson = False) -> int:
+    """What a node of each pool costs, who says so, how old that is; and what traffic costs."""
+    from scheduler.cli import prices
+
+    return prices.run(url, config, as_json=as_json)
+
+
+@app.command("metrics", short_help="What was read of the members' metrics.")
+def metrics_command(
+    cluster: Annotated[str, typer.Option("--cluster", help="Only of this member.")] = "",
+    metric: Annotated[str, typer.Option("--metric", help="Only this one, every series of it.")] = "",
+    url: Url = _DEFAULT_URL,
+    config: clusters.Config = None,
+    as_json: AsJson = False,
+) -> int:
+    """The latest reading of each metric on each member, with its age, its source, or why there is none."""
+    from scheduler.cli import metrics
+
+    return metrics.run(cluster, metric, url, config, as_json=as_json)
 
 
 def invoke(arguments: Sequence[str] | None = None) -> int:

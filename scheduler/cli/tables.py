@@ -18,6 +18,15 @@ def _table(title: str, *columns: tuple[str, str]) -> Table:
     return table
 
 
+def wide_table(title: str, *columns: tuple[str, str]) -> Table:
+    """A table that folds what is too wide for the screen instead of cutting it."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading, justify in columns:
+        right = justify == "right"
+        table.add_column(heading, justify="right" if right else "left", header_style="dim", overflow="fold")
+    return table
+
+
 _NAME = 22
 """Longest pool name that is shown whole."""
 

@@ -6,6 +6,9 @@
     planning.py    the cycle loop: snapshot -> engine.cycle -> plan handed out
     reconciler.py  carries placements out, one idempotent write (writes.py) at a time
     pools.py       node pools: asks providers, buys, gives back
+    prices.py      what nodes cost, for the mirror and the ledger      metrics.py    the latest readings
+    discovery.py   what clouds say of themselves, and where the federation file says otherwise
+    gathered.py    all of that as JSON            gather_once.py   the same without a daemon
     ledger.py      meters spend from node lifetimes
     history.py     decisions and node lifetimes in SQL
     leader.py      the Lease, and the fence that every write passes

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
-from pydantic import ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from sqlalchemy.engine import make_url
 
 from policies import source
 from policies.documents import Problem, at_path, problems_of, validate
 from policies.errors import PolicyError, PolicyErrors
 from policies.loader import FederationNames, document_kind
-from policies.source import Document
+from policies.source import Document, Steps
 from policies.values import quantity
-from scheduler.daemon.federation_schema import FederationDocument, MemberSpec, PoolSpec
+from scheduler.daemon.federation_schema import (
+    CurrencyCode,
+    CurrencyRate,
+    FederationDocument,
+    MemberSpec,
+    MetricsSpec,
+    PoolSpec,
+    PriceSourceSpec,
+)
 from scheduler.model.cluster import NodePool, Taint
 from scheduler.model.contract import LABEL_RESIDENCY
 from scheduler.model.errors import InvalidObjectError
@@ -37,10 +46,14 @@ class Hub:
 
 
 @dataclass(frozen=True, slots=True)
-class MetricsSource:
+class Source:
+    """Where something is read: a price source, or where a member's metrics are."""
+
     type: str
-    """scrape or prometheus."""
-    url: str
+    settings: Mapping[str, Any]
+    """What stands in the file, `type` included."""
+    base_dir: Path
+    """The federation file's folder; relative paths in the settings start there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +71,7 @@ class Member:
     """What stands under `provider:`, `type` included."""
     base_dir: Path
     """The federation file's folder; relative paths in the provider's settings start there."""
-    metrics: MetricsSource | None
+    metrics: Source | None
     pools: tuple[NodePool, ...]
     """Templates: what only the provider knows (`desired_nodes`, `shortage`) is None."""
 
@@ -73,6 +86,12 @@ class Federation:
     listen_port: int
     history_url: str
     clock_file: Path | None
+    prices: tuple[Source, ...]
+    """In order of precedence; empty: what comes with Overspill."""
+    currencies: Mapping[str, Mapping[str, Any]]
+    """By ISO code: `usdPerUnit` (exact) and, where it is said, `asOf` (YYYY-MM-DD)."""
+    metric_queries: Path | None
+    """Queries that are laid over the shipped ones; None: just those."""
     members: tuple[Member, ...]
 
     @property
@@ -90,6 +109,7 @@ class Federation:
 
 ValidateProvider = Callable[[str, Mapping[str, Any], Path], list[Problem]]
 """Problems of a provider's settings (type, settings, folder of relative paths); their paths lead from `provider:`."""
+_Settings = Iterator[tuple[Steps, dict[str, Any], ValidateProvider]]
 
 
 def load_federation(
@@ -97,7 +117,9 @@ def load_federation(
 ) -> Federation:
     """The federation that the file describes. Prices are as of `as_of`, by default the file's last change.
 
-    Raises: PolicyErrors with every mistake in the file, and those that `validate_provider` finds.
+    With `validate_provider` all settings of plug-ins are checked, those of price and metrics sources by their own
+    models; without it none are, and no SDK is imported.
+    Raises: PolicyErrors with every mistake in the file, and those that are found in settings.
     """
     data = source.read_bytes(path)
     checked = _checked(data, str(path), validate_provider, path.parent)
@@ -118,12 +140,37 @@ def validate_settings(provider: str, settings: Mapping[str, Any], base_dir: Path
     """Checks with the provider's own model; imports that provider's module and so its SDK."""
     from clusters.providers import load_provider
 
+    return _check_settings(load_provider, provider, settings, base_dir)
+
+
+def _validate_prices(
+    source_type: str, settings: Mapping[str, Any], base_dir: Path, *, currencies: Mapping[str, Any]
+) -> list[Problem]:
+    from clusters.prices import load_price_source
+
+    return _check_settings(load_price_source, source_type, settings, base_dir, currencies=currencies)
+
+
+def _validate_metrics(source_type: str, settings: Mapping[str, Any], base_dir: Path) -> list[Problem]:
+    from clusters.metrics import load_metrics_source
+
+    return _check_settings(load_metrics_source, source_type, settings, base_dir)
+
+
+class _HasSettings(Protocol):
+    @property
+    def Settings(self) -> type[BaseModel]: ...  # noqa: N802  (the name that all plug-ins give their model)
+
+
+def _check_settings(
+    load: Callable[[str], _HasSettings], type_name: str, settings: Mapping[str, Any], base_dir: Path, **context: object
+) -> list[Problem]:
     try:
-        model = load_provider(provider).Settings
+        model = load(type_name).Settings
     except InvalidObjectError as error:
         return [Problem(("type",), str(error))]
     try:
-        model.model_validate(dict(settings), context={"base_dir": base_dir})
+        model.model_validate(dict(settings), context={"base_dir": base_dir, **context})
     except ValidationError as error:
         return problems_of(error, model)
     return []
@@ -140,30 +187,55 @@ def _checked(data: bytes, file: str, validate_provider: ValidateProvider | None,
     document_kind(document, {"Federation": FederationDocument})
     problems: list[PolicyError] = []
     if validate_provider is not None:
-        problems = _provider_problems(document, validate_provider, base_dir)
+        problems = _settings_problems(document, validate_provider, base_dir)
     try:
         checked = validate(document, FederationDocument)
     except PolicyErrors as error:
-        raise PolicyErrors([*error.errors, *problems]) from error
+        told = {(mistake.line, mistake.column) for mistake in error.errors}
+        more = [mistake for mistake in problems if (mistake.line, mistake.column) not in told]
+        raise PolicyErrors([*error.errors, *more]) from error
     if problems:
         raise PolicyErrors(problems)
     return checked
 
 
-def _provider_problems(document: Document, validate_provider: ValidateProvider, base_dir: Path) -> list[PolicyError]:
+def _settings_problems(document: Document, validate_provider: ValidateProvider, base_dir: Path) -> list[PolicyError]:
     """Checked beside the schema and not after it, so that all mistakes are told at once."""
-    content = source.plain(document.root)
-    spec = content.get("spec")
-    members = spec.get("members") if isinstance(spec, dict) else None
     found: list[PolicyError] = []
-    for index, member in enumerate(members if isinstance(members, list) else ()):
-        settings = member.get("provider") if isinstance(member, dict) else None
-        if not isinstance(settings, dict) or not isinstance(settings.get("type"), str):
+    for place, settings, check in _plug_ins(source.plain(document.root), validate_provider):
+        if not isinstance(settings.get("type"), str):
             continue
-        for problem in validate_provider(settings["type"], cast(dict[str, Any], _floats(settings)), base_dir):
-            path = ("spec", "members", index, "provider", *problem.path)
+        for problem in check(settings["type"], cast(dict[str, Any], _floats(settings)), base_dir):
+            path = ("spec", *place, *problem.path)
             found.append(at_path(document, path, problem.message, key=problem.message.startswith("unknown key")))
     return found
+
+
+def _plug_ins(content: Any, validate_provider: ValidateProvider) -> _Settings:
+    """(path below `spec`, settings, their check) of every plug-in that a document names, however wrong the rest is."""
+    spec = content.get("spec") if isinstance(content, dict) else None
+    spec = spec if isinstance(spec, dict) else {}
+    prices, members = spec.get("prices"), spec.get("members")
+    for index, settings in enumerate(prices if isinstance(prices, list) else ()):
+        if isinstance(settings, dict):
+            yield ("prices", index), settings, partial(_validate_prices, currencies=_rates(spec.get("currencies")))
+    for index, member in enumerate(members if isinstance(members, list) else ()):
+        for key, check in (("provider", validate_provider), ("metrics", _validate_metrics)):
+            settings = member.get(key) if isinstance(member, dict) else None
+            if isinstance(settings, dict):
+                yield ("members", index, key), settings, check
+
+
+def _rates(written: object) -> dict[str, Any]:
+    """The currency table as far as it is right; its mistakes are told by the schema, and once."""
+    table = {}
+    for code, rate in written.items() if isinstance(written, dict) else ():
+        try:
+            TypeAdapter(dict[CurrencyCode, CurrencyRate]).validate_python({code: rate})
+        except ValidationError:
+            continue
+        table[code] = rate
+    return table
 
 
 def _federation(document: FederationDocument, folder: Path, as_of: Instant, file: str) -> Federation:
@@ -176,6 +248,11 @@ def _federation(document: FederationDocument, folder: Path, as_of: Instant, file
         listen_port=spec.listen.port,
         history_url=_history_url(spec.history.url, folder),
         clock_file=_beside(folder, spec.clock_file),
+        prices=tuple(_source(entry, folder) for entry in spec.prices or ()),
+        currencies={
+            code: rate.model_dump(by_alias=True, exclude_none=True) for code, rate in sorted(spec.currencies.items())
+        },
+        metric_queries=_beside(folder, spec.metric_queries),
         members=tuple(_member(member, folder, as_of, file) for member in spec.members),
     )
 
@@ -191,7 +268,7 @@ def _member(spec: MemberSpec, folder: Path, as_of: Instant, file: str) -> Member
         provider_type=spec.provider.type,
         provider_settings=cast(dict[str, Any], _floats(spec.provider.model_dump())),
         base_dir=folder,
-        metrics=None if spec.metrics is None else MetricsSource(spec.metrics.type, spec.metrics.url),
+        metrics=None if spec.metrics is None else _source(spec.metrics, folder),
         pools=tuple(_pool(pool, ClusterId(spec.name), as_of, file) for pool in spec.pools),
     )
 
@@ -216,6 +293,10 @@ def _pool(spec: PoolSpec, cluster: ClusterId, as_of: Instant, file: str) -> Node
         price=None if spec.price is None else Price(spec.price.usd_per_hour, file, as_of),
         provisioning_seconds=spec.provisioning_seconds,
     )
+
+
+def _source(spec: PriceSourceSpec | MetricsSpec, folder: Path) -> Source:
+    return Source(spec.type, cast(dict[str, Any], _floats(spec.model_dump())), folder)
 
 
 def _beside(folder: Path, path: str | None) -> Path | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+from decimal import Decimal
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from policies.documents import Problem, Strict, duplicates, refuse
+from policies.documents import Problem, Strict, duplicates, refuse, refuse_value
 from policies.errors import shown
 from policies.schema import ApiVersion, CapacityType, Metadata
 from policies.values import (
@@ -28,6 +29,8 @@ from policies.values import (
 from scheduler.model.cluster import ON_DEMAND, SPOT
 
 DEFAULT_HISTORY: Final = "sqlite+aiosqlite:///overspill.db"
+
+
 _Count = Annotated[int, Field(ge=0, le=100_000)]
 
 
@@ -90,10 +93,44 @@ class ProviderSpec(BaseModel):
     """Name of a provider, such as onprem or eks."""
 
 
-class MetricsSpec(Strict):
-    """Where the member's metrics are read."""
+def _rate(usd: Decimal) -> Decimal:
+    if usd <= 0:
+        raise refuse_value("must be more than 0; write how many USD one unit is")
+    return usd
 
-    type: Literal["scrape", "prometheus"]
+
+class CurrencySpec(Strict):
+    """What one unit of a currency is worth."""
+
+    usd_per_unit: Annotated[Money, AfterValidator(_rate)]
+    """USD for one unit."""
+    as_of: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$")] | None = None
+    """Day of the rate, such as 2026-03-31; told wherever it is used."""
+
+
+def _bare_rate(value: object) -> object:
+    return value if isinstance(value, dict | CurrencySpec) else {"usdPerUnit": value}
+
+
+CurrencyRate = Annotated[CurrencySpec, BeforeValidator(_bare_rate, json_schema_input_type=CurrencySpec | Money)]
+CurrencyCode = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+
+
+class PriceSourceSpec(BaseModel):
+    """Where prices are found; the other keys are the source's own settings."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, use_attribute_docstrings=True)
+
+    type: PluginName
+    """Name of a price source, such as static or aws."""
+
+
+class MetricsSpec(BaseModel):
+    """Where the member's metrics are read; the other keys (credentials, queries) are the source's own settings."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, use_attribute_docstrings=True)
+
+    type: PluginName
     """scrape: an exporter's own endpoint; prometheus: a Prometheus server's query API."""
     url: Annotated[str, Field(pattern=r"^https?://[^\s/]+(/\S*)?$", max_length=2000)]
     """http or https."""
@@ -229,7 +266,19 @@ class FederationSpec(Strict):
     history: HistorySpec = Field(default_factory=HistorySpec)
     clock_file: LongText | None = None
     """Path, relative to this file, of the sandbox's virtual clock. Default: the machine's own clock."""
+    prices: Annotated[list[PriceSourceSpec], Field(min_length=1, max_length=32)] | None = None
+    """Where prices of pools without one of their own are found. Default: the list prices that come with Overspill."""
+    currencies: Annotated[dict[CurrencyCode, CurrencyRate], Field(max_length=200)] = Field(default_factory=dict)
+    """USD for one unit of each currency that prices are in: EUR: {usdPerUnit: 1.08, asOf: 2026-03-31}, or EUR: 1.08."""
+    metric_queries: LongText | None = None
+    """Path, relative to this file, of queries that are laid over the shipped ones. Default: those."""
     members: Annotated[list[MemberSpec], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _no_rate_of_usd(self) -> FederationSpec:
+        if "USD" in self.currencies:
+            raise refuse(Problem(("currencies", "USD"), "USD is what the rates lead to; remove it"))
+        return self
 
     @model_validator(mode="after")
     def _member_names(self) -> FederationSpec:

@@ -1,4 +1,4 @@
-"""What is worth keeping: decisions and the lifetimes of bought nodes, in SQL. Losing it loses learning, no workload.
+"""What is worth keeping: decisions, bought nodes' lifetimes and prices, in SQL. Losing it loses learning, no workload.
 
 One code path for SQLite (embedded) and PostgreSQL (by URL), through SQLAlchemy. Writes are queued and batched, so that
 a slow database never delays a cycle; when it is too slow, records are dropped and counted.
@@ -42,6 +42,17 @@ DECISIONS: Final = sql.Table(
     sql.Column("reason", sql.String(64), nullable=False),
     sql.Column("body", sql.Text, nullable=False),
 )
+PRICES: Final = sql.Table(
+    "prices",
+    METADATA,
+    sql.Column("cluster", sql.String(253), primary_key=True),
+    sql.Column("pool", sql.String(253), primary_key=True),
+    sql.Column("learned_at", sql.Double, primary_key=True),
+    sql.Column("usd_per_hour", sql.String(64)),
+    sql.Column("source", sql.String(256), nullable=False),
+    sql.Column("as_of", sql.Double),
+)
+"""Gathered prices of pools, a row for each change: exact USD as text, NULL from when it was not known any more."""
 NODE_LIFETIMES: Final = sql.Table(
     "node_lifetimes",
     METADATA,
@@ -175,6 +186,15 @@ class History:
     async def open_reclaims(self) -> list[dict[str, Any]]:
         """Reclaims whose end has not been recorded, oldest first."""
         query = sql.select(RECLAIMS).where(RECLAIMS.c.ended_at.is_(None)).order_by(RECLAIMS.c.noticed_at)
+        return [dict(row._mapping) for row in await self._read(query)]
+
+    async def last_prices(self) -> list[dict[str, Any]]:
+        """The newest known price of each pool."""
+        known = sql.select(PRICES).where(PRICES.c.usd_per_hour.is_not(None)).subquery()
+        place = (known.c.cluster, known.c.pool)
+        rank = sql.func.row_number().over(partition_by=place, order_by=known.c.learned_at.desc()).label("rank")
+        newest = sql.select(known, rank).subquery()
+        query = sql.select(newest).where(newest.c.rank == 1).order_by(newest.c.cluster, newest.c.pool)
         return [dict(row._mapping) for row in await self._read(query)]
 
     async def _read(self, query: sql.Select[Any]) -> Sequence[sql.Row[Any]]:

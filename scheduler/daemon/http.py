@@ -9,7 +9,7 @@ from aiohttp import web
 
 from scheduler.daemon.status import StatusReport
 from scheduler.daemon.telemetry import Telemetry
-from scheduler.model.errors import OverspillError
+from scheduler.model.errors import NotFoundError, OverspillError
 
 _BODY_LIMIT_BYTES: Final = 64 * 1024
 _WORKLOADS_AT_MOST: Final = 5000
@@ -37,6 +37,10 @@ class HttpServer:
                 web.get("/api/v1/workloads", self._workloads),
                 web.get("/api/v1/decisions", self._decisions),
                 web.get("/api/v1/explain", self._explain),
+                web.get("/api/v1/clusters", self._clusters),
+                web.get("/api/v1/clusters/{name}", self._cluster),
+                web.get("/api/v1/prices", self._prices),
+                web.get("/api/v1/metrics", self._readings),
             ]
         )
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
@@ -89,6 +93,19 @@ class HttpServer:
             return _json({"error": f"no workload {name!r} is known; `overspill status` lists the queues"}, 404)
         return _json(found)
 
+    async def _clusters(self, _request: web.Request) -> web.Response:
+        return _json(self._report.gathered.clusters())
+
+    async def _cluster(self, request: web.Request) -> web.Response:
+        return _json(self._report.gathered.cluster(request.match_info["name"]))
+
+    async def _prices(self, _request: web.Request) -> web.Response:
+        return _json(self._report.gathered.prices())
+
+    async def _readings(self, request: web.Request) -> web.Response:
+        cluster, metric = request.query.get("cluster", ""), request.query.get("metric", "")
+        return _json(self._report.gathered.metrics(cluster, metric))
+
 
 @web.middleware
 async def _one_line_errors(request: web.Request, handler: Any) -> web.StreamResponse:
@@ -96,6 +113,8 @@ async def _one_line_errors(request: web.Request, handler: Any) -> web.StreamResp
         response: web.StreamResponse = await handler(request)
     except web.HTTPException as error:
         return _json({"error": f"{request.method} {request.path[:200]}: {error.reason}"}, error.status)
+    except NotFoundError as error:
+        return _json({"error": str(error)}, 404)
     except OverspillError as error:
         return _json({"error": str(error)}, 503)
     return response

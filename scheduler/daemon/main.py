@@ -25,7 +25,9 @@ from scheduler.daemon.history import History
 from scheduler.daemon.http import HttpServer
 from scheduler.daemon.leader import LeaseSettings
 from scheduler.daemon.live_policies import LivePolicies
+from scheduler.daemon.metrics import open_collector
 from scheduler.daemon.parts import Daemon, Outside
+from scheduler.daemon.prices import open_book
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.errors import FencedError
 from scheduler.model.ids import ClusterId
@@ -132,6 +134,10 @@ async def connect(
         stack.push_async_callback(provider.close)
         api = member_apis[member.id] = await open_member(member, provider, limits)
         stack.push_async_callback(api.close)
+    prices = open_book(federation, clock)
+    stack.push_async_callback(prices.book.close)
+    metrics = open_collector(federation, clock)
+    stack.push_async_callback(metrics.collector.close)
     return Outside(
         federation=federation,
         hub_api=hub_api,
@@ -140,6 +146,8 @@ async def connect(
         kinds=load_kinds(),
         clock=clock,
         policies=LivePolicies(policies, clock, telemetry, federation.names),
+        prices=prices,
+        metrics=metrics,
         predictor=FirstPredictor(),
         history=history,
         telemetry=telemetry,

@@ -65,6 +65,8 @@ class MemberMirror:
         self._failing: dict[str, str] = {}
         self.unreachable_since: Instant | None = None
         self.round_trip_seconds: float | None = None
+        self.round_trip_at: Instant | None = None
+        """When it was measured or, while it is None, last tried; None: never yet."""
         self.nodes: dict[str, NodeFacts] = {}
         self.pods: dict[str, PodFacts] = {}
         self.copies: dict[CopyKey, CopyEntry] = {}
@@ -73,8 +75,8 @@ class MemberMirror:
         self.pool_status: dict[PoolId, PoolStatus] = {}
         """Of the pools that the federation file names, as far as it is known what the provider aims at."""
         self.discovered = Discovered()
-        self.prices: Mapping[PoolId, Price] = {}
-        """Gathered ones, of pools to which the federation file gives none; those that are fresh."""
+        self._prices: dict[PoolId, tuple[Price, Instant]] = {}
+        """Gathered ones, of pools to which the federation file gives none, each with when it goes stale."""
         self._last_prices: dict[PoolId, Price] = {}
         self._usage: dict[str, Usage] = {}
         self._idle_since: dict[str, Instant] = {}
@@ -100,6 +102,11 @@ class MemberMirror:
         return not self._awaiting
 
     @property
+    def nodes_known(self) -> bool:
+        """Whether its nodes have been listed once."""
+        return NODES not in self._awaiting
+
+    @property
     def available(self) -> bool:
         """Whether what is known of it can be acted on."""
         return self.synced and self.unreachable_since is None
@@ -119,6 +126,10 @@ class MemberMirror:
             self.unreachable_since = None
         elif self.unreachable_since is None:
             self.unreachable_since = now
+
+    def set_round_trip(self, seconds: float | None, now: Instant) -> None:
+        """What a ping took; None: it was not answered."""
+        self.round_trip_seconds, self.round_trip_at = seconds, now
 
     def listed(self, resource: str) -> None:
         """A complete list of `resource` has been applied."""
@@ -277,10 +288,17 @@ class MemberMirror:
 
     # -- prices ------------------------------------------------------------------------------------------------
 
-    def set_prices(self, prices: Mapping[PoolId, Price]) -> None:
-        """What the price sources say now; a pool that is missing has no known price any more."""
-        self.prices = dict(prices)
-        self._last_prices.update(prices)
+    def set_prices(self, prices: Mapping[PoolId, tuple[Price, Instant]]) -> None:
+        """What the price sources say now, each with when it goes stale; a pool that is missing has no known price."""
+        self._prices = dict(prices)
+        self._last_prices.update((pool, price) for pool, (price, _) in prices.items())
+
+    def price_expiries(self) -> list[Instant]:
+        return [until for _, until in self._prices.values()]
+
+    def expire_prices(self, now: Instant) -> None:
+        """Forget what has gone stale. No snapshot holds a stale price, however late the next look at the sources is."""
+        self._prices = {pool: found for pool, found in self._prices.items() if found[1] > now}
 
     def remember_prices(self, prices: Mapping[PoolId, Price]) -> None:
         """Prices that were known once (before a restart), for what runs already."""
@@ -336,7 +354,7 @@ class MemberMirror:
     def _pool(self, template: NodePool) -> NodePool:
         pool = template.ref.pool
         if template.price is None and pool in self._last_prices:
-            price = self.prices.get(pool)
+            price, _ = self._prices.get(pool, (None, None))
             template = replace(template, price=price, last_price=None if price else self._last_prices[pool])
         status = self.pool_status.get(pool)
         if template.scaling == "fixed" or status is None:

@@ -154,6 +154,8 @@ class Mirror:
         self, spend: tuple[SpendBucket, ...], *, bursting_paused: bool = False, shadow: bool = False
     ) -> Snapshot:
         now = self._clock.now()
+        for member in self.members.values():
+            member.expire_prices(now)
         return Snapshot(
             now=now,
             hub_synced=self.hub_synced,

@@ -16,14 +16,17 @@ from clusters.kubernetes.reflector import Reflector
 from scheduler.daemon.decisions import DecisionLog
 from scheduler.daemon.events import EventWriter
 from scheduler.daemon.federation import Federation
+from scheduler.daemon.gathered import Gathered
 from scheduler.daemon.history import History
 from scheduler.daemon.leader import Leader, LeaseSettings
 from scheduler.daemon.ledger import Ledger
 from scheduler.daemon.live_policies import LivePolicies
 from scheduler.daemon.member_mirror import NODE_EVENTS, NODES, PODS
+from scheduler.daemon.metrics import MetricsKeeper, OpenCollector
 from scheduler.daemon.mirror import Mirror
 from scheduler.daemon.planning import Planner
 from scheduler.daemon.pools import PoolKeeper
+from scheduler.daemon.prices import OpenBook, PriceKeeper
 from scheduler.daemon.reclaims import ReclaimLog
 from scheduler.daemon.reconciler import Reconciler
 from scheduler.daemon.sinks import HubSink, MemberSink, NodeEventSink
@@ -55,6 +58,8 @@ class Outside:
     kinds: Mapping[str, WorkloadKind]
     clock: Clock
     policies: LivePolicies
+    prices: OpenBook
+    metrics: OpenCollector
     predictor: Predictor
     history: History
     telemetry: Telemetry
@@ -74,6 +79,10 @@ class Daemon:
         self.mirror = Mirror(federation, outside.kinds, clock, telemetry)
         self.ledger = Ledger(self.mirror, outside.history, clock)
         self.reclaims = ReclaimLog(outside.history, clock, telemetry)
+        self.prices = PriceKeeper(
+            self.mirror, outside.prices, outside.history, clock, telemetry, self.ledger.prices_changed
+        )
+        self.readings = MetricsKeeper(self.mirror, outside.metrics, clock, telemetry)
         self.decisions = DecisionLog(outside.history, telemetry, shadow=shadow)
         self.leader = Leader(outside.hub_api, outside.identity, clock, telemetry, outside.lease)
         self.events = EventWriter(self.mirror, outside.hub_api, clock, telemetry, self.leader.check)
@@ -132,6 +141,7 @@ class Daemon:
             history=outside.history,
             policies=outside.policies,
             telemetry=telemetry,
+            gathered=Gathered(clock, self.mirror, self.prices, self.readings),
             is_leader=lambda: self.leader.is_leader,
             is_idle=self.is_idle,
         )
@@ -174,6 +184,7 @@ class Daemon:
             f"pools:{cluster}": keeper.run for cluster, keeper in self.keepers.items()
         }
         loops |= {f"clusters:{cluster}": keeper.run_discovery for cluster, keeper in self.keepers.items()}
+        loops |= {"prices": self.prices.run, "metrics": self.readings.run}
         loops |= {f"ping:{cluster}": partial(self._ping, cluster) for cluster in self.outside.member_apis}
         for name, kind in self.outside.kinds.items():
             loops[f"watch:hub:{name}"] = Reflector(
@@ -241,30 +252,18 @@ class Daemon:
         while True:
             try:
                 async with asyncio.timeout(_PING_TIMEOUT_SECONDS):
-                    answered = await self._round_trip(api)
+                    answered = await round_trip(api)
             except (TransientError, TimeoutError) as error:
                 unanswered += 1
-                member.round_trip_seconds = None
+                member.set_round_trip(None, self.outside.clock.now())
                 if unanswered == _PINGS_UNANSWERED:
                     self.mirror.set_reachable(member, "ping", False, str(error) or "a ping is not answered")
             else:
-                member.round_trip_seconds = answered
+                member.set_round_trip(answered, self.outside.clock.now())
                 if unanswered >= _PINGS_UNANSWERED:
                     self.mirror.set_reachable(member, "ping", True, None)
                 unanswered = 0
             await asyncio.sleep(self.outside.ping_seconds)
-
-    async def _round_trip(self, api: KubeApi) -> float | None:
-        """Seconds; None when it answers, but not to this (it is not permitted, say)."""
-        clock = asyncio.get_running_loop().time
-        began = clock()
-        try:
-            await api.get(contract.NAMESPACES, "", "default")
-        except TransientError:
-            raise
-        except ExternalError:
-            return None
-        return round(clock() - began, 4)
 
     def _nodes_listed(self, cluster: ClusterId) -> None:
         self.ledger.nodes_listed(cluster)
@@ -285,3 +284,19 @@ class Daemon:
         policy = Matcher(self.outside.policies.current).policy_of(workload) if workload is not None else None
         limit = policy.disruption.member_lost_seconds if policy is not None else None
         return limit is not None and self.outside.clock.now() - since >= limit
+
+
+async def round_trip(api: KubeApi) -> float | None:
+    """Seconds that a small read takes; None when it answers, but not to this (it is not permitted, say).
+
+    Raises: TransientError when it does not answer.
+    """
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    try:
+        await api.get(contract.NAMESPACES, "", "default")
+    except TransientError:
+        raise
+    except ExternalError:
+        return None
+    return round(clock() - began, 4)

@@ -86,7 +86,7 @@ class PoolKeeper:
             started = loop.time()
             self._working = True
             try:
-                await self._poll()
+                await self.look()
                 self._mirror.listed(self._member, POOLS)
                 await self._act()
             finally:
@@ -101,7 +101,8 @@ class PoolKeeper:
 
     # -- looking -------------------------------------------------------------------------------------------------
 
-    async def _poll(self) -> None:
+    async def look(self) -> None:
+        """What the provider says of its pools, into the mirror; a failure leaves what was known, and says so there."""
         try:
             async with asyncio.timeout(_CALL_SECONDS):
                 pools = await self._provider.list_pools()

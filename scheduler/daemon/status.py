@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from scheduler.daemon.decisions import DecisionLog, to_json
+from scheduler.daemon.gathered import Gathered, pool_json
 from scheduler.daemon.history import History
 from scheduler.daemon.ledger import Ledger
 from scheduler.daemon.live_policies import LivePolicies
@@ -15,7 +17,6 @@ from scheduler.daemon.member_mirror import MemberMirror
 from scheduler.daemon.mirror import HubEntry, Mirror
 from scheduler.daemon.planning import Planner, phase_of
 from scheduler.daemon.telemetry import Telemetry
-from scheduler.model.cluster import Cluster, NodePool
 from scheduler.model.money import to_cents
 from scheduler.model.ports import Clock
 
@@ -37,6 +38,7 @@ class StatusReport:
     history: History
     policies: LivePolicies
     telemetry: Telemetry
+    gathered: Gathered
     is_leader: Callable[[], bool]
     is_idle: Callable[[], bool]
 
@@ -128,12 +130,24 @@ class StatusReport:
             self.telemetry.spend.labels(*labels).set(float(line["usd"]))
         for member in self.mirror.members.values():
             self.telemetry.member_reachable.labels(member.member.id).set(0 if member.unreachable_since else 1)
-            for pool in self._cluster(member, now)["pools"]:
+            pools = self._cluster(member, now)["pools"]
+            unpriced = sum(pool["usd_per_hour"] is None for pool in pools)
+            self.telemetry.unpriced_pools.labels(member.member.id).set(unpriced)
+            for pool in pools:
                 where = (member.member.id, pool["pool"])
+                self._measure_price_age(where, pool["price_as_of"], now)
                 self.telemetry.pool_nodes.labels(*where, "all").set(pool["nodes"])
                 self.telemetry.pool_nodes.labels(*where, "ready").set(pool["nodes_ready"])
                 self.telemetry.pool_gpus.labels(*where, "all").set(pool["gpus"])
                 self.telemetry.pool_gpus.labels(*where, "used").set(pool["gpus_used"])
+
+    def _measure_price_age(self, where: tuple[str, str], as_of: float | None, now: float) -> None:
+        """A pool whose price is not known has no age: one that stays would be a lie."""
+        if as_of is not None:
+            self.telemetry.price_age.labels(*where).set(max(0.0, now - as_of))
+        else:
+            with suppress(KeyError):
+                self.telemetry.price_age.remove(*where)
 
     def _find(self, kind: str, namespace: str, name: str) -> HubEntry | None:
         found = [
@@ -156,38 +170,8 @@ class StatusReport:
             "unreachable_seconds": now - silent if silent is not None else None,
             "error": member.error,
             "round_trip_seconds": cluster.round_trip_seconds,
-            "pools": [_pool(cluster, pool) for pool in cluster.pools],
+            "pools": [pool_json(cluster, pool) for pool in cluster.pools],
         }
-
-
-def _pool(cluster: Cluster, pool: NodePool) -> dict[str, Any]:
-    nodes = [node for node in cluster.nodes if node.pool == pool.ref.pool and not node.deleting]
-    return {
-        "pool": pool.ref.pool,
-        "capacity_type": pool.capacity_type,
-        "scaling": pool.scaling,
-        "bought": pool.bought,
-        "instance_type": pool.instance_type,
-        "gpu_model": pool.gpu_model,
-        "nodes": len(nodes),
-        "nodes_ready": sum(node.ready for node in nodes),
-        "desired_nodes": pool.desired_nodes,
-        "max_nodes": pool.max_nodes,
-        "gpus": sum(node.allocatable.gpus for node in nodes),
-        "gpus_used": sum(node.used.gpus for node in nodes),
-        "usd_per_hour": str(pool.price.usd_per_hour) if pool.price is not None else None,
-        "shortage": pool.shortage.text if pool.shortage is not None else None,
-        "reclaimed": [
-            {
-                "node": node.name,
-                "source": node.reclaim.source,
-                "noticed_at": node.reclaim.noticed_at,
-                "deadline": node.reclaim.deadline,
-            }
-            for node in sorted(nodes, key=lambda node: node.name)
-            if node.reclaim is not None
-        ],
-    }
 
 
 def _workload(entry: HubEntry) -> dict[str, Any]:

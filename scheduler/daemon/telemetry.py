@@ -43,6 +43,39 @@ class Telemetry:
         self.budget_left = Gauge(
             "overspill_budget_left_usd", "Limit less spent and committed.", ["policy", "budget"], registry=one
         )
+        self.price_age = Gauge(
+            "overspill_price_age_seconds",
+            "Age of the price that a pool is planned with.",
+            ["cluster", "pool"],
+            registry=one,
+        )
+        self.unpriced_pools = Gauge(
+            "overspill_unpriced_pools", "Pools whose price is not known.", ["cluster"], registry=one
+        )
+        self.price_changes = Counter(
+            "overspill_price_changes",
+            "Gathered prices that changed, were learned or were lost.",
+            ["cluster"],
+            registry=one,
+        )
+        self.price_source_failures = Counter(
+            "overspill_price_source_failures",
+            "Readings of a price source that failed.",
+            ["source"],
+            registry=one,
+        )
+        self.metric_readings = Counter(
+            "overspill_metric_readings",
+            "Readings of members' metrics by what came of them: ok, absent, stale, failed.",
+            ["cluster", "state"],
+            registry=one,
+        )
+        self.metrics_round_seconds = Histogram(
+            "overspill_metrics_round_duration_seconds",
+            "Time of one collection of all members' metrics.",
+            buckets=_SECONDS,
+            registry=one,
+        )
         self.pool_nodes = Gauge(
             "overspill_pool_nodes", "Nodes of a pool: all, ready.", ["cluster", "pool", "state"], registry=one
         )

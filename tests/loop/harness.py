@@ -16,6 +16,7 @@ from scheduler.daemon.federation import load_federation, validate_settings
 from scheduler.daemon.leader import LeaseSettings
 from scheduler.daemon.main import connect
 from scheduler.daemon.parts import Daemon, Outside
+from scheduler.daemon.prices import OpenBook
 from scheduler.model.contract import CONDITION_PLACED, JOBS, LABEL_ORIGIN_UID, LABEL_QUEUE, PODS
 from scheduler.model.errors import NotFoundError
 from scheduler.model.ids import ClusterId
@@ -104,12 +105,14 @@ class World:
         identity: str = "test",
         lease: LeaseSettings | None = None,
         ping_seconds: float = 15.0,
+        prices: OpenBook | None = None,
     ) -> AsyncIterator[tuple[Daemon, asyncio.Task[None]]]:
         """A daemon that runs for the block; `wrap(name, api)` may stand between it and its clusters, `wrap_provider`
-        between it and its clouds."""
+        between it and its clouds; `prices` instead of those of the federation file."""
         async with self.outside(limits, identity) as outside:
             providers = {name: wrap_provider(name, provider) for name, provider in outside.providers.items()}
             outside = replace(outside, lease=lease or outside.lease, providers=providers, ping_seconds=ping_seconds)
+            outside = replace(outside, prices=prices or outside.prices)
             members: Mapping[ClusterId, KubeApi] = {name: wrap(name, api) for name, api in outside.member_apis.items()}
             daemon = Daemon(replace(outside, hub_api=wrap("hub", outside.hub_api), member_apis=members), shadow=shadow)
             task = asyncio.get_running_loop().create_task(daemon.run())

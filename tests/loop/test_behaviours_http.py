@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -17,11 +18,13 @@ from tests.loop.harness import World, a_world, until
 
 BOUNDED = {
     "budget", "call", "capacity_type", "cluster", "le", "loop", "outcome", "phase", "policy", "pool", "queue",
-    "reason", "resource", "result", "state", "step",
+    "reason", "resource", "result", "source", "state", "step",
 }  # fmt: skip
 """Labels whose values come from the federation file, the policies or the code; never names or UIDs of objects."""
 UNITS = ("_seconds", "_usd", "_ratio", "_total", "_bytes", "_info")
-COUNTS = {"workloads", "pool_nodes", "pool_gpus", "member_reachable", "reconcile_queue_keys", "leader"}
+COUNTS = {
+    "workloads", "pool_nodes", "pool_gpus", "unpriced_pools", "member_reachable", "reconcile_queue_keys", "leader"
+}  # fmt: skip
 """Gauges of things that are counted, or of yes and no."""
 
 
@@ -75,10 +78,54 @@ async def test_it_is_ready_and_healthy_once_synced(tmp_path: Path) -> None:
             assert (answer.status, await answer.text()) == (200, "ok")
 
 
+async def test_what_is_gathered_is_told_with_its_source_and_time(tmp_path: Path) -> None:
+    async with served(tmp_path) as (world, url, session):
+
+        async def told(path: str) -> dict[str, Any]:
+            async with session.get(f"{url}/api/v1/{path}") as answer:
+                assert answer.status == 200
+                found: dict[str, Any] = await answer.json()
+                assert world.sandbox.clock.now() - 3600 < found["now"] <= world.sandbox.clock.now()
+                return found
+
+        async def nodes() -> bool:
+            return any(one["nodes"] for one in (await told("clusters"))["clusters"] if one["id"] == "onprem")
+
+        await until(nodes, "nodes are listed")
+
+        async def asked() -> bool:
+            return all(one["pools_at"] and one["round_trip_seconds"] for one in (await told("clusters"))["clusters"])
+
+        await until(asked, "clouds and APIs are asked")
+        detail = await told("clusters/eks")
+        assert [pool["pool"] for pool in detail["pools"]] == ["p4d", "p4d-spot", "g5"]
+        assert all(pool["provider"]["max_nodes"] == pool["max_nodes"] for pool in detail["pools"])
+        assert {pool["price_source"] for pool in detail["pools"]} == {"federation.yaml"}
+
+        async def prices() -> list[dict[str, Any]]:
+            found = await told("prices")
+            return found["prices"] if found["sources"][0]["read_at"] else []
+
+        rows = {(row["cluster"], row["pool"]): row for row in await until(prices, "the catalogue is read")}
+        assert len(rows) == 5
+        assert (rows["eks", "g5"]["winner"], rows["eks", "g5"]["usd_per_hour"]) == ("federation file", "1.006")
+        assert rows["eks", "g5"]["answers"][0]["state"] == "fresh"
+        pings = (await told("metrics?cluster=eks&metric=api_round_trip_seconds"))["readings"]
+        assert [(one["cluster"], one["state"], one["unit"]) for one in pings] == [("eks", "ok", "seconds")]
+
+
 @pytest.mark.parametrize(
     ("method", "path", "want"),
     [
         ("GET", "/api/v1/nothing", 404),
+        ("GET", "/api/v1/clusters/nowhere", 404),
+        ("GET", "/api/v1/clusters/%00", 404),
+        ("GET", f"/api/v1/clusters/{'x' * 700}", 404),
+        ("GET", "/api/v1/metrics?cluster=nowhere", 404),
+        ("GET", "/api/v1/metrics?metric=nothing", 404),
+        ("GET", f"/api/v1/metrics?metric={'x' * 700}", 404),
+        ("POST", "/api/v1/prices", 405),
+        ("DELETE", "/api/v1/clusters/eks", 405),
         ("POST", "/api/v1/status", 405),
         ("GET", "/api/v1/explain", 400),
         ("GET", "/api/v1/explain?workload=", 400),

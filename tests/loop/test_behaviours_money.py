@@ -137,7 +137,9 @@ async def test_an_unknown_price_is_never_taken_for_a_low_one(tmp_path: Path) -> 
 
 
 def _without_prices(path: Path) -> None:
+    """None in the file, and no source that would know one."""
     document: dict[str, Any] = yaml.safe_load(path.read_text())
+    document["spec"]["prices"] = [{"type": "onprem"}]
     for member in document["spec"]["members"]:
         for pool in member["pools"]:
             del pool["price"]

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 import yaml
 
 from clusters.clock import SystemClock
@@ -24,13 +22,6 @@ from tests.builders import rbac
 from tests.loop.harness import World, a_world
 
 SHORT = Limits(connect_seconds=1.0, read_seconds=1.0, call_seconds=1.0)
-
-
-@pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
-    """The command quiets the process that it runs in."""
-    yield
-    structlog.reset_defaults()
 
 
 async def examined(

@@ -12,7 +12,7 @@ import pytest
 import policies
 from policies.documents import Problem
 from policies.errors import PolicyErrors
-from scheduler.daemon.federation import Federation, Hub, MetricsSource, load_federation, validate_settings
+from scheduler.daemon.federation import Federation, Hub, Source, load_federation, validate_settings
 from scheduler.model.cluster import NodePool, Taint
 from scheduler.model.ids import ClusterId, PoolId, PoolRef
 from scheduler.model.money import Price
@@ -43,7 +43,7 @@ def test_the_example_becomes_what_the_daemon_uses() -> None:
     onprem, eks = found.members
     assert (onprem.id, onprem.region, onprem.labels) == ("onprem", "eu-dc1", (("overspill.dev/residency", "eu"),))
     assert (onprem.provider_type, onprem.provider_settings) == ("onprem", {"type": "onprem"})
-    assert onprem.metrics == MetricsSource("scrape", "http://127.0.0.1:9400/metrics")
+    assert onprem.metrics == Source("scrape", {"type": "scrape", "url": "http://127.0.0.1:9400/metrics"}, folder)
     assert (onprem.pools[0].scaling, onprem.pools[0].price) == (
         "fixed",
         Price(Decimal("9.80"), "federation.yaml", 1000.0),
@@ -99,6 +99,64 @@ def test_what_is_left_out(tmp_path: Path) -> None:
     (pool,) = member.pools
     assert (pool.price, pool.provisioning_seconds, pool.gpu_model, pool.gpu_memory_bytes) == (None, None, None, None)
     assert (pool.scaling, pool.min_nodes, pool.node_resources) == ("fixed", 0, Resources(1000, 2**30, 0, 110))
+
+
+def test_prices_and_currencies(tmp_path: Path) -> None:
+    assert (load(tmp_path, SMALL).prices, load(tmp_path, SMALL).currencies) == ((), {})
+    more = """
+  prices:
+    - {type: onprem, pue: 1.3, machines: [{pool: p, purchasePrice: 100000.10, powerWatts: 5000}]}
+    - {type: static, file: prices.csv}
+  currencies:
+    SEK: 0.095
+    EUR: {usdPerUnit: "1.08", asOf: 2026-03-31}
+"""
+    found = load(tmp_path, SMALL + more)
+    onprem, static = found.prices
+    assert onprem.settings["machines"] == [{"pool": "p", "purchasePrice": 100000.10, "powerWatts": 5000}]
+    assert static == Source("static", {"type": "static", "file": "prices.csv"}, tmp_path)
+    assert found.currencies == {
+        "EUR": {"usdPerUnit": Decimal("1.08"), "asOf": "2026-03-31"},
+        "SEK": {"usdPerUnit": Decimal("0.095")},
+    }
+
+
+@pytest.mark.parametrize(
+    ("written", "want"),
+    [
+        ("prices: []", "f.yaml:11:3: prices: must not be empty; write at least one"),
+        ("prices: [aws]", 'f.yaml:11:12: prices[0]: "aws" is not a map; write key: value pairs'),
+        ("prices: [{region: x}]", 'f.yaml:11:12: prices[0]: missing key "type"; add it'),
+        ("prices: [{type: onprme}]", "f.yaml:11:19: prices[0].type: price source type 'onprme' is not known; did"),
+        ("prices: [{type: onprem, pew: 2}]", 'f.yaml:11:27: prices[0].pew: unknown key; did you mean "pue"?'),
+        ("prices: [{type: onprem, pue: 0.5}]", 'f.yaml:11:32: prices[0].pue: "0.5" is not allowed; write 1 or more'),
+        ("currencies: {EURO: 1}", 'f.yaml:11:22: currencies.EURO: "EURO" is not of the form ^[A-Z]{3}$; correct it'),
+        ("currencies: {USD: 1}", "f.yaml:11:21: currencies.USD: USD is what the rates lead to; remove it"),
+        ("currencies: {EUR: 0}", "f.yaml:11:21: currencies.EUR.usdPerUnit: must be more than 0; write how many"),
+        ("currencies: {EUR: much}", 'f.yaml:11:21: currencies.EUR.usdPerUnit: "much" is not an amount of USD; write'),
+        ("currencies: {EUR: {usdPerUnit: 1, asof: x}}", 'f.yaml:11:37: unknown key "asof" in currencies.EUR; '),
+        ("currencies: {EUR: {usdPerUnit: 1, asOf: May}}", 'currencies.EUR.asOf: "May" is not of the form'),
+    ],
+)
+def test_mistakes_of_prices_have_their_places(tmp_path: Path, written: str, want: str) -> None:
+    told = mistakes(tmp_path, f"{SMALL}  {written}\n", validate_provider=validate_settings)
+    assert len(told) == 1
+    assert want in told[0]
+
+
+@pytest.mark.parametrize(
+    ("written", "want"),
+    [
+        ("type: scrap", "f.yaml:8:23: members[0].metrics.type: metrics type 'scrap' is not known; did you mean"),
+        ("type: scrape, auth: x", "f.yaml:8:31: members[0].metrics.auth: unknown key; "),
+        ("type: prometheus, maxAnswerBytes: few", 'members[0].metrics.maxAnswerBytes: "few" is not a whole number'),
+    ],
+)
+def test_mistakes_of_metrics_have_their_places(tmp_path: Path, written: str, want: str) -> None:
+    text = SMALL.replace("region: r", "region: r\n      metrics: {" + written + ", url: 'http://x/metrics'}")
+    told = mistakes(tmp_path, text, validate_provider=validate_settings)
+    assert len(told) == 1
+    assert want in told[0]
 
 
 @pytest.mark.parametrize(

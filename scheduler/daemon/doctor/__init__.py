@@ -23,6 +23,7 @@ from scheduler.daemon.doctor.clouds import check_cloud
 from scheduler.daemon.doctor.files import check_history, check_policies
 from scheduler.daemon.doctor.finding import FAIL, OK, WARN, Finding, Report, in_order
 from scheduler.daemon.doctor.kubernetes import check_cluster
+from scheduler.daemon.doctor.metrics import check_metrics
 from scheduler.daemon.doctor.prices import check_prices
 from scheduler.daemon.federation import Federation, Member
 from scheduler.daemon.main import lease_settings, open_member, open_provider
@@ -61,7 +62,8 @@ async def examine(
             _area("hub", lambda report: _hub(federation, report, asked)),
             _area("history", lambda report: check_history(federation.history_url, report)),
             *(area for member in federation.members for area in _member_areas(member, asked)),
-            _area("prices", lambda report: check_prices(federation, report)),
+            _area("prices", lambda report: check_prices(federation, report, clock)),
+            _area("metrics", lambda report: check_metrics(federation, report, clock)),
         ]
         if policies is not None:
             areas.append(_area("policies", lambda report: _policies(policies, federation, report)))

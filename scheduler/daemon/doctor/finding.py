@@ -13,7 +13,7 @@ OK: Final = "ok"
 WARN: Final = "warn"
 FAIL: Final = "fail"
 _ORDER: Final = (FAIL, WARN, OK)
-_LONGEST: Final = 400
+_LONGEST: Final = 1500
 """Characters of one text: the outside's own words may be long."""
 _T = TypeVar("_T")
 
