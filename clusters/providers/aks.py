@@ -1,156 +1,75 @@
-"""Azure AKS agent pools by the Container Service management SDK.
+"""Azure AKS agent pools and clusters by the Container Service management SDK.
 
 A pool's count is read, changed and put back under its ETag; a named machine is deleted, and AKS lowers the count.
 
-The SDKs' retries are off, in ARM calls and in token fetches: the daemon's next pass is the only retry. Nothing polls a
-long-running operation either: the pool's provisioning state tells how it went.
+Nothing waits for a long-running operation: the pool's provisioning state tells when it is over, and for one that
+failed the operation itself is asked, once, with what it ended.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from typing import Any, Final, Literal, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from azure.core import MatchConditions
-from azure.core.exceptions import (
-    AzureError,
-    ClientAuthenticationError,
-    HttpResponseError,
-    ServiceRequestError,
-    ServiceResponseError,
-)
-from azure.core.pipeline.policies import RetryPolicy
-from azure.identity import (
-    ClientSecretCredential,
-    CredentialUnavailableError,
-    DefaultAzureCredential,
-    WorkloadIdentityCredential,
-)
-from azure.mgmt.containerservice import ContainerServiceClient
-from azure.mgmt.containerservice.models import (
-    AgentPool,
-    AgentPoolDeleteMachinesParameter,
-    AgentPoolMode,
-    ScaleSetPriority,
-)
-from pydantic import Field, model_validator
+from azure.mgmt.containerservice.models import AgentPool, AgentPoolDeleteMachinesParameter
 
+from clusters.providers import _aks_access as access
+from clusters.providers import _aks_login as login
+from clusters.providers import _aks_reading as reading
+from clusters.providers._aks_arm import RenewableCredential, client_of, credential_of, get_json, get_list, whole
+from clusters.providers._aks_errors import DENIED, translated
+from clusters.providers._aks_operations import BegunOperations
+from clusters.providers._aks_settings import Settings
 from clusters.providers._blocking import BlockingCalls
-from clusters.providers._settings import NearbyPath, ProviderSettings
 from clusters.providers._shortages import ShortageLedger
-from scheduler.model.cluster import ON_DEMAND, RESERVED, SPOT
+from scheduler.model.cloud import AccessCheck, CloudCluster, ClusterLogin
 from scheduler.model.errors import (
     AuthError,
-    CapacityError,
-    ConflictError,
     ExternalError,
     InvalidObjectError,
     NotFoundError,
     OutcomeUnknownError,
-    QuotaError,
     RefusedError,
-    ThrottledError,
     TransientError,
 )
 from scheduler.model.ids import NodeName, PoolId
 from scheduler.model.ports import Clock, PoolStatus
 
+__all__ = ["AgentPools", "Settings", "create"]
+
 T = TypeVar("T")
-
-_POOL_LABEL: Final = "kubernetes.azure.com/agentpool"
-_MOST_NODES: Final = 1000
-"""AKS's own limit, for a pool that states none: only autoscaled ones do."""
-_SETTLED: Final = frozenset({"Succeeded", "Failed", "Canceled"})
-_MACHINE: Final = re.compile(r"azure:///subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft\.Compute/.+", re.I)
-
-# Codes of ARM, AKS and Compute, found as such and inside the messages of wrapping errors.
-_CAPACITY: Final = frozenset(
-    {
-        "AllocationFailed",
-        "OverconstrainedAllocationRequest",
-        "OverconstrainedZonalAllocationRequest",
-        "SkuNotAvailable",
-        "ZonalAllocationFailed",
-    }
-)
-_QUOTA: Final = frozenset(
-    {
-        "ErrCode_InsufficientVCPUQuota",
-        "InsufficientVCPUQuota",
-        "QuotaExceeded",
-        "ResourceQuotaExceeded",
-    }
-)
-
-
-class Settings(ProviderSettings):
-    """Credentials: `clientSecretFile`, `federatedTokenFile` (workload identity), or neither: Azure's default chain."""
-
-    type: Literal["aks"]
-    subscription_id: str = Field(min_length=1)
-    resource_group: str = Field(min_length=1)
-    cluster_name: str = Field(min_length=1)
-    tenant_id: str | None = None
-    client_id: str | None = None
-    client_secret_file: NearbyPath | None = None
-    federated_token_file: NearbyPath | None = None
-    endpoint: str = "https://management.azure.com"
-    scope: str = "https://management.azure.com/.default"
-    authority: str | None = None
-    disable_instance_discovery: bool = False
-    """For authorities that the public cloud does not know: sovereign, private or emulated ones."""
-    ca_file: NearbyPath | None = None
-
-    @model_validator(mode="after")
-    def _whole_identity(self) -> Settings:
-        files = [file for file in (self.client_secret_file, self.federated_token_file) if file is not None]
-        if len(files) > 1:
-            raise ValueError("give clientSecretFile or federatedTokenFile, not both")
-        if files and not (self.tenant_id and self.client_id):
-            raise ValueError("clientSecretFile and federatedTokenFile need tenantId and clientId")
-        return self
 
 
 class AgentPools:
     """The agent pools of one AKS cluster."""
 
     def __init__(self, settings: Settings, *, clock: Clock) -> None:
+        self._settings = settings
         self._group = settings.resource_group
         self._cluster = settings.cluster_name
-        transport: dict[str, Any] = {
-            "connection_timeout": settings.connect_timeout_seconds,
-            "read_timeout": settings.read_timeout_seconds,
-        }
-        if settings.ca_file is not None:
-            transport["connection_verify"] = str(settings.ca_file)
-        self._credential = _credential(settings, transport)
-        self._client = ContainerServiceClient(
-            self._credential,
-            settings.subscription_id,
-            base_url=settings.endpoint.rstrip("/"),
-            credential_scopes=[settings.scope],
-            retry_policy=RetryPolicy.no_retries(),
-            **transport,
-        )
+        self._credential = RenewableCredential(lambda: credential_of(settings))
+        self._client = client_of(settings, self._credential)
         self._calls = BlockingCalls(f"aks/{self._cluster}", limit_seconds=settings.call_limit_seconds)
         self._shortages = ShortageLedger(clock)
+        self._begun = BegunOperations(settings.endpoint)
+        self._region: str | None = None
 
     async def list_pools(self) -> tuple[PoolStatus, ...]:
-        pools = await self._ask(
-            "agentPools.list", lambda: list(self._client.agent_pools.list(self._group, self._cluster))
-        )
-        return tuple(self._status(pool) for pool in sorted(pools, key=lambda one: str(one.name)))
+        name = "agentPools.list"
+        found = await self._ask(name, lambda: whole(name, self._client.agent_pools.list(self._group, self._cluster)))
+        region = await self._region_of_cluster()
+        return tuple([await self._status(pool, region) for pool in sorted(found, key=lambda one: str(one.name))])
 
     async def set_size(self, pool: PoolId, desired_nodes: int) -> None:
         """Nothing is sent when the size is right already; TransientError `PoolBusy` while another operation runs;
         ConflictError when the pool changed since it was read."""
         found = await self._get(pool)
-        status = self._status(found)
+        status = reading.read_pool(found, "", None)
         if status.desired_nodes == desired_nodes:
             return
-        if found.enable_auto_scaling:
-            text = f"aks: {pool}: AKS's autoscaler owns its size; set `scaling: external`"
+        if status.autoscaled:
+            text = f"aks: {pool}: AKS's own autoscaler owns its size; set `scaling: external`"
             raise RefusedError(text, code="Autoscaled")
         if not status.min_nodes <= desired_nodes <= status.max_nodes:
             span = f"{status.min_nodes}..{status.max_nodes}"
@@ -158,19 +77,19 @@ class AgentPools:
         if status.busy:
             raise TransientError(f"aks: {pool}: another operation is under way", code="PoolBusy")
         found.count = desired_nodes
-        tag: dict[str, Any] = {}
+        tag: dict[str, Any] = {"raw_response_hook": self._begun.noting(pool)}
         if found.e_tag:
-            tag = {"etag": found.e_tag, "match_condition": MatchConditions.IfNotModified}
-        await self._ask(
+            tag |= {"etag": found.e_tag, "match_condition": MatchConditions.IfNotModified}
+        await self._begin(
             "agentPools.createOrUpdate",
+            pool,
             lambda: self._client.agent_pools.begin_create_or_update(
                 self._group, self._cluster, pool, found, polling=False, **tag
             ),
-            writes=True,
         )
 
     async def remove_node(self, pool: PoolId, node: NodeName, provider_id: str) -> None:
-        if not _MACHINE.fullmatch(provider_id):
+        if not reading.MACHINE.fullmatch(provider_id):
             text = f"aks: {node}: provider id {provider_id!r} names no Azure virtual machine"
             raise RefusedError(text, code="BadProviderId")
         try:
@@ -178,17 +97,54 @@ class AgentPools:
         except NotFoundError:
             await self._get(pool)  # the pool is there, so it is the machine that is gone
             return
-        await self._ask(
+        await self._begin(
             "agentPools.deleteMachines",
+            pool,
             lambda: self._client.agent_pools.begin_delete_machines(
                 self._group,
                 self._cluster,
                 pool,
                 AgentPoolDeleteMachinesParameter(machine_names=[node]),
                 polling=False,
+                raw_response_hook=self._begun.noting(pool),
             ),
-            writes=True,
         )
+
+    async def list_clusters(self) -> tuple[CloudCluster, ...]:
+        """Those of the resource group."""
+        name = "managedClusters.listByResourceGroup"
+        found = await self._ask(
+            name, lambda: whole(name, self._client.managed_clusters.list_by_resource_group(self._group))
+        )
+        return tuple(sorted((reading.read_cluster(one) for one in found), key=lambda one: one.name))
+
+    async def log_in(self) -> ClusterLogin:
+        """By Entra ID where the cluster is integrated with it or `login` says so, else by its local account's token."""
+        how = self._settings.login
+        if how == "auto":
+            how = "entra" if (await self._get_cluster()).aad_profile is not None else "local"
+        name = "managedClusters.listClusterUserCredentials"
+        config = await self._ask(name, lambda: self._kubeconfig(f"aks: {name}"))
+        if how == "local":
+            return login.local_login(f"aks: {self._cluster}", config)
+        return login.entra_login(f"aks: {self._cluster}", config, await self._ask("token", self._cluster_token))
+
+    async def check_access(self) -> tuple[AccessCheck, ...]:
+        """By the list of what role assignments at the cluster's scope grant; where even that is denied, by reads."""
+        scope, name = self._scope(), "permissions.list"
+        path = access.permissions_path(scope)
+        try:
+            roles = await self._ask(name, lambda: get_list(self._client, f"aks: {name}", path))
+        except AuthError as error:
+            if error.code != DENIED:
+                raise
+            tried = {
+                access.PERMISSIONS_READ: (False, str(error)),
+                access.CLUSTER_READ: await self._try(self._get_cluster),
+                access.POOLS_READ: await self._try(self.list_pools),
+            }
+            return access.unasked(scope, tried)
+        return access.checks(scope, roles)
 
     async def close(self) -> None:
         await self._calls.close()
@@ -198,25 +154,86 @@ class AgentPools:
     async def _get(self, pool: str) -> AgentPool:
         return await self._ask("agentPools.get", lambda: self._client.agent_pools.get(self._group, self._cluster, pool))
 
-    def _status(self, pool: AgentPool) -> PoolStatus:
-        name = str(pool.name)
-        spot = pool.scale_set_priority == ScaleSetPriority.SPOT
-        least = 1 if pool.mode == AgentPoolMode.SYSTEM else 0
-        kind, text = _shortage(pool)
-        return PoolStatus(
-            pool=PoolId(name),
-            instance_type=pool.vm_size or "",
-            capacity_type=SPOT if spot else RESERVED if pool.capacity_reservation_group_id else ON_DEMAND,
-            min_nodes=pool.min_count or least,
-            max_nodes=pool.max_count or _MOST_NODES,
-            desired_nodes=pool.count or 0,
-            labels=tuple(sorted({**(pool.node_labels or {}), _POOL_LABEL: name}.items())),
-            busy=(pool.provisioning_state or "Succeeded") not in _SETTLED,
-            shortage=self._shortages.note(name, kind, text),
+    async def _get_cluster(self) -> Any:
+        return await self._ask(
+            "managedClusters.get", lambda: self._client.managed_clusters.get(self._group, self._cluster)
         )
 
+    async def _region_of_cluster(self) -> str:
+        if self._region is None:  # it never changes
+            self._region = str((await self._get_cluster()).location or "")
+        return self._region
+
+    async def _status(self, pool: AgentPool, region: str) -> PoolStatus:
+        name = str(pool.name)
+        kind, text = reading.shortage_of(pool, await self._end_of_operation(pool))
+        return reading.read_pool(pool, region, self._shortages.note(name, kind, text))
+
+    async def _end_of_operation(self, pool: AgentPool) -> Mapping[str, Any] | None:
+        """The error of our last operation on a pool that failed; None: there is none, or it is not known yet."""
+        name = str(pool.name)
+        if pool.provisioning_state == "Succeeded":
+            self._begun.forget(name)
+        url = self._begun.url(name)
+        if pool.provisioning_state == reading.FAILED and url is not None:
+            try:
+                self._begun.learn(name, await self._ask("operations.get", lambda: get_json(self._client, url)))
+            except (NotFoundError, AuthError):
+                self._begun.forget(name)  # ARM has forgotten it too, or we may not ask
+            except ExternalError:
+                pass  # the next listing asks again
+        return self._begun.error(name)
+
+    def _kubeconfig(self, place: str) -> login.Kubeconfig:
+        try:
+            answer = self._client.managed_clusters.list_cluster_user_credentials(self._group, self._cluster)
+            content = answer.kubeconfigs[0].value if answer.kubeconfigs else None
+        except (AttributeError, TypeError, LookupError, ValueError):
+            content = None  # nonsense, whose text may have secrets in it
+        return login.read_kubeconfig(place, content)
+
+    def _cluster_token(self) -> Any:
+        # By a credential of its own: a token that the cluster has refused would be kept by the other one to its end.
+        credential = credential_of(self._settings)
+        try:
+            return credential.get_token(self._settings.login_scope)
+        finally:
+            credential.close()
+
+    def _scope(self) -> access.Scope:
+        group = f"/subscriptions/{self._settings.subscription_id}/resourceGroups/{self._group}"
+        cluster = f"{group}/providers/Microsoft.ContainerService/managedClusters/{self._cluster}"
+        return access.Scope(cluster, group, self._settings.client_id or "THE-IDENTITY")
+
+    async def _try(self, read: Callable[[], Any]) -> tuple[bool | None, str]:
+        """Whether a harmless read is allowed, and what was said of it."""
+        try:
+            await read()
+        except AuthError as error:
+            if error.code != DENIED:
+                raise
+            return False, str(error)
+        except ExternalError as error:
+            return None, str(error)
+        return True, "it was read"
+
+    async def _begin(self, action: str, pool: str, function: Callable[[], object]) -> None:
+        """Begin a long operation."""
+        try:
+            await self._ask(action, function, writes=True)
+        except OutcomeUnknownError:
+            self._begun.forget(pool)  # what the one before ended with may not be what this one ends with
+            raise
+
     async def _ask(self, action: str, function: Callable[[], T], *, writes: bool = False) -> T:
-        return await self._calls.run(action, lambda: _translated(action, function, writes=writes), writes=writes)
+        def asked() -> T:
+            try:
+                return translated(f"aks: {action}", function, writes=writes)
+            except AuthError:
+                self._credential.renew()
+                raise
+
+        return await self._calls.run(action, asked, writes=writes)
 
 
 def create(settings: Settings, *, clock: Clock) -> AgentPools:
@@ -227,117 +244,3 @@ def create(settings: Settings, *, clock: Clock) -> AgentPools:
         return AgentPools(settings, clock=clock)
     except ValueError as error:  # an authority that is no https address, a malformed tenant
         raise InvalidObjectError(f"aks: {error}") from error
-
-
-def _credential(settings: Settings, transport: dict[str, Any]) -> Any:
-    """Raises: AuthError, naming the file; ValueError for a malformed identity."""
-    options: dict[str, Any] = {
-        **transport,
-        "retry_total": 0,
-        "disable_instance_discovery": settings.disable_instance_discovery,
-    }
-    if settings.authority is not None:
-        options["authority"] = settings.authority
-    if settings.client_secret_file is not None:
-        try:
-            secret = settings.client_secret_file.read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise AuthError(
-                f"aks: clientSecretFile {settings.client_secret_file}: {error}", code="NoCredentials"
-            ) from error
-        return ClientSecretCredential(settings.tenant_id or "", settings.client_id or "", secret, **options)
-    if settings.federated_token_file is not None:
-        return WorkloadIdentityCredential(
-            tenant_id=settings.tenant_id,
-            client_id=settings.client_id,
-            token_file_path=str(settings.federated_token_file),
-            **options,
-        )
-    return DefaultAzureCredential(exclude_interactive_browser_credential=True, **options)
-
-
-def _shortage(pool: AgentPool) -> tuple[str | None, str]:
-    """Kind (capacity, quota, error; None: no shortage) and text."""
-    if pool.provisioning_state != "Failed":
-        return None, ""
-    error = pool.status.provisioning_error if pool.status is not None else None
-    if error is None:
-        return "error", "the last operation on the pool failed; Azure's activity log says why"
-    text = f"{error.code}: {error.message}"
-    words = _words(text, *(f"{one.code} {one.message}" for one in error.details or []))
-    if words & _CAPACITY:
-        return "capacity", text
-    if words & _QUOTA or _over_quota(str(error.code), text):
-        return "quota", text
-    return "error", text
-
-
-def _translated(action: str, function: Callable[[], T], *, writes: bool) -> T:
-    """What `function` returns, Azure's errors turned into the taxonomy. Raises: ExternalError."""
-    place = f"aks: {action}"
-    try:
-        return function()
-    except CredentialUnavailableError as error:
-        raise AuthError(f"{place}: {error.message}", code="NoCredentials") from error
-    except HttpResponseError as error:
-        if isinstance(error.__cause__, ServiceRequestError | ServiceResponseError):
-            # azure-identity calls an unreachable token endpoint a failed authentication.
-            raise TransientError(f"{place}: {error.message}", code=type(error.__cause__).__name__) from error
-        if error.response is None and isinstance(error, ClientAuthenticationError):
-            raise AuthError(f"{place}: {error.message}", code="ClientAuthenticationError") from error
-        raise _http_failure(place, error) from error
-    except ServiceRequestError as error:
-        raise TransientError(f"{place}: {error}", code=type(error).__name__) from error
-    except AzureError as error:
-        # It was sent, and no (whole) answer came.
-        wanted = OutcomeUnknownError if writes else TransientError
-        raise wanted(f"{place}: {error}", code=type(error).__name__) from error
-    except OSError as error:  # the federated token's file, which is read again for each token
-        raise AuthError(f"{place}: {error}", code="NoCredentials") from error
-
-
-def _http_failure(place: str, error: HttpResponseError) -> ExternalError:
-    """The error of the taxonomy for an HTTP answer; TransientError for what nobody here knows."""
-    code, message = _code_and_message(error)
-    text = f"{place}: {code}: {message}"
-    words = _words(code, message)
-    if words & _CAPACITY:
-        return CapacityError(text, code=code)
-    if words & _QUOTA or _over_quota(code, message):
-        return QuotaError(text, code=code)
-    if error.status_code == 429:
-        answer: Any = error.response
-        wait = str(answer.headers.get("Retry-After", ""))
-        return ThrottledError(text, code=code, retry_after_seconds=float(wait) if wait.isdigit() else None)
-    if isinstance(error, ClientAuthenticationError):
-        return AuthError(text, code=code)
-    kinds: dict[int | None, type[ExternalError]] = {
-        400: RefusedError,
-        401: AuthError,
-        403: AuthError,
-        404: NotFoundError,
-        412: ConflictError,
-    }
-    # 409 is "another operation is running" and the like.
-    return kinds.get(error.status_code, TransientError)(text, code=code)
-
-
-def _code_and_message(error: HttpResponseError) -> tuple[str, str]:
-    """Of ARM's error body; inner codes are appended to the message. Falls back on the HTTP status."""
-    fallback = f"HTTP {error.status_code}", str(error.message)[:300]
-    answer: Any = error.response
-    try:
-        body = answer.json()["error"]
-        inner = [f"{one['code']}: {one['message']}" for one in body.get("details") or []]
-        return str(body["code"]), "; ".join([str(body["message"]), *inner])
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return fallback  # an answer of a proxy, or of the token endpoint
-
-
-def _words(*texts: str) -> set[str]:
-    return {word for text in texts for word in re.findall(r"\w+", text)}
-
-
-def _over_quota(code: str, message: str) -> bool:
-    """Compute says `OperationNotAllowed` for an exceeded core quota as well as for an operation that must wait."""
-    return code == "OperationNotAllowed" and "quota" in message.lower()

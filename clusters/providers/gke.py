@@ -1,74 +1,42 @@
-"""Google GKE node pools: the ClusterManager API (gRPC) resizes them, Compute Engine tells their size and gives back a
-named node, both with the same credentials.
+"""Google GKE: the ClusterManager API (gRPC) tells clusters and pools and resizes them, Compute Engine tells the pools'
+sizes and gives back a named node, Resource Manager tells what we may do; all with the same credentials.
 
-The SDK's retries are off for every call; the daemon's next pass is the only retry (google-auth alone repeats a failed
-token fetch, within the call's time limit). A node pool does not say how many nodes it aims at: the target sizes of its
-managed instance groups do.
+A node pool does not say how many nodes it aims at: the target sizes of its managed instance groups do.
 """
 
 from __future__ import annotations
 
-import datetime
-import json
+import contextlib
 import re
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 
-import google.auth
-import google.auth.exceptions
-import google.auth.identity_pool
-import google.oauth2.credentials
-import google.oauth2.service_account
-import grpc
-import requests
-from google.api_core import exceptions as google_errors
-from google.auth.transport.grpc import secure_authorized_channel
-from google.auth.transport.requests import AuthorizedSession, Request
-from google.cloud.container_v1 import ClusterManagerClient
-from google.cloud.container_v1.services.cluster_manager.transports import ClusterManagerGrpcTransport
-from google.cloud.container_v1.types import NodePool, ReservationAffinity, SetNodePoolSizeRequest, StatusCondition
-from google.rpc.error_details_pb2 import RetryInfo
+from google.cloud.container_v1.types import Cluster, NodePool, Operation, SetNodePoolSizeRequest
 from pydantic import Field
 
-from clusters.providers._blocking import BlockingCalls
+from clusters.providers import _gke_access as access
+from clusters.providers import _gke_reading as reading
+from clusters.providers._gke_calls import GoogleCalls, load_credentials
+from clusters.providers._gke_errors import status_of
+from clusters.providers._gke_resizes import Resizes
 from clusters.providers._settings import NearbyPath, ProviderSettings
 from clusters.providers._shortages import ShortageLedger
-from scheduler.model.cluster import ON_DEMAND, RESERVED, SPOT
+from scheduler.model.cloud import AccessCheck, CloudCluster, ClusterLogin
 from scheduler.model.errors import (
     AuthError,
-    CapacityError,
     ExternalError,
     InvalidObjectError,
     NotFoundError,
-    OutcomeUnknownError,
-    QuotaError,
     RefusedError,
-    ThrottledError,
     TransientError,
 )
 from scheduler.model.ids import NodeName, PoolId
 from scheduler.model.ports import Clock, PoolStatus
 
-T = TypeVar("T")
-
-_SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
-_POOL_LABEL: Final = "cloud.google.com/gke-nodepool"
-_MOST_NODES_A_ZONE: Final = 1000
-"""GKE's own limit, for a pool that states none."""
-_BUSY: Final = frozenset({NodePool.Status.PROVISIONING, NodePool.Status.RECONCILING, NodePool.Status.STOPPING})
 _FRESH_SECONDS: Final = 900.0
 """Errors of an instance group that are older than this say nothing about now."""
-_GROUP: Final = re.compile(r".*/projects/([^/]+)/zones/([^/]+)/instanceGroupManagers/([^/]+)")
 _INSTANCE: Final = re.compile(r"gce://([^/]+)/([^/]+)/([^/]+)")
-
-# Compute Engine's words, found in codes and inside messages of both APIs.
-_CAPACITY: Final = re.compile(
-    r"ZONE_RESOURCE_POOL_EXHAUSTED|RESOURCE_POOL_EXHAUSTED|GCE_STOCKOUT|does not have enough resources available"
-)
-_QUOTA: Final = re.compile(r"QUOTA_EXCEEDED|quotaExceeded|LIMIT_EXCEEDED|[Ii]nsufficient \w+ quota")
-_RATE: Final = re.compile(r"RATE_LIMIT_EXCEEDED|[rR]ateLimitExceeded")
+_NO_OPERATION: Final = "operation-0-access-check"
+"""Of no cluster: looked up to see whether that is allowed."""
 
 
 class Settings(ProviderSettings):
@@ -81,319 +49,223 @@ class Settings(ProviderSettings):
     cluster_name: str = Field(min_length=1)
     endpoint: str = "container.googleapis.com:443"
     compute_endpoint: str = "https://compute.googleapis.com"
+    resource_manager_endpoint: str = "https://cloudresourcemanager.googleapis.com"
     ca_file: NearbyPath | None = None
     credentials_file: NearbyPath | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Groups:
-    """What a pool's managed instance groups say together."""
-
-    target: int
-    stable: bool
-    error: str = ""
-    """Of an unstable group, its newest fresh error."""
-
-
-class _BoundedRequest(Request):
-    """google-auth's HTTP transport, with our time limit in place of its two minutes, and our CA.
-
-    The CA goes with each request: `REQUESTS_CA_BUNDLE` in the environment beats a session's own.
-    """
-
-    def __init__(self, session: requests.Session, seconds: float, verify: str | None) -> None:
-        super().__init__(session=session)
-        self._fixed = {"timeout": seconds, "verify": verify}
-
-    def __call__(self, url: str, *args: Any, **kwargs: Any) -> Any:
-        answer: Any = super().__call__(url, *args, **{**kwargs, **self._fixed})  # type: ignore[no-untyped-call]
-        return answer
-
-
 class NodePools:
-    """The node pools of one GKE cluster."""
+    """One GKE cluster and its node pools."""
 
     def __init__(self, settings: Settings, credentials: Any, *, clock: Clock) -> None:
         self._clock = clock
-        self._name = f"projects/{settings.project}/locations/{settings.location}/clusters/{settings.cluster_name}"
+        self._project = settings.project
+        self._place = f"projects/{settings.project}/locations/{settings.location}"
+        self._name = f"{self._place}/clusters/{settings.cluster_name}"
         self._compute = f"{settings.compute_endpoint.rstrip('/')}/compute/v1"
-        self._limits = (settings.connect_timeout_seconds, settings.read_timeout_seconds)
-        self._verify = str(settings.ca_file) if settings.ca_file else None
-        self._token_session = requests.Session()
-        self._request = _BoundedRequest(self._token_session, settings.read_timeout_seconds, self._verify)
-        self._credentials = credentials
-        self._refreshing = threading.Lock()
-        roots = settings.ca_file.read_bytes() if settings.ca_file else None
-        self._channel: grpc.Channel = secure_authorized_channel(  # type: ignore[no-untyped-call]
+        self._projects = f"{settings.resource_manager_endpoint.rstrip('/')}/v1/projects"
+        self._calls = GoogleCalls(
+            f"gke/{settings.cluster_name}",
             credentials,
-            self._request,
-            settings.endpoint,
-            ssl_credentials=grpc.ssl_channel_credentials(root_certificates=roots),
-            options=[("grpc.enable_retries", 0)],
+            endpoint=settings.endpoint,
+            ca_file=settings.ca_file,
+            limits=(settings.connect_timeout_seconds, settings.read_timeout_seconds),
+            call_limit=settings.call_limit_seconds,
         )
-        self._gke = ClusterManagerClient(transport=ClusterManagerGrpcTransport(channel=self._channel))
-        self._session: Any = AuthorizedSession(credentials, auth_request=self._request)  # type: ignore[no-untyped-call]
-        self._calls = BlockingCalls(f"gke/{settings.cluster_name}", limit_seconds=settings.call_limit_seconds)
+        self._once: dict[str, Any] = {"retry": None, "timeout": self._calls.seconds}
         self._shortages = ShortageLedger(clock)
+        self._resizes = Resizes(clock)
+
+    # Clusters
+
+    async def list_clusters(self) -> tuple[CloudCluster, ...]:
+        """Those of the configured location. TransientError when a zone did not answer."""
+        gke = self._calls.gke
+        answer = await self._calls.ask("ListClusters", lambda: gke.list_clusters(parent=self._place, **self._once))
+        if answer.missing_zones:
+            missing = ", ".join(sorted(answer.missing_zones))[:200]
+            raise TransientError(f"gke: ListClusters: no answer from {missing}", code="MissingZones")
+        return tuple(sorted((reading.cloud_cluster(one) for one in answer.clusters), key=lambda one: one.name))
+
+    async def log_in(self) -> ClusterLogin:
+        """RefusedError where it has no endpoint that we could reach; TransientError while it is being created."""
+        cluster = await self._cluster()
+        server = reading.api_url(cluster)
+        if server is None:
+            if cluster.status == Cluster.Status.PROVISIONING:
+                raise TransientError(f"gke: {cluster.name} is still being created", code="NoEndpoint")
+            raise RefusedError(
+                f"gke: {cluster.name} has no IP endpoint and no DNS endpoint open to external traffic; enable one",
+                code="NoEndpoint",
+            )
+        authority = reading.api_authority(cluster)
+        token, lifetime = await self._calls.fresh_token()
+        return ClusterLogin(server, authority, token, lifetime)
+
+    async def check_access(self) -> tuple[AccessCheck, ...]:
+        """As `deploy/iam/gke.yaml` names the permissions."""
+        cluster: Cluster | None = None
+        with contextlib.suppress(ExternalError):  # the checks ask again, and tell what came of it
+            cluster = await self._cluster()
+        permissions = list(access.NEEDED)
+        if cluster is not None and reading.by_name_only(cluster):
+            permissions.append(access.CONNECT)
+        return await access.check(
+            permissions,
+            lambda: self._granted(permissions),
+            self._probes(cluster),
+            project=self._project,
+            identity=str(getattr(self._calls.credentials, "service_account_email", None) or "the identity"),
+        )
+
+    async def _granted(self, permissions: list[str]) -> frozenset[str]:
+        url = f"{self._projects}/{self._project}:testIamPermissions"
+        answer = await self._calls.ask(
+            "projects.testIamPermissions", lambda: self._calls.rest("POST", url, {"permissions": permissions})
+        )
+        return frozenset(str(one) for one in answer.get("permissions") or ())
+
+    def _probes(self, cluster: Cluster | None) -> dict[str, access.Probe]:
+        """Harmless reads, by the permission that each needs."""
+        probes: dict[str, access.Probe] = {
+            access.LIST_CLUSTERS: self.list_clusters,
+            access.GET_CLUSTER: self._cluster,
+            access.GET_OPERATION: lambda: self._operation(self._resizes.any_operation() or _NO_OPERATION),
+        }
+        urls = [url for pool in cluster.node_pools for url in pool.instance_group_urls] if cluster is not None else []
+        if urls:
+            probes[access.GET_GROUP] = lambda: self._group("get", urls[0])
+        return probes
+
+    # Node pools
 
     async def list_pools(self) -> tuple[PoolStatus, ...]:
-        answer = await self._ask(
-            "ListNodePools", lambda: self._gke.list_node_pools(parent=self._name, retry=None, timeout=self._limits[1])
-        )
-        return tuple([await self._status(pool) for pool in sorted(answer.node_pools, key=lambda one: one.name)])
+        cluster = await self._cluster()
+        pools = sorted(cluster.node_pools, key=lambda one: one.name)
+        return tuple([await self._status(pool, autopilot=cluster.autopilot.enabled) for pool in pools])
 
     async def set_size(self, pool: PoolId, desired_nodes: int) -> None:
         """Nothing is sent when the size is right already; TransientError `PoolBusy` while another resize runs.
 
         GKE takes sizes per zone: a pool in several zones is resized in multiples of their number only.
         """
-        found = await self._ask(
-            "GetNodePool",
-            lambda: self._gke.get_node_pool(name=self._pool_name(pool), retry=None, timeout=self._limits[1]),
-        )
-        status = await self._status(found)
+        cluster, found = await self._find(pool)
+        status = await self._status(found, autopilot=cluster.autopilot.enabled)
         if status.desired_nodes == desired_nodes:
             return
-        zones = max(1, len(found.instance_group_urls))
-        self._check_size(status, desired_nodes, zones, autoscaled=found.autoscaling.enabled)
+        zones = max(1, len(reading.group_zones(found)))
+        _check_size(status, desired_nodes, zones)
         if status.busy:
             raise TransientError(f"gke: {pool}: another resize is under way", code="PoolBusy")
-        request = SetNodePoolSizeRequest(name=self._pool_name(pool), node_count=desired_nodes // zones)
-        await self._ask(
-            "SetNodePoolSize",
-            lambda: self._gke.set_node_pool_size(request, retry=None, timeout=self._limits[1]),
-            writes=True,
+        request = SetNodePoolSizeRequest(name=f"{self._name}/nodePools/{pool}", node_count=desired_nodes // zones)
+        operation: Operation = await self._calls.ask(
+            "SetNodePoolSize", lambda: self._calls.gke.set_node_pool_size(request, **self._once), writes=True
         )
+        self._resizes.begun(pool, operation.name, desired_nodes)
 
     async def remove_node(self, pool: PoolId, node: NodeName, provider_id: str) -> None:
-        """A machine that is not, or no longer, of the pool's instance group in its zone is left as it is."""
+        """A machine that is not, or no longer, of the pool's instance groups in its zone is left as it is."""
         parts = _INSTANCE.fullmatch(provider_id)
         if parts is None:
             raise RefusedError(
                 f"gke: {node}: provider id {provider_id!r} names no Compute instance", code="BadProviderId"
             )
         _, zone, instance = parts.groups()
-        found = await self._ask(
-            "GetNodePool",
-            lambda: self._gke.get_node_pool(name=self._pool_name(pool), retry=None, timeout=self._limits[1]),
-        )
-        group = next((one for one in found.instance_group_urls if f"/zones/{zone}/" in one), None)
-        if group is None:
+        cluster, found = await self._find(pool)
+        if reading.is_autoscaled(found, autopilot=cluster.autopilot.enabled):
+            raise _not_ours(pool)
+        urls = [url for url in found.instance_group_urls if reading.group_path(url)[0] == zone]
+        if not urls:
             raise RefusedError(f"gke: {node}: node pool {pool} has no instance group in {zone}", code="OtherPool")
         body = {"instances": [f"zones/{zone}/instances/{instance}"], "skipInstancesOnValidationError": True}
-        await self._ask(
-            "instanceGroupManagers.deleteInstances",
-            lambda: self._rest("POST", group, "/deleteInstances", body),
-            writes=True,
-        )
+        for url in urls:
+            await self._group("deleteInstances", url, body)
 
     async def close(self) -> None:
         await self._calls.close()
-        self._channel.close()
-        self._session.close()
-        self._token_session.close()
 
-    def _pool_name(self, pool: str) -> str:
-        return f"{self._name}/nodePools/{pool}"
+    async def _cluster(self) -> Cluster:
+        gke = self._calls.gke
+        cluster: Cluster = await self._calls.ask("GetCluster", lambda: gke.get_cluster(name=self._name, **self._once))
+        return cluster
 
-    def _check_size(self, status: PoolStatus, desired_nodes: int, zones: int, *, autoscaled: bool) -> None:
-        """Raises: RefusedError."""
-        place = f"gke: {status.pool}"
-        if autoscaled:
-            raise RefusedError(f"{place}: GKE's autoscaler owns its size; set `scaling: external`", code="Autoscaled")
-        if not status.min_nodes <= desired_nodes <= status.max_nodes:
-            span = f"{status.min_nodes}..{status.max_nodes}"
-            raise RefusedError(f"{place}: a size of {desired_nodes} nodes is outside {span}", code="OutOfRange")
-        if desired_nodes % zones:
-            raise RefusedError(
-                f"{place}: {desired_nodes} nodes do not spread evenly over its {zones} zones; use a pool in one zone",
-                code="Uneven",
-            )
+    async def _find(self, pool: PoolId) -> tuple[Cluster, NodePool]:
+        cluster = await self._cluster()
+        for found in cluster.node_pools:
+            if found.name == pool:
+                return cluster, found
+        raise NotFoundError(f"gke: {pool}: {cluster.name} has no such node pool", code="NOT_FOUND")
 
-    async def _status(self, pool: NodePool) -> PoolStatus:
+    async def _status(self, pool: NodePool, *, autopilot: bool) -> PoolStatus:
         groups = await self._groups(pool)
-        kind, text = _shortage(pool, groups)
-        zones = max(1, len(pool.instance_group_urls))
-        scaling = pool.autoscaling
-        most = scaling.total_max_node_count or scaling.max_node_count * zones or _MOST_NODES_A_ZONE * zones
-        config = pool.config
-        specific = ReservationAffinity.Type.SPECIFIC_RESERVATION
-        reserved = config.reservation_affinity.consume_reservation_type == specific
-        return PoolStatus(
-            pool=PoolId(pool.name),
-            instance_type=config.machine_type,
-            capacity_type=SPOT if config.spot or config.preemptible else RESERVED if reserved else ON_DEMAND,
-            min_nodes=scaling.total_min_node_count or scaling.min_node_count * zones,
-            max_nodes=most,
-            desired_nodes=groups.target,
-            labels=tuple(sorted({**config.labels, _POOL_LABEL: pool.name}.items())),
-            busy=pool.status in _BUSY,
-            shortage=self._shortages.note(pool.name, kind, text),
-        )
+        await self._follow(pool.name)
+        kind, text = reading.pool_trouble(pool, groups, self._resizes.trouble(pool.name, groups))
+        shortage = self._shortages.note(pool.name, kind, text)
+        resizing = self._resizes.running(pool.name) is not None
+        return reading.pool_status(pool, groups, shortage, autopilot=autopilot, resizing=resizing)
 
-    async def _groups(self, pool: NodePool) -> _Groups:
+    async def _follow(self, pool: str) -> None:
+        """Look up the pool's last resize, where its end has not been seen."""
+        name = self._resizes.running(pool)
+        if name is None:
+            return
+        try:
+            self._resizes.looked_up(pool, await self._operation(name))
+        except (NotFoundError, AuthError) as error:
+            if status_of(error) not in (403, 404):
+                raise
+            # Too old, or not for us to see: the pool tells most of it anyway, and must not become unreadable by this.
+            self._resizes.lost(pool)
+
+    async def _operation(self, name: str) -> Operation:
+        path = f"{self._place}/operations/{name}"
+        gke = self._calls.gke
+        found: Operation = await self._calls.ask("GetOperation", lambda: gke.get_operation(name=path, **self._once))
+        return found
+
+    async def _groups(self, pool: NodePool) -> reading.Groups:
         target, stable, error = 0, True, ""
         for url in pool.instance_group_urls:
-            group = await self._ask("instanceGroupManagers.get", lambda url=url: self._rest("GET", url))  # type: ignore[misc]
+            group = await self._group("get", url)
             target += int(group.get("targetSize", 0))
             if not group.get("status", {}).get("isStable", True):
                 stable = False
-                told = await self._ask(
-                    "instanceGroupManagers.listErrors",
-                    lambda url=url: self._rest("GET", url, "/listErrors"),  # type: ignore[misc]
-                )
-                error = error or _newest_error(told.get("items") or [], after=self._clock.now() - _FRESH_SECONDS)
-        return _Groups(target, stable, error)
+                told = await self._group("listErrors", url)
+                after = self._clock.now() - _FRESH_SECONDS
+                error = error or reading.newest_error(told.get("items") or [], after=after)
+        return reading.Groups(target, stable, error)
 
-    def _rest(self, method: str, group_url: str, suffix: str = "", body: Mapping[str, Any] | None = None) -> Any:
-        """A Compute call on an instance group. Raises: ExternalError, requests' and google-auth's errors."""
-        parts = _GROUP.fullmatch(group_url)
-        if parts is None:
-            raise TransientError(f"gke: {group_url[:200]!r} is no zonal instance group", code="BadGroupUrl")
-        project, zone, name = parts.groups()
-        url = f"{self._compute}/projects/{project}/zones/{zone}/instanceGroupManagers/{name}{suffix}"
-        answer = self._session.request(
-            method, url, json=body, timeout=self._limits, max_allowed_time=sum(self._limits), verify=self._verify
+    async def _group(self, verb: str, url: str, body: dict[str, Any] | None = None) -> Any:
+        """A Compute call on an instance group; with a `body` it writes."""
+        _, path = reading.group_path(url)
+        address = f"{self._compute}/{path}" + ("" if verb == "get" else f"/{verb}")
+        method = "GET" if body is None else "POST"
+        return await self._calls.ask(
+            f"instanceGroupManagers.{verb}", lambda: self._calls.rest(method, address, body), writes=body is not None
         )
-        if answer.ok:
-            return answer.json()
-        text, reason = answer.text[:300], ""
-        try:
-            error = answer.json()["error"]
-            text, reason = error["message"], (error.get("errors") or [{}])[0].get("reason", "")
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-            pass  # an answer of a proxy, not of Compute
-        header = answer.headers.get("Retry-After", "")
-        wait = float(header) if header.isdigit() else None
-        place = f"gke: {method} {name}{suffix}: {reason or answer.status_code}"
-        raise _typed_error(f"{place}: {text}", reason, answer.status_code, wait)
-
-    async def _ask(self, action: str, function: Callable[[], T], *, writes: bool = False) -> T:
-        def call() -> T:
-            self._authenticate(action)
-            return _translated(action, function, writes=writes)
-
-        return await self._calls.run(action, call, writes=writes)
-
-    def _authenticate(self, action: str) -> None:
-        """Fetch a token where one is due. Inside gRPC a refused one would look like an unreachable server."""
-        try:
-            with self._refreshing:
-                if not self._credentials.valid:
-                    self._credentials.refresh(self._request)
-        except google.auth.exceptions.GoogleAuthError as error:
-            raise _auth_failure(action, error) from error
 
 
 def create(settings: Settings, *, clock: Clock) -> NodePools:
     """The provider. Raises: AuthError for unusable credentials, InvalidObjectError for an unusable `caFile`."""
     if settings.ca_file is not None and not settings.ca_file.is_file():
         raise InvalidObjectError(f"gke: caFile {settings.ca_file}: no such file")
-    return NodePools(settings, _credentials(settings), clock=clock)
+    return NodePools(settings, load_credentials(settings.credentials_file), clock=clock)
 
 
-def _credentials(settings: Settings) -> Any:
-    """Raises: AuthError, naming the file."""
-    try:
-        if settings.credentials_file is None:
-            return google.auth.default(scopes=_SCOPES)[0]
-        info = json.loads(settings.credentials_file.read_text())
-        kinds: dict[str, Callable[..., Any]] = {
-            "service_account": google.oauth2.service_account.Credentials.from_service_account_info,
-            "authorized_user": google.oauth2.credentials.Credentials.from_authorized_user_info,
-            "external_account": google.auth.identity_pool.Credentials.from_info,
-        }
-        if info.get("type") in kinds:
-            return kinds[info["type"]](info, scopes=_SCOPES)
-    except (OSError, ValueError, AttributeError, google.auth.exceptions.GoogleAuthError) as error:
-        place = settings.credentials_file or "application default credentials"
-        raise AuthError(f"gke: {place}: {error}", code="NoCredentials") from error
-    raise AuthError(
-        f"gke: {settings.credentials_file}: type must be service_account, authorized_user or external_account",
-        code="NoCredentials",
-    )
+def _check_size(status: PoolStatus, desired_nodes: int, zones: int) -> None:
+    """Raises: RefusedError."""
+    place = f"gke: {status.pool}"
+    if status.autoscaled:
+        raise _not_ours(status.pool)
+    if not status.min_nodes <= desired_nodes <= status.max_nodes:
+        span = f"{status.min_nodes}..{status.max_nodes}"
+        raise RefusedError(f"{place}: a size of {desired_nodes} nodes is outside {span}", code="OutOfRange")
+    if desired_nodes % zones:
+        raise RefusedError(
+            f"{place}: {desired_nodes} nodes do not spread evenly over its {zones} zones; use a pool in one zone",
+            code="Uneven",
+        )
 
 
-def _shortage(pool: NodePool, groups: _Groups) -> tuple[str | None, str]:
-    """Kind (capacity, quota, error; None: no shortage) and text."""
-    for condition in pool.conditions:
-        if condition.code == StatusCondition.Code.GCE_STOCKOUT:
-            return "capacity", condition.message
-        if condition.code == StatusCondition.Code.GCE_QUOTA_EXCEEDED:
-            return "quota", condition.message
-    text = groups.error
-    if _CAPACITY.search(text):
-        return "capacity", text
-    if _QUOTA.search(text):
-        return "quota", text
-    if text:
-        return "error", text
-    if pool.status in (NodePool.Status.ERROR, NodePool.Status.RUNNING_WITH_ERROR):
-        return "error", "; ".join(one.message for one in pool.conditions) or pool.status_message
-    return None, ""
-
-
-def _newest_error(items: Sequence[Mapping[str, Any]], *, after: float) -> str:
-    """Code and message of the latest of a group's errors since `after`; "" when there is none."""
-    fresh: list[tuple[float, str]] = []
-    for item in items:
-        try:
-            at = datetime.datetime.fromisoformat(str(item["timestamp"])).timestamp()
-            fresh.append((at, f"{item['error']['code']}: {item['error']['message']}"))
-        except (KeyError, ValueError, TypeError):
-            continue  # without a time or a code it cannot be told from an old one
-    return max((one for one in fresh if one[0] >= after), default=(0.0, ""))[1]
-
-
-def _translated(action: str, function: Callable[[], T], *, writes: bool) -> T:
-    """What `function` returns, the libraries' errors turned into the taxonomy. Raises: ExternalError."""
-    unknown = OutcomeUnknownError if writes else TransientError
-    place = f"gke: {action}"
-    try:
-        return function()
-    except google_errors.GoogleAPICallError as error:
-        raise _grpc_failure(place, error, unknown) from error
-    except google_errors.GoogleAPIError as error:
-        raise unknown(f"{place}: {error}", code=type(error).__name__) from error
-    except google.auth.exceptions.GoogleAuthError as error:
-        raise _auth_failure(action, error) from error
-    except (requests.exceptions.ConnectTimeout, requests.exceptions.SSLError, requests.exceptions.ProxyError) as error:
-        raise TransientError(f"{place}: {error}", code=type(error).__name__) from error
-    except requests.exceptions.RequestException as error:
-        raise unknown(f"{place}: {error}", code=type(error).__name__) from error
-
-
-def _auth_failure(action: str, error: google.auth.exceptions.GoogleAuthError) -> ExternalError:
-    transport = isinstance(error, google.auth.exceptions.TransportError)
-    kind = TransientError if transport or getattr(error, "retryable", False) else AuthError
-    return kind(f"gke: {action}: token: {error.args[0] if error.args else error}", code=type(error).__name__)
-
-
-def _grpc_failure(place: str, error: google_errors.GoogleAPICallError, unknown: type[ExternalError]) -> ExternalError:
-    status = error.grpc_status_code.name if error.grpc_status_code is not None else type(error).__name__
-    code = error.reason or status
-    text = f"{place}: {code}: {error.message}"
-    if status == "DEADLINE_EXCEEDED":
-        return unknown(text, code=code)
-    if status == "UNAVAILABLE":
-        unsent = "failed to connect" in error.message or "Getting metadata from plugin failed" in error.message
-        return (TransientError if unsent else unknown)(text, code=code)
-    waits = [one.retry_delay.ToTimedelta().total_seconds() for one in error.details if isinstance(one, RetryInfo)]
-    # 409: FAILED_PRECONDITION shares 400 with what is plainly wrong, but means "another operation is running".
-    http = 409 if status == "FAILED_PRECONDITION" else int(error.code or 500)
-    return _typed_error(text, code, http, waits[0] if waits else None)
-
-
-def _typed_error(text: str, code: str, status: int, retry_after: float | None) -> ExternalError:
-    """The error of the taxonomy for Google's reason, message and HTTP status; TransientError for anything else."""
-    words = f"{code} {text}"
-    if _CAPACITY.search(words):
-        return CapacityError(text, code=code)
-    if _RATE.search(words):
-        return ThrottledError(text, code=code, retry_after_seconds=retry_after)
-    if _QUOTA.search(words):
-        return QuotaError(text, code=code)
-    if status == 429:
-        return ThrottledError(text, code=code, retry_after_seconds=retry_after)
-    kinds = {400: RefusedError, 401: AuthError, 403: AuthError, 404: NotFoundError}
-    return kinds.get(status, TransientError)(text, code=code)
+def _not_ours(pool: PoolId) -> RefusedError:
+    return RefusedError(f"gke: {pool}: GKE's autoscaler owns its size; set `scaling: external`", code="Autoscaled")

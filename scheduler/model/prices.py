@@ -42,7 +42,8 @@ class PriceQuote:
     source: str
     """For people: the source's name and what distinguishes it, such as "aws-spot us-east-1b"."""
     as_of: Instant
-    """When the price was set or, where the source does not say, read."""
+    """When the source vouched for it: of a live API that tells what is in force, the time of reading; of a file, a
+    catalogue or a sample, its date."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ class Emulation:
         self.cloud, self.pools, self.clock, self.folder = cloud, pools, clock, folder
         self.settings = gke.Settings.model_validate(cloud.settings, context={"base_dir": folder})
         self.provider = gke.create(self.settings, clock=clock)
-        self.sdk: Any = self.provider._gke
+        self.sdk: Any = self.provider._calls.gke
         self.cluster = self.provider._name
 
     def pool(self, name: str) -> str:
@@ -112,9 +112,9 @@ async def test_a_group_deletes_only_its_own(emulation: Emulation) -> None:
     url = (await ask(emulation.sdk.get_node_pool, name=emulation.pool("one"))).instance_group_urls[0]
     body = {"instances": ["zones/us-east-1a/instances/stranger"]}
     with pytest.raises(RefusedError, match="not a member of the group"):
-        await ask(emulation.provider._rest, "POST", url, "/deleteInstances", body)
+        await emulation.provider._group("deleteInstances", url, body)
     with pytest.raises(RefusedError, match="instances"):
-        await ask(emulation.provider._rest, "POST", url, "/deleteInstances", {"instances": []})
+        await emulation.provider._group("deleteInstances", url, {"instances": []})
     with pytest.raises(RefusedError, match="has no instance group in mars-1a"):
         await emulation.provider.remove_node(PoolId("one"), NodeName("n"), "gce://p/mars-1a/n")
     assert emulation.pools.state("one").desired == 2
@@ -208,4 +208,4 @@ def test_unusable_credentials_name_the_file(tmp_path: Path, content: str | None,
 
 
 def test_credentials_are_what_their_file_says(emulation: Emulation) -> None:
-    assert isinstance(emulation.provider._credentials, service_account.Credentials)
+    assert isinstance(emulation.provider._calls.credentials, service_account.Credentials)

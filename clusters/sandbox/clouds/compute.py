@@ -12,6 +12,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from clusters.sandbox.clouds.faults import Fault
+from clusters.sandbox.clouds.google_iam import Policy
 from clusters.sandbox.clouds.google_tokens import ServiceAccount
 from clusters.sandbox.clouds.running import RunningCloud, application
 from clusters.sandbox.ports import EmulatedPools, PoolState
@@ -43,13 +44,14 @@ class InstanceGroups:
     """One zonal managed instance group for each pool."""
 
     def __init__(
-        self, pools: EmulatedPools, clock: Clock, account: ServiceAccount, cloud: RunningCloud, *, project: str
+        self, pools: EmulatedPools, clock: Clock, account: ServiceAccount, cloud: RunningCloud, policy: Policy
     ) -> None:
         self._pools = pools
         self._clock = clock
         self._account = account
         self._cloud = cloud
-        self._project = project
+        self._policy = policy
+        self._project = policy.project
         zones = [state.spec.zone for state in pools.pools()]
         self.location = zones[0] if zones else "us-central1-a"
 
@@ -84,6 +86,10 @@ class InstanceGroups:
                 if not self._account.tokens.accepts(request.headers.get("Authorization", "")):
                     raise ComputeError(401, "authError", "Invalid Credentials")
                 self._cloud.log(action)
+                lacking = self._policy.lacking(action)
+                if lacking:
+                    text = f"Required '{lacking}' permission for 'projects/{self._project}'"
+                    raise ComputeError(403, "forbidden", text)
                 fault = self._cloud.faults.take(writes=writes)
                 _strike(fault, action)
                 result = answer(self._state(request.match_info), await _json(request) if writes else None)

@@ -10,10 +10,12 @@ from typing import Final
 from aiohttp import web
 
 from clusters.sandbox.clouds.certificates import write_private
-from clusters.sandbox.clouds.tokens import LIFETIME_SECONDS, TokenIssuer, same_secret
+from clusters.sandbox.clouds.tokens import TokenIssuer, same_secret
 
 _ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 SCOPE: Final = "https://management.azure.com/.default"
+AKS_SERVER: Final = "6dae42f8-4368-4678-94ff-3960e28e3630"
+"""Application that the Kubernetes API of every Entra-integrated AKS cluster is, the same in all tenants."""
 
 
 class Application:
@@ -21,6 +23,9 @@ class Application:
 
     def __init__(self) -> None:
         self.tokens = TokenIssuer()
+        """For Azure Resource Manager."""
+        self.cluster_tokens = TokenIssuer()
+        """For the Kubernetes APIs of AKS clusters."""
         self.tenant_id = str(uuid.uuid4())
         self.client_id = str(uuid.uuid4())
         self._secret = secrets.token_urlsafe(30)
@@ -36,6 +41,7 @@ class Application:
         """The secret, the federated identity and all tokens are refused from now on."""
         self._secret, self._federated_token = secrets.token_urlsafe(30), secrets.token_urlsafe(30)
         self.tokens.revoke_all()
+        self.cluster_tokens.revoke_all()
 
     def add_routes(self, app: web.Application) -> None:
         app.router.add_get("/{tenant}/v2.0/.well-known/openid-configuration", self._configuration)
@@ -64,7 +70,8 @@ class Application:
             return _refusal(400, "invalid_request", 90002, "Tenant not found.")
         if form.get("grant_type") != "client_credentials":
             return _refusal(400, "unsupported_grant_type", 70003, "The grant type is not supported.")
-        if form.get("scope", "") != SCOPE:
+        issuer = {SCOPE: self.tokens, f"{AKS_SERVER}/.default": self.cluster_tokens}.get(form.get("scope", ""))
+        if issuer is None:
             return _refusal(400, "invalid_scope", 70011, "The provided value for the input 'scope' is not valid.")
         if form.get("client_id") != self.client_id:
             return _refusal(400, "unauthorized_client", 700016, "Application was not found in the directory.")
@@ -72,8 +79,9 @@ class Application:
         proof = form.get("client_assertion" if federated else "client_secret", "")
         if not same_secret(proof, self._federated_token if federated else self._secret):
             return _refusal(401, "invalid_client", 7000215, "Invalid client secret provided.")
-        token = self.tokens.issue()
-        return web.json_response({"token_type": "Bearer", "expires_in": LIFETIME_SECONDS, "access_token": token})
+        token = issuer.issue()
+        lifetime = issuer.lifetime_seconds
+        return web.json_response({"token_type": "Bearer", "expires_in": lifetime, "access_token": token})
 
 
 def _refusal(status: int, error: str, number: int, text: str) -> web.Response:

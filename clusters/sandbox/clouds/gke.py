@@ -1,12 +1,15 @@
-"""Emulated Google Cloud: GKE's ClusterManager (gRPC over TLS), Compute's instance groups (REST) and the token endpoint.
+"""Emulated Google Cloud: GKE's ClusterManager (gRPC over TLS), Compute's instance groups and Resource Manager's policy
+question (REST), and the token endpoint.
 
-The gRPC messages are the SDK's own types. Only the node-pool calls are there.
+The gRPC messages are the SDK's own types. Of the service only what tells of clusters and sizes node pools is there.
 """
 
 from __future__ import annotations
 
+import base64
 import secrets
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -19,10 +22,11 @@ from google.rpc import error_details_pb2, status_pb2
 from clusters.sandbox.clouds.certificates import make_server_certificate
 from clusters.sandbox.clouds.compute import InstanceGroups
 from clusters.sandbox.clouds.faults import Fault
+from clusters.sandbox.clouds.google_iam import Policy, ResourceManager
 from clusters.sandbox.clouds.google_tokens import ServiceAccount
 from clusters.sandbox.clouds.operations import Operation, Operations
 from clusters.sandbox.clouds.running import RunningCloud
-from clusters.sandbox.ports import ApiAddress, EmulatedPools, PoolState
+from clusters.sandbox.ports import ApiAddress, EmulatedPools, PoolSpec, PoolState
 from scheduler.model.ports import Clock
 
 _SERVICE: Final = "google.container.v1.ClusterManager"
@@ -33,15 +37,41 @@ _LONGEST_SECONDS: Final = 3600.0
 _POOL_LABEL: Final = "cloud.google.com/gke-nodepool"
 _EFFECTS: Final = {"NoSchedule": "NO_SCHEDULE", "NoExecute": "NO_EXECUTE", "PreferNoSchedule": "PREFER_NO_SCHEDULE"}
 _GOODBYE_SECONDS: Final = 1.0
+_VERSION: Final = "1.33.5-gke.1201000"
+_ACCELERATORS: Final = {
+    "A100-40GB": "nvidia-tesla-a100",
+    "A100-80GB": "nvidia-a100-80gb",
+    "H100-80GB": "nvidia-h100-80gb",
+    "H200-141GB": "nvidia-h200-141gb",
+    "L4": "nvidia-l4",
+    "T4": "nvidia-tesla-t4",
+    "V100": "nvidia-tesla-v100",
+}
+"""GKE's word for a GPU; of others it tells none here."""
+
+
+@dataclass
+class GoogleCloud(RunningCloud):
+    """The emulated Google Cloud while it runs."""
+
+    policy: Policy = field(default_factory=lambda: Policy(_PROJECT))
+    account: ServiceAccount = field(default_factory=lambda: ServiceAccount(_PROJECT))
 
 
 class ClusterManager:
     """The gRPC service over one cluster's pools."""
 
     def __init__(
-        self, pools: EmulatedPools, clock: Clock, account: ServiceAccount, groups: InstanceGroups, cloud: RunningCloud
+        self,
+        pools: EmulatedPools,
+        clock: Clock,
+        account: ServiceAccount,
+        groups: InstanceGroups,
+        cloud: GoogleCloud,
+        api: ApiAddress,
     ) -> None:
         self._pools = pools
+        self._api = api
         self._account = account
         self._groups = groups
         self._cloud = cloud
@@ -55,6 +85,7 @@ class ClusterManager:
 
     def handler(self) -> grpc.GenericRpcHandler:
         methods: dict[str, tuple[Callable[[Any], Any], type, type, bool]] = {
+            "ListClusters": (self._list_clusters, types.ListClustersRequest, types.ListClustersResponse, False),
             "GetCluster": (self._get_cluster, types.GetClusterRequest, types.Cluster, False),
             "ListNodePools": (self._list, types.ListNodePoolsRequest, types.ListNodePoolsResponse, False),
             "GetNodePool": (self._get, types.GetNodePoolRequest, types.NodePool, False),
@@ -87,6 +118,10 @@ class ClusterManager:
                         "ACCESS_TOKEN_EXPIRED",
                     )
                 self._cloud.log(action)
+                lacking = self._cloud.policy.lacking(action)
+                if lacking:
+                    text = f'Required "{lacking}" permission(s) for "projects/{_PROJECT}".'
+                    raise RpcError(grpc.StatusCode.PERMISSION_DENIED, text, "IAM_PERMISSION_DENIED")
                 fault = self._cloud.faults.take(writes=writes)
                 _strike(fault, action)
                 result = answer(request)
@@ -98,11 +133,36 @@ class ClusterManager:
 
         return serve
 
+    def _list_clusters(self, request: types.ListClustersRequest) -> types.ListClustersResponse:
+        place = f"projects/{_PROJECT}/locations/"
+        if not request.parent.startswith(place):
+            raise RpcError(grpc.StatusCode.PERMISSION_DENIED, f"No access to {request.parent}.", "")
+        here = request.parent.removeprefix(place) in (self._location, "-")
+        return types.ListClustersResponse(clusters=[self._cluster_message()] if here else [])
+
     def _get_cluster(self, request: types.GetClusterRequest) -> types.Cluster:
         self._check_cluster(request.name)
-        pools = [self._pool_message(state) for state in self._pools.pools()]
+        return self._cluster_message()
+
+    def _cluster_message(self) -> types.Cluster:
+        """Its endpoint is told without a scheme, as Google does."""
+        endpoint = self._api.server.removeprefix("https://")
+        endpoints = types.ControlPlaneEndpointsConfig
         return types.Cluster(
-            name=self._pools.cluster, location=self._location, status=types.Cluster.Status.RUNNING, node_pools=pools
+            name=self._pools.cluster,
+            location=self._location,
+            locations=sorted({state.spec.zone for state in self._pools.pools()}),
+            status=types.Cluster.Status.RUNNING,
+            current_master_version=_VERSION,
+            endpoint=endpoint,
+            master_auth=types.MasterAuth(cluster_ca_certificate=base64.b64encode(self._api.ca_pem).decode()),
+            control_plane_endpoints_config=endpoints(
+                ip_endpoints_config=endpoints.IPEndpointsConfig(enabled=True, public_endpoint=endpoint),
+                dns_endpoint_config=endpoints.DNSEndpointConfig(
+                    endpoint=f"gke-{self._pools.cluster}.{self._location}.gke.goog", allow_external_traffic=False
+                ),
+            ),
+            node_pools=[self._pool_message(state) for state in self._pools.pools()],
         )
 
     def _list(self, request: types.ListNodePoolsRequest) -> types.ListNodePoolsResponse:
@@ -157,8 +217,13 @@ class ClusterManager:
         return types.NodePool(
             name=spec.name,
             config=types.NodeConfig(
-                machine_type=spec.instance_type, spot=spec.capacity_type == "spot", labels=labels, taints=taints
+                machine_type=spec.instance_type,
+                spot=spec.capacity_type == "spot",
+                labels=labels,
+                taints=taints,
+                accelerators=_accelerators(spec),
             ),
+            version=_VERSION,
             locations=[spec.zone],
             instance_group_urls=[self._groups.url(state)],
             status=status,
@@ -194,6 +259,11 @@ class ClusterManager:
             if state.spec.name == pool:
                 return state
         raise RpcError(grpc.StatusCode.NOT_FOUND, f"Not found: {name}.", "")
+
+
+def _accelerators(spec: PoolSpec) -> list[types.AcceleratorConfig]:
+    word = _ACCELERATORS.get(spec.gpu_model)
+    return [types.AcceleratorConfig(accelerator_count=spec.gpus, accelerator_type=word)] if word and spec.gpus else []
 
 
 class RpcError(Exception):
@@ -244,17 +314,19 @@ def _strike(fault: Fault | None, action: str) -> None:
             raise RpcError(codes.UNKNOWN, "Something that nobody has heard of", fault.code)
 
 
-async def start(pools: EmulatedPools, clock: Clock, state_dir: Path, api: ApiAddress) -> RunningCloud:
+async def start(pools: EmulatedPools, clock: Clock, state_dir: Path, api: ApiAddress) -> GoogleCloud:
     """Serve the emulated Google Cloud; a service account's key and the CA are written as files."""
     certificate = make_server_certificate(state_dir / "credentials", f"{pools.cluster}-google")
-    cloud = RunningCloud(settings={})
-    account = ServiceAccount(_PROJECT)
-    groups = InstanceGroups(pools, clock, account, cloud, project=_PROJECT)
-    url = await cloud.serve_http(groups.app(), certificate.tls_context())
+    cloud = GoogleCloud(settings={})
+    account = cloud.account
+    groups = InstanceGroups(pools, clock, account, cloud, cloud.policy)
+    app = groups.app()
+    ResourceManager(cloud.policy, account, cloud).serve_on(app)
+    url = await cloud.serve_http(app, certificate.tls_context())
     key_file = Path("credentials") / f"{pools.cluster}-google.json"
     account.write_key(state_dir / key_file, token_uri=f"{url}/token")
     server = grpc.aio.server()
-    server.add_generic_rpc_handlers((ClusterManager(pools, clock, account, groups, cloud).handler(),))
+    server.add_generic_rpc_handlers((ClusterManager(pools, clock, account, groups, cloud, api).handler(),))
     pair = (certificate.key_file.read_bytes(), certificate.certificate_file.read_bytes())
     port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
     await server.start()
@@ -264,6 +336,7 @@ async def start(pools: EmulatedPools, clock: Clock, state_dir: Path, api: ApiAdd
 
     cloud.servers.append(stop)
     cloud.revoke_credentials = account.revoke
+    cloud.accepts_token = lambda token: account.tokens.accepts(f"Bearer {token}")
     cloud.settings.update(
         type="gke",
         project=_PROJECT,
@@ -271,6 +344,7 @@ async def start(pools: EmulatedPools, clock: Clock, state_dir: Path, api: ApiAdd
         clusterName=pools.cluster,
         endpoint=f"127.0.0.1:{port}",
         computeEndpoint=url,
+        resourceManagerEndpoint=url,
         caFile=str(certificate.ca_file.relative_to(state_dir)),
         credentialsFile=str(key_file),
     )

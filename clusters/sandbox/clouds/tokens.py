@@ -17,14 +17,16 @@ class TokenIssuer:
 
     def __init__(self) -> None:
         self._clock = SystemClock()
+        self.lifetime_seconds = LIFETIME_SECONDS
+        """Of the tokens issued from now on."""
         self._expiry: dict[str, float] = {}
 
     def issue(self) -> str:
-        """A new token, good for `LIFETIME_SECONDS`. The oldest make room beyond a thousand."""
+        """A new token, good for `lifetime_seconds`. The oldest make room beyond a thousand."""
         while len(self._expiry) >= _MOST:
             del self._expiry[next(iter(self._expiry))]
         token = secrets.token_urlsafe(32)
-        self._expiry[token] = self._clock.now() + LIFETIME_SECONDS
+        self._expiry[token] = self._clock.now() + self.lifetime_seconds
         return token
 
     def accepts(self, authorization: str) -> bool:
