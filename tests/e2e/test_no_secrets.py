@@ -11,7 +11,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ CLOUDS = ("eks", "gke", "aks")
 MODELS = {"eks": "A10G", "gke": "H100-80GB", "aks": "A100-80GB"}
 """A GPU that only (or, for aks, not only) this cloud has."""
 PASSWORD = "correct-horse-battery-9"
+TOKEN = "opaque-metrics-token-0123456789"
+HEADER = "opaque-tenant-key-9876543210"
 _NAMES = (
     r"(?:token|password|client-key-data|aws_secret_access_key|aws_access_key_id|aws_session_token|secret|private_key"
     r"|clientSecret|client_secret|bearerToken)"
@@ -137,15 +139,43 @@ def secrets_in(folder: Path) -> set[str]:
     return {one for one in found if len(one) >= 12 and not one.startswith("/")}
 
 
-def listen(federation: Path) -> str:
-    """Give the daemon a free port; its URL."""
+def listen(federation: Path, repeater: str = "") -> str:
+    """Give the daemon a free port; its URL. With `repeater` two members' metrics are read there, with credentials."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = int(one.getsockname()[1])
     document = yaml.safe_load(federation.read_text())
     document["spec"]["listen"] = {"address": "127.0.0.1", "port": port}
+    if repeater:
+        (federation.parent / "metrics-token").write_text(TOKEN)
+        (federation.parent / "metrics-password").write_text(PASSWORD)
+        first, second, *_ = document["spec"]["members"]
+        first["metrics"] = {"type": "prometheus", "url": repeater, "bearerTokenFile": "metrics-token"}
+        basic = {"username": "over", "passwordFile": "metrics-password"}
+        headers = {"X-Scope-Key": HEADER}
+        second["metrics"] = {"type": "prometheus", "url": repeater, "basicAuth": basic, "headers": headers}
     federation.write_text(dump(document))
     return f"http://127.0.0.1:{port}"
+
+
+@asynccontextmanager
+async def repeating_metrics() -> AsyncIterator[str]:
+    """A Prometheus API that refuses everything, and repeats what it was sent; its URL."""
+
+    async def refuse(request: web.Request) -> web.Response:
+        text = f"you sent {dict(request.headers)}, token={request.headers.get('Authorization', '')}"
+        body = {"status": "error", "errorType": "odd", "error": text}
+        return web.json_response(body, status=(401, 422, 200)[len(request.query_string) % 3])
+
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", refuse)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
 
 
 @asynccontextmanager
@@ -217,10 +247,11 @@ def make_servers_repeat(world: World, *names: str) -> None:
 
 
 async def test_no_secret_is_shown_or_kept(tmp_path: Path) -> None:
-    async with a_world(tmp_path, scenario=default_scenario(), speed=600.0) as world:
+    scenario = replace(default_scenario(), login_by_provider=True)
+    async with repeating_metrics() as repeater, a_world(tmp_path, scenario=scenario, speed=600.0) as world:
         await crds.install(world.hub)
         federation, log = world.sandbox.federation_file, tmp_path / "run.log"
-        evidence = Evidence(tmp_path, listen(federation))
+        evidence = Evidence(tmp_path, listen(federation, repeater))
         watch_tokens(world, evidence)
         async with daemon(world, log) as process:
             await burst_everywhere(world)
@@ -241,8 +272,9 @@ async def test_no_secret_is_shown_or_kept(tmp_path: Path) -> None:
         evidence.add("the log", log.read_text())
         evidence.add_history(tmp_path)
         secrets = secrets_in(tmp_path / "sandbox") | evidence.presented | {world.sandbox.control_token}
-        secrets |= {server.token for server in world.sandbox.servers.values()}
+        secrets |= {server.token for server in world.sandbox.servers.values()} | {TOKEN, PASSWORD, HEADER}
         assert len(secrets) >= 10, "there is something to look for"
+        assert any(token.startswith("k8s-aws-v1.") for token in evidence.presented)
         assert any("history" in place for place in evidence.texts)
         assert evidence.search(secrets) == []
 

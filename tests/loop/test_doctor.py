@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ import yaml
 from clusters.clock import SystemClock
 from clusters.kubernetes.connection import Limits
 from clusters.sandbox.apiserver.authorization import User
+from clusters.sandbox.clouds.faults import Fault
 from clusters.sandbox.federation_file import dump
+from clusters.sandbox.scenario import default_scenario
 from scheduler.cli import crds
 from scheduler.cli.main import invoke
 from scheduler.daemon.doctor import FAIL, OK, WARN, Finding, examine
@@ -48,6 +51,35 @@ async def test_under_its_own_roles_nothing_of_kubernetes_is_wrong(tmp_path: Path
         assert "may do all 15 things of deploy/rbac/hub.yaml" in told
         assert "FederatedWorkload is defined" in told
         assert "clock: agrees with ours" in told
+
+
+async def test_nothing_at_all_is_wrong_with_the_sandbox_and_its_clouds(tmp_path: Path) -> None:
+    scenario = replace(default_scenario(), login_by_provider=True)
+    async with a_world(tmp_path, scenario=scenario) as world:
+        await rbac.restrict(world.sandbox)
+        await crds.install(world.hub)
+        findings = await examined(world, policies=world.policies, limits=Limits())
+        assert [one.line for one in findings if one.state == FAIL] == []
+        assert {one.area for one in findings if one.state == WARN} <= {"metrics"}, "not every exporter is emulated"
+        for cloud in ("eks", "gke", "aks"):
+            told = [one.what for one in of(findings, f"{cloud} cloud", OK)]
+            assert any(line.startswith("logs in to the cluster") for line in told)
+            assert sum(line.startswith("may ") for line in told) >= 4
+            (credentials,) = [one.what for one in of(findings, cloud, OK) if "credentials" in one.what]
+            assert "login by the cloud, good for" in credentials
+
+
+async def test_a_cloud_that_denies_and_one_whose_credentials_are_revoked(tmp_path: Path) -> None:
+    async with a_world(tmp_path, scenario=default_scenario()) as world:
+        for _ in range(50):
+            world.sandbox.clouds["eks"].faults.add(Fault("denied", writes=False))
+        world.sandbox.clouds["aks"].revoke_credentials()
+        findings = await examined(world)
+        for cloud in ("eks", "aks"):
+            failed = of(findings, f"{cloud} cloud", FAIL)
+            assert failed, cloud
+            assert all(one.remedy for one in failed)
+        assert not of(findings, "gke cloud", FAIL)
 
 
 async def test_shadow_mode_is_content_with_the_smaller_roles(tmp_path: Path) -> None:
