@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-from clusters.kubernetes.codec import parse_time
+from clusters.kubernetes.codec import NodeFacts, parse_time
+from scheduler.model.cluster import Reclaim
 from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import Instant
 from scheduler.model.ports import RawObject
@@ -31,6 +32,8 @@ _PREEMPT: Final = rf"Preempt (?:Scheduled\s*:\s*(?P<date>{_HTTP_DATE})?|(?P<star
 _AWS_NOTICE_SECONDS: Final = 120.0
 _GOOGLE_NOTICE_SECONDS: Final = 30.0
 _AZURE_NOTICE_SECONDS: Final = 30.0
+_EVENT_HOLDS_SECONDS: Final = 600.0
+"""A node that is still there so long after the end that an Event announced was not taken after all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +185,27 @@ def most_telling(notices: Iterable[Notice]) -> tuple[Notice, ...]:
         return notice.advice, not notice.exact, deadline is None, deadline or 0.0, notice.source
 
     return tuple(sorted(notices, key=rank))
+
+
+def holds(said: EventNotice, node: NodeFacts, now: Instant) -> bool:
+    """Whether an Event's notice is about this very node, and not long past."""
+    notice = said.notice
+    at = notice.at if notice.at is not None else now
+    end = notice.deadline if notice.deadline is not None else at
+    if said.node_uid not in (node.uid, node.name, ""):
+        return False
+    # Times of Events are whole seconds, so one may seem older than its node by a moment.
+    return node.created_at - 1 <= at and now <= end + _EVENT_HOLDS_SECONDS
+
+
+def with_deadline(found: Reclaim, old: Reclaim | None, notice: Notice) -> Reclaim:
+    """What was found, with its deadline; of a node whose reclaim is known that one, corrected by a deadline that the
+    cloud itself names."""
+    if old is not None:
+        better = notice.deadline is not None and (notice.exact or old.deadline is None)
+        return replace(old, deadline=notice.deadline) if better else old
+    reckoned = found.noticed_at + notice.notice_seconds if notice.notice_seconds is not None else None
+    return replace(found, deadline=reckoned if notice.deadline is None else notice.deadline)
 
 
 def _notice(sign: Sign, message: str, given_at: Any, *, known: bool = True) -> Notice | None:

@@ -7,7 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from clusters.kubernetes.codec import NodeFacts, PodFacts, parse_node, parse_pod
-from clusters.kubernetes.reclaim import EventNotice, Notice, event_notice, most_telling, node_notices
+from clusters.kubernetes.reclaim import (
+    EventNotice,
+    Notice,
+    event_notice,
+    holds,
+    most_telling,
+    node_notices,
+    with_deadline,
+)
 from scheduler.daemon.discovery import Discovered
 from scheduler.daemon.federation import Member
 from scheduler.model.cluster import Cluster, Node, NodePool, Reclaim
@@ -26,8 +34,6 @@ POOLS = "pools"
 NODE_EVENTS = "node-events"
 """Events about nodes: watched beside the rest, and never waited for."""
 _EVENT_NOTICES_AT_MOST: Final = 10_000
-_EVENT_HOLDS_SECONDS: Final = 600.0
-"""A node that is still there so long after the end that an Event announced was not taken after all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +181,7 @@ class MemberMirror:
         """Make one Reclaim, or none, of all that is said of a node; whether it is another than before."""
         notices = list(self._node_notices.get(facts.name, ()))
         said = self._event_notices.get(facts.name)
-        if said is not None and _holds(said, facts, now):
+        if said is not None and holds(said, facts, now):
             notices.append(said.notice)
         old, pool = self.reclaims.get(facts.uid), self.pool_of(facts)
         first = next(iter(most_telling(notices)), None)
@@ -186,7 +192,7 @@ class MemberMirror:
             if first.advice:
                 self.on_advice(found)
             else:
-                new = _with_deadline(found, old, first)
+                new = with_deadline(found, old, first)
         if new == old:
             return False
         self._node_cache.pop(facts.name, None)
@@ -365,27 +371,6 @@ class MemberMirror:
             max_nodes=min(template.max_nodes, status.max_nodes),
             shortage=status.shortage,
         )
-
-
-def _holds(said: EventNotice, facts: NodeFacts, now: Instant) -> bool:
-    """Whether an Event's notice is about this very node, and not long past."""
-    notice = said.notice
-    at = notice.at if notice.at is not None else now
-    end = notice.deadline if notice.deadline is not None else at
-    if said.node_uid not in (facts.uid, facts.name, ""):
-        return False
-    # Times of Events are whole seconds, so one may seem older than its node by a moment.
-    return facts.created_at - 1 <= at and now <= end + _EVENT_HOLDS_SECONDS
-
-
-def _with_deadline(found: Reclaim, old: Reclaim | None, notice: Notice) -> Reclaim:
-    """What was found, with its deadline; of a node whose reclaim is known that one, corrected by a deadline that the
-    cloud itself names."""
-    if old is not None:
-        better = notice.deadline is not None and (notice.exact or old.deadline is None)
-        return replace(old, deadline=notice.deadline) if better else old
-    reckoned = found.noticed_at + notice.notice_seconds if notice.notice_seconds is not None else None
-    return replace(found, deadline=reckoned if notice.deadline is None else notice.deadline)
 
 
 def is_newer(raw: RawObject, old: RawObject) -> bool:
