@@ -22,10 +22,12 @@ from yarl import URL
 
 from clusters.kubernetes.answers import check_deleted, failure, parse_event, parse_metadata, parse_page, parse_resource
 from clusters.kubernetes.connection import Limits, Way, open_connection
+from clusters.kubernetes.credentials import Credentials
 from clusters.kubernetes.login import LogIn, LoginConnection
 from scheduler.model.contract import FIELD_MANAGER
 from scheduler.model.errors import GoneError, OutcomeUnknownError, TransientError
 from scheduler.model.ports import ObjectList, RawObject, Resource, WatchEvent
+from scheduler.model.secrecy import HIDDEN
 
 _JSON: Final = "application/json"
 _MERGE_PATCH: Final = "application/merge-patch+json"
@@ -162,6 +164,15 @@ class HttpKubeApi:
         await self._call("GET", "/version")
         return time.perf_counter() - begun
 
+    async def exchange(self, method: str, path: str, body: bytes | None = None) -> tuple[bytes, Mapping[str, str]]:
+        """Body and headers of the 2xx answer to a request that changes nothing. Raises: ExternalError."""
+        return await self._exchange(method, path, body, _JSON if body is not None else "", write=False)
+
+    async def credentials(self) -> Credentials:
+        """What authenticates with the API, fetched if need be. Raises: OverspillError when there is nothing usable."""
+        await self._connection.authorization()
+        return self._connection.credentials()
+
     async def close(self) -> None:
         await self._connection.close()
 
@@ -204,8 +215,13 @@ class HttpKubeApi:
         self, method: str, target: str, body: bytes | None = None, content_type: str = "", *, packed: bool = False
     ) -> bytes:
         """The body of a 2xx answer. `packed`: let the server compress it. Raises: the errors of `failure`."""
+        return (await self._exchange(method, target, body, content_type, write=body is not None, packed=packed))[0]
+
+    async def _exchange(
+        self, method: str, target: str, body: bytes | None, content_type: str, *, write: bool, packed: bool = False
+    ) -> tuple[bytes, Mapping[str, str]]:
+        """`write`: a lost answer leaves the outcome unknown."""
         place = self._place(method, target)
-        write = body is not None
         authorization = await self._connection.authorization()
         try:
             async with (
@@ -216,10 +232,10 @@ class HttpKubeApi:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _lost(error, place, write=write) from error
         if 200 <= response.status < 300:
-            return answer
+            return answer, response.headers
         if response.status == 401:
             self._connection.rejected()
-        raise failure(response.status, response.headers, answer, place, write=write)
+        raise failure(response.status, response.headers, _without(answer, authorization), place, write=write)
 
     def _request(
         self,
@@ -277,7 +293,7 @@ class HttpKubeApi:
             raise _lost(error, place, write=False) from error
         if response.status == 401:
             self._connection.rejected()
-        raise failure(response.status, response.headers, answer, place, write=False)
+        raise failure(response.status, response.headers, _without(answer, authorization), place, write=False)
 
     async def _lines(
         self, response: aiohttp.ClientResponse, place: str, for_seconds: float
@@ -326,6 +342,12 @@ def _selectors(label_selector: str, field_selector: str) -> dict[str, str]:
     if field_selector:
         query["fieldSelector"] = field_selector
     return query
+
+
+def _without(answer: bytes, authorization: str) -> bytes:
+    """A refusal without our own token: some servers, and what stands before them, repeat what they were sent."""
+    token = authorization.rpartition(" ")[2].encode()
+    return answer.replace(token, HIDDEN.encode()) if token else answer
 
 
 def _lost(error: BaseException, place: str, *, write: bool) -> TransientError | OutcomeUnknownError:

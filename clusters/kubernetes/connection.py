@@ -24,6 +24,7 @@ from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import ConfigException, load_incluster_config
 from kubernetes.aio.config.kube_config import KubeConfigLoader, KubeConfigMerger
 
+from clusters.kubernetes.credentials import Credentials, certificate_end, token_end
 from scheduler.model.errors import AuthError, InvalidObjectError, TransientError
 
 _LOAD_SECONDS: Final = 30.0
@@ -67,6 +68,10 @@ class Way(Protocol):
     async def authorization(self) -> str: ...
 
     def rejected(self) -> None: ...
+
+    def credentials(self) -> Credentials:
+        """Those that `authorization` gives now."""
+        ...
 
     async def close(self) -> None: ...
 
@@ -170,6 +175,23 @@ class Connection:
             if hasattr(self._loader, "exec_plugin_expiry"):
                 self._loader.exec_plugin_expiry = datetime(1970, 1, 2, tzinfo=UTC)
             self._renew_at = 0.0
+
+    def credentials(self) -> Credentials:
+        """See `Way`."""
+        # The configuration keeps a bearer token as the whole value of the header.
+        token = str(self._configuration.api_key.get("BearerToken") or "").rpartition(" ")[2]
+        if self._loader is None:
+            return Credentials("service account", token_end(token), renewed=True)
+        if self._wants_plugin():
+            expiry = getattr(self._loader, "exec_plugin_expiry", None)
+            ends_at = expiry.timestamp() if isinstance(expiry, datetime) else token_end(token)
+            return Credentials("exec plugin", ends_at, renewed=True)
+        if token:
+            file = "tokenFile" in (getattr(self._loader, "_user", None) or {})
+            return Credentials("token file" if file else "token", token_end(token), renewed=file)
+        if self._certificate[0]:
+            return Credentials("client certificate", certificate_end(Path(self._certificate[0])), renewed=False)
+        return Credentials("none", None, renewed=False)
 
     async def close(self) -> None:
         await self._rest.close()

@@ -16,7 +16,9 @@ import aiohttp
 import structlog
 from kubernetes.aio.client.configuration import Configuration
 
+from clusters.clock import SystemClock
 from clusters.kubernetes.connection import REJECTED_PAUSE_SECONDS, Limits, Session, short
+from clusters.kubernetes.credentials import Credentials
 from scheduler.model.cloud import ClusterLogin
 from scheduler.model.errors import AuthError, ExternalError, InvalidObjectError, TransientError
 
@@ -69,6 +71,12 @@ class LoginConnection:
         """The API said 401: log in anew before the next call (not more than once in ten seconds)."""
         self._renew_at = float("-inf")
         self._refused = True
+
+    def credentials(self) -> Credentials:
+        """See `connection.Way`."""
+        left = self._expires_at - self._monotonic()
+        ends_at = SystemClock().now() + left if self._token else None
+        return Credentials("login by the cloud", ends_at, renewed=True)
 
     async def close(self) -> None:
         self._closed = True

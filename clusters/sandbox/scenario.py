@@ -28,6 +28,8 @@ POOL_LABELS: Final = {
     "aks": "kubernetes.azure.com/agentpool",
 }
 """The label by which each provider's nodes name their pool."""
+RECLAIM_NOTICE_SECONDS: Final = {"eks": 120.0, "gke": 30.0, "aks": 30.0}
+"""How long before the end each cloud tells that it takes a spot machine back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ def _pool(
         provisioning_seconds=seconds,
         labels=pool_labels(provider, name, capacity_type),
     )
-    notice = 120.0 if provider == "eks" else 30.0
+    notice = RECLAIM_NOTICE_SECONDS.get(provider, 30.0)
     fixed = provider == "onprem"
     return PoolPlan(
         spec=spec,
@@ -242,7 +244,8 @@ class _Pool(_File):
     labels: dict[str, str] = Field(default_factory=dict)
     quota_nodes: int | None = Field(default=None, ge=0)
     reclaims_per_hour: float = Field(default=0, ge=0, le=3600)
-    reclaim_notice_seconds: float = Field(default=120, ge=0)
+    reclaim_notice_seconds: float | None = Field(default=None, ge=0)
+    """Default: the provider's own."""
     shortages: tuple[_Window, ...] = ()
 
 
@@ -351,6 +354,10 @@ def _plan(path: Path, cluster: _Cluster, pool: _Pool) -> PoolPlan:
         initial_nodes=initial,
         quota_nodes=pool.quota_nodes,
         reclaims_per_hour=pool.reclaims_per_hour,
-        reclaim_notice_seconds=pool.reclaim_notice_seconds,
+        reclaim_notice_seconds=(
+            RECLAIM_NOTICE_SECONDS.get(cluster.provider, 30.0)
+            if pool.reclaim_notice_seconds is None
+            else pool.reclaim_notice_seconds
+        ),
         shortages=tuple((window.from_seconds, window.to_seconds) for window in pool.shortages),
     )

@@ -24,6 +24,13 @@ class Reply(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
+class ReclaimReply(Reply):
+    node: str
+    source: str
+    noticed_at: float
+    deadline: float | None = None
+
+
 class PoolReply(Reply):
     pool: str
     capacity_type: str
@@ -39,6 +46,7 @@ class PoolReply(Reply):
     gpus_used: int = 0
     usd_per_hour: Decimal | None = None
     shortage: str | None = None
+    reclaimed: tuple[ReclaimReply, ...] = ()
 
 
 class ClusterReply(Reply):

@@ -28,7 +28,7 @@ def answer(url: str, config: Path | None, path: str, look: LookOnce, **query: st
         return fetch(url, path, **query)
     if not config.is_file():
         raise CommandError(f"{config}: no such file; `overspill sandbox` writes an example federation", exit_code=2)
-    with _without_logs():
+    with without_logs():
         return asyncio.run(_look(config, look))
 
 
@@ -42,7 +42,7 @@ async def _look(config: Path, look: LookOnce) -> Any:
 
 
 @contextmanager
-def _without_logs() -> Iterator[None]:
+def without_logs() -> Iterator[None]:
     """What fails is told in the answer itself; log lines would only mix with it."""
     import structlog
 

@@ -165,6 +165,23 @@ def explain_command(
     return explain.run(workload, url, as_json=as_json)
 
 
+@app.command("doctor", short_help="Check credentials, permissions, clouds, prices, metrics.")
+def doctor_command(
+    config: Annotated[Path, typer.Option("--config", help="The federation file.")],
+    policies: Annotated[Path | None, typer.Option("--policies", help="The folder of policy files.")] = None,
+    mode: Annotated[
+        Mode | None, typer.Option("--mode", help="Overrides the federation file's mode; shadow needs less.")
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Check that hub, members, clouds, prices, metrics, history and policies can be used, and say how to mend what
+    cannot. Changes nothing. Exits 1 when anything fails that is needed.
+    """
+    from scheduler.cli import doctor
+
+    return doctor.run(config, policies, mode=mode.value if mode else None, as_json=as_json)
+
+
 @app.command("prices", short_help="What a node of each pool costs, and who says so.")
 def prices_command(url: Url = _DEFAULT_URL, config: clusters.Config = None, as_json: AsJson = False) -> int:
     """What a node of each pool costs, who says so, how old that is; and what traffic costs."""

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from scheduler.model.errors import OverspillError
+from scheduler.model.secrecy import hide
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,8 +32,8 @@ def debugging() -> bool:
 
 
 def print_error(message: str) -> None:
-    """`message` as one line on standard error."""
-    print("overspill: " + " ".join(message.split()), file=sys.stderr, flush=True)
+    """`message` as one line on standard error, without what looks like a secret."""
+    print("overspill: " + " ".join(hide(message).split()), file=sys.stderr, flush=True)
 
 
 def print_json(value: Any) -> None:

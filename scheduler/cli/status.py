@@ -42,6 +42,7 @@ def view(status: StatusReply) -> RenderableType:
     """Everything, one table under the other."""
     parts: list[RenderableType] = [headline(status), Text(), tables.pools_table(status)]
     parts += tables.shortages(status)
+    parts += tables.reclaims(status)
     if status.queues:
         parts += [Text(), tables.queues_table(status)]
     if status.budgets:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from scheduler.cli.api import ClusterReply, PoolReply, StatusReply
+from scheduler.cli.api import ClusterReply, PoolReply, ReclaimReply, StatusReply
 from scheduler.cli.output import UNKNOWN, bar, duration, usd
 
 _CAPACITY_STYLE = {"owned": "green", "reserved": "green", "on-demand": "yellow", "spot": "magenta"}
@@ -41,6 +41,23 @@ def shortages(status: StatusReply) -> tuple[Text, ...]:
     )
 
 
+def reclaims(status: StatusReply) -> tuple[Text, ...]:
+    """A line for each node that its cloud takes back."""
+    return tuple(
+        Text(f"{cluster.id}/{pool.pool}: {one.node} is taken back {_when(one, status.now)} ({one.source})", style="red")
+        for cluster in status.clusters
+        for pool in cluster.pools
+        for one in pool.reclaimed
+    )
+
+
+def _when(reclaim: ReclaimReply, now: float) -> str:
+    if reclaim.deadline is None:
+        return "at a time not told"
+    left = reclaim.deadline - now
+    return f"in {duration(left)}" if left > 0 else f"since {duration(-left)}"
+
+
 def pools_table(status: StatusReply) -> Table:
     """Each cluster's pools: nodes (ready, wanted), GPU use and price."""
     table = _table(
@@ -68,6 +85,8 @@ def _pool_row(cluster: ClusterReply, pool: PoolReply) -> tuple[Text | str, ...]:
     note = _cluster_note(cluster)
     if not note.plain and pool.shortage:
         note = Text("shortage", style="red")
+    elif not note.plain and pool.reclaimed:
+        note = Text(f"{len(pool.reclaimed)} taken back", style="red")
     price = UNKNOWN if pool.usd_per_hour is None else f"{pool.usd_per_hour:.2f}"
     return Text(f"{cluster.id}/{pool.pool}"[:_NAME]), Text(pool.capacity_type, style=style), nodes, use, price, note
 

@@ -206,6 +206,16 @@ def pool_json(cluster: Cluster, pool: NodePool) -> dict[str, Any]:
         "price_source": pool.price.source if pool.price is not None else None,
         "price_as_of": pool.price.as_of if pool.price is not None else None,
         "shortage": pool.shortage.text if pool.shortage is not None else None,
+        "reclaimed": [
+            {
+                "node": node.name,
+                "source": node.reclaim.source,
+                "noticed_at": node.reclaim.noticed_at,
+                "deadline": node.reclaim.deadline,
+            }
+            for node in sorted(nodes, key=lambda node: node.name)
+            if node.reclaim is not None
+        ],
     }
 
 

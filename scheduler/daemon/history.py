@@ -62,6 +62,21 @@ NODE_LIFETIMES: Final = sql.Table(
     sql.Column("ended_at", sql.Double),
     sql.Column("body", sql.Text, nullable=False),
 )
+RECLAIMS: Final = sql.Table(
+    "reclaims",
+    METADATA,
+    sql.Column("cluster", sql.String(253), primary_key=True),
+    sql.Column("node_uid", sql.String(64), primary_key=True),
+    sql.Column("pool", sql.String(253)),
+    sql.Column("node", sql.String(253), nullable=False),
+    sql.Column("source", sql.String(128), nullable=False),
+    sql.Column("noticed_at", sql.Double, nullable=False, index=True),
+    sql.Column("deadline", sql.Double),
+    sql.Column("ended_at", sql.Double),
+    sql.Column("outcome", sql.String(16)),
+)
+"""What clouds took back: what was noticed and when, the deadline, and when the node really went (`outcome` gone) or the
+notice was taken back (withdrawn)."""
 
 
 class History:
@@ -167,6 +182,11 @@ class History:
         """All lifetimes of bought nodes, oldest first."""
         query = sql.select(NODE_LIFETIMES.c.body).order_by(NODE_LIFETIMES.c.created_at, NODE_LIFETIMES.c.node_uid)
         return [orjson.loads(body) for (body,) in await self._read(query)]
+
+    async def open_reclaims(self) -> list[dict[str, Any]]:
+        """Reclaims whose end has not been recorded, oldest first."""
+        query = sql.select(RECLAIMS).where(RECLAIMS.c.ended_at.is_(None)).order_by(RECLAIMS.c.noticed_at)
+        return [dict(row._mapping) for row in await self._read(query)]
 
     async def last_prices(self) -> list[dict[str, Any]]:
         """The newest known price of each pool."""

@@ -32,6 +32,7 @@ from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.errors import FencedError
 from scheduler.model.ids import ClusterId
 from scheduler.model.ports import Clock, NodePoolProvider
+from scheduler.model.secrecy import hide_in
 from scheduler.predict.first import FirstPredictor
 
 log = structlog.get_logger(__name__)
@@ -48,7 +49,7 @@ def run(config: Path, policies: Path, *, mode: str | None) -> int:
 
 
 def configure_logging() -> None:
-    """One JSON object a line on stderr; values of keys that name secrets are never shown."""
+    """One JSON object a line on stderr; what names or looks like a secret is never shown."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -64,10 +65,7 @@ def configure_logging() -> None:
 
 
 def _hide_secrets(_logger: Any, _method: str, event: Any) -> Any:
-    for key in event:
-        if any(word in key.lower() for word in ("token", "secret", "password", "authorization")):
-            event[key] = "(hidden)"
-    return event
+    return hide_in(event)
 
 
 async def _run(config: Path, policies: Path, mode: str | None) -> int:
@@ -154,8 +152,13 @@ async def connect(
         history=history,
         telemetry=telemetry,
         identity=f"{socket.gethostname()}-{os.getpid()}",
-        lease=LeaseSettings(name=f"overspill-{federation.name}"[:63]),
+        lease=lease_settings(federation),
     )
+
+
+def lease_settings(federation: Federation) -> LeaseSettings:
+    """Every federation has a Lease of its own on its hub."""
+    return LeaseSettings(name=f"overspill-{federation.name}"[:63])
 
 
 async def open_member(member: Member, provider: NodePoolProvider, limits: Limits | None = None) -> HttpKubeApi:

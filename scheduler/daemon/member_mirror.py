@@ -7,10 +7,19 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from clusters.kubernetes.codec import NodeFacts, PodFacts, parse_node, parse_pod
+from clusters.kubernetes.reclaim import (
+    EventNotice,
+    Notice,
+    event_notice,
+    holds,
+    most_telling,
+    node_notices,
+    with_deadline,
+)
 from scheduler.daemon.discovery import Discovered
 from scheduler.daemon.federation import Member
-from scheduler.model.cluster import Cluster, Node, NodePool
-from scheduler.model.ids import Instant, PoolId, Uid
+from scheduler.model.cluster import Cluster, Node, NodePool, Reclaim
+from scheduler.model.ids import ClusterId, Instant, PoolId, Uid
 from scheduler.model.money import Price
 from scheduler.model.ports import PoolStatus, RawObject, WorkloadKind
 from scheduler.model.resources import Resources
@@ -22,6 +31,9 @@ NODES = "nodes"
 PODS = "pods"
 POOLS = "pools"
 """Not a Kubernetes resource: what the member's provider says of its node pools."""
+NODE_EVENTS = "node-events"
+"""Events about nodes: watched beside the rest, and never waited for."""
+_EVENT_NOTICES_AT_MOST: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +87,18 @@ class MemberMirror:
         self._usage: dict[str, Usage] = {}
         self._idle_since: dict[str, Instant] = {}
         self._node_cache: dict[str, Node] = {}
+        self.reclaims: dict[str, Reclaim] = {}
+        """By node UID."""
+        self.on_reclaim: Callable[[Reclaim], Reclaim] = lambda reclaim: reclaim
+        """A node is taken back, or more is known of it; gives the reclaim as it is known from now on."""
+        self.on_reclaim_withdrawn: Callable[[Reclaim], None] = lambda reclaim: None
+        """Its cloud has taken the notice back."""
+        self.on_node_gone: Callable[[ClusterId, str], None] = lambda cluster, uid: None
+        self.on_advice: Callable[[Reclaim], None] = lambda advice: None
+        """The cloud says that it may take the node soon; called again and again while it says so."""
+        self._node_notices: dict[str, tuple[Notice, ...]] = {}
+        self._event_notices: dict[str, EventNotice] = {}
+        """The newest about each node name."""
 
     # -- reachability ------------------------------------------------------------------------------------------
 
@@ -121,16 +145,63 @@ class MemberMirror:
 
     def apply_node(self, raw: RawObject, now: Instant) -> NodeFacts:
         facts = parse_node(raw)
+        if (old := self.nodes.get(facts.name)) is not None and old.uid != facts.uid:
+            self.drop_node(facts.name)
         self.nodes[facts.name] = facts
         self._node_cache.pop(facts.name, None)
         if facts.name not in self._idle_since and not self._usage.get(facts.name, _NO_USAGE).workload_pods:
             self._idle_since[facts.name] = now
+        self._node_notices[facts.name] = node_notices(raw)
+        self._weigh_notices(facts, now)
         return facts
 
     def drop_node(self, name: str) -> NodeFacts | None:
         self._node_cache.pop(name, None)
         self._idle_since.pop(name, None)
-        return self.nodes.pop(name, None)
+        self._node_notices.pop(name, None)
+        facts = self.nodes.pop(name, None)
+        if facts is not None:
+            self.reclaims.pop(facts.uid, None)
+            self.on_node_gone(self.member.id, facts.uid)
+        return facts
+
+    def apply_event(self, raw: RawObject, now: Instant) -> bool:
+        """Take up what an Event says of a node; whether that changed what is known of one."""
+        found = event_notice(raw)
+        if found is None:
+            return False
+        self._event_notices.pop(found.node, None)
+        self._event_notices[found.node] = found
+        while len(self._event_notices) > _EVENT_NOTICES_AT_MOST:
+            del self._event_notices[next(iter(self._event_notices))]
+        facts = self.nodes.get(found.node)
+        return facts is not None and self._weigh_notices(facts, now)
+
+    def _weigh_notices(self, facts: NodeFacts, now: Instant) -> bool:
+        """Make one Reclaim, or none, of all that is said of a node; whether it is another than before."""
+        notices = list(self._node_notices.get(facts.name, ()))
+        said = self._event_notices.get(facts.name)
+        if said is not None and holds(said, facts, now):
+            notices.append(said.notice)
+        old, pool = self.reclaims.get(facts.uid), self.pool_of(facts)
+        first = next(iter(most_telling(notices)), None)
+        new: Reclaim | None = None
+        if first is not None:
+            pool_id = pool.ref.pool if pool is not None else None
+            found = Reclaim(self.member.id, pool_id, facts.name, facts.uid, now, None, first.source)
+            if first.advice:
+                self.on_advice(found)
+            else:
+                new = with_deadline(found, old, first)
+        if new == old:
+            return False
+        self._node_cache.pop(facts.name, None)
+        if new is not None:
+            self.reclaims[facts.uid] = self.on_reclaim(new)
+        elif old is not None:
+            del self.reclaims[facts.uid]
+            self.on_reclaim_withdrawn(old)
+        return True
 
     def pool_of(self, facts: NodeFacts) -> NodePool | None:
         """The first pool of the federation file whose selector the node's labels satisfy."""
@@ -281,6 +352,7 @@ class MemberMirror:
             idle_since=self._idle_since.get(facts.name),
             do_not_disrupt=facts.do_not_disrupt,
             provider_id=facts.provider_id,
+            reclaim=self.reclaims.get(facts.uid),
         )
         self._node_cache[facts.name] = node
         return node

@@ -21,14 +21,15 @@ from scheduler.daemon.history import History
 from scheduler.daemon.leader import Leader, LeaseSettings
 from scheduler.daemon.ledger import Ledger
 from scheduler.daemon.live_policies import LivePolicies
-from scheduler.daemon.member_mirror import NODES, PODS
+from scheduler.daemon.member_mirror import NODE_EVENTS, NODES, PODS
 from scheduler.daemon.metrics import MetricsKeeper, OpenCollector
 from scheduler.daemon.mirror import Mirror
 from scheduler.daemon.planning import Planner
 from scheduler.daemon.pools import PoolKeeper
 from scheduler.daemon.prices import OpenBook, PriceKeeper
+from scheduler.daemon.reclaims import ReclaimLog
 from scheduler.daemon.reconciler import Reconciler
-from scheduler.daemon.sinks import HubSink, MemberSink
+from scheduler.daemon.sinks import HubSink, MemberSink, NodeEventSink
 from scheduler.daemon.status import StatusReport
 from scheduler.daemon.supervise import measure_lag, supervised
 from scheduler.daemon.telemetry import Telemetry
@@ -77,6 +78,7 @@ class Daemon:
         federation, clock, telemetry = outside.federation, outside.clock, outside.telemetry
         self.mirror = Mirror(federation, outside.kinds, clock, telemetry)
         self.ledger = Ledger(self.mirror, outside.history, clock)
+        self.reclaims = ReclaimLog(outside.history, clock, telemetry)
         self.prices = PriceKeeper(
             self.mirror, outside.prices, outside.history, clock, telemetry, self.ledger.prices_changed
         )
@@ -122,7 +124,12 @@ class Daemon:
         self.mirror.on_key = self._on_key
         self.mirror.on_node = self.ledger.node_seen
         self.mirror.on_pod = self.ledger.pod_moved
-        self.mirror.on_nodes_listed = self.ledger.nodes_listed
+        self.mirror.on_nodes_listed = self._nodes_listed
+        for member in self.mirror.members.values():
+            member.on_reclaim = self.reclaims.noticed
+            member.on_reclaim_withdrawn = self.reclaims.withdrawn
+            member.on_node_gone = self.reclaims.node_gone
+            member.on_advice = self.reclaims.advised
         self.report = StatusReport(
             name=federation.name,
             mode="shadow" if shadow else "active",
@@ -151,6 +158,7 @@ class Daemon:
     async def run(self) -> None:
         """All loops. Watches run from the start (a standby keeps its mirror warm); writers only once leader."""
         await self.ledger.load()
+        await self.reclaims.load()
         try:
             async with asyncio.TaskGroup() as group:
                 for name, loop in self._watches().items():
@@ -203,6 +211,16 @@ class Daemon:
                     on_failure=partial(self._watch_failed, cluster, name),
                     label_selector=selector,
                 ).run
+            loops[f"watch:{cluster}:{NODE_EVENTS}"] = Reflector(
+                api,
+                contract.EVENTS,
+                NodeEventSink(self.mirror, self.mirror.members[cluster]),
+                wall=wall,
+                jitter=random.random,
+                on_failure=partial(self._watch_failed, cluster, NODE_EVENTS),
+                namespace=contract.NODE_EVENTS_NAMESPACE,
+                field_selector="involvedObject.kind=Node",
+            ).run
         return loops
 
     def _watch_failed(self, cluster: str, resource: str, error: ExternalError) -> None:
@@ -246,6 +264,10 @@ class Daemon:
                     self.mirror.set_reachable(member, "ping", True, None)
                 unanswered = 0
             await asyncio.sleep(self.outside.ping_seconds)
+
+    def _nodes_listed(self, cluster: ClusterId) -> None:
+        self.ledger.nodes_listed(cluster)
+        self.reclaims.nodes_listed(cluster, {facts.uid for facts in self.mirror.members[cluster].nodes.values()})
 
     def _on_key(self, uid: str) -> None:
         if not self.shadow:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from scheduler.daemon.member_mirror import NODES, PODS, MemberMirror, outranked
+from scheduler.daemon.member_mirror import NODE_EVENTS, NODES, PODS, MemberMirror, outranked
 from scheduler.daemon.mirror import Mirror, NodeSeen
 from scheduler.model.ids import Uid
 from scheduler.model.ports import RawObject, WatchEvent, WorkloadKind
@@ -118,6 +118,37 @@ class MemberSink:
             namespace, _, short = name.partition("/")
             self._member.drop_copy((self._resource, namespace, short), uid)
         self._mirror.on_change()
+
+
+class NodeEventSink:
+    """Receives a member's Events about nodes. They only add to what the nodes themselves say, so that nothing waits for
+    them and a member that does not let us read them is none the worse for it."""
+
+    def __init__(self, mirror: Mirror, member: MemberMirror) -> None:
+        self._mirror = mirror
+        self._member = member
+
+    def on_replace(self, objects: tuple[RawObject, ...]) -> None:
+        for raw in objects:
+            self._apply(raw)
+
+    def on_rewind(self) -> None:
+        return None
+
+    def on_event(self, event: WatchEvent) -> None:
+        if event.type in ("ADDED", "MODIFIED"):
+            self._apply(event.object)
+
+    def on_absent(self, error: str) -> None:
+        return None
+
+    def on_state(self, reachable: bool, error: str | None) -> None:
+        return None
+
+    def _apply(self, raw: RawObject) -> None:
+        with self._mirror.tolerating(self._member.member.id, NODE_EVENTS, raw):
+            if self._member.apply_event(raw, self._mirror.now()):
+                self._mirror.on_change()
 
 
 def _name_of(raw: RawObject) -> str:

@@ -106,6 +106,18 @@ class Telemetry:
             ["cluster", "resource"],
             registry=one,
         )
+        self.reclaims = Counter(
+            "overspill_reclaims",
+            "Nodes that their cloud said it takes back, by what said so.",
+            ["cluster", "pool", "source"],
+            registry=one,
+        )
+        self.reclaim_advice = Counter(
+            "overspill_reclaim_advice",
+            "Nodes that their cloud said it may take back soon, by what said so.",
+            ["cluster", "pool", "source"],
+            registry=one,
+        )
         self.member_reachable = Gauge(
             "overspill_member_reachable", "1 while the member's API answers.", ["cluster"], registry=one
         )

@@ -57,8 +57,9 @@ class PoolRoom:
         ]
         self.node_size = _true_size(_with_pods(pool.node_resources), usable)
         """What an empty node of it holds."""
-        # A bought node is cordoned when it is given back; one that somebody else cordoned holds nothing new either.
-        going = [node for node in self.nodes if node.deleting or node.unschedulable or is_draining(node)]
+        # A bought node is cordoned when it is given back; one that somebody else cordoned or its cloud takes back holds
+        # nothing new either.
+        going = [node for node in self.nodes if node.leaving or is_draining(node)]
         self.staying = len(self.nodes) - len(going)
         """Nodes that are there and not on their way out."""
         self.base = max(pool.desired_nodes or 0, self.staying)
@@ -108,7 +109,7 @@ class PoolRoom:
         """Whether the node is young and not yet all that it will be: not ready, or (where Overspill bought it) still
         without its GPUs, or still with the taints that keep pods off until its agents run."""
         young = now < node.created_at + max(60.0, OVERDUE_FACTOR * self.provisioning_seconds)
-        if not young or node.deleting or node.unschedulable or is_draining(node):
+        if not young or node.leaving or is_draining(node):
             return False
         if not node.ready:
             return True

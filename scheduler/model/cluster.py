@@ -23,6 +23,21 @@ class Taint:
 
 
 @dataclass(frozen=True, slots=True)
+class Reclaim:
+    """A cloud's notice that it takes a node back."""
+
+    cluster: ClusterId
+    pool: PoolId | None
+    node: NodeName
+    node_uid: str
+    noticed_at: Instant
+    deadline: Instant | None
+    """When the machine goes; None: not told."""
+    source: str
+    """The taint, condition or Event that said so."""
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """A node as its cluster reports it, with what the pods bound to it use."""
 
@@ -45,26 +60,18 @@ class Node:
     """Since when `workload_pods` has been 0; None when it is not, or was never seen."""
     do_not_disrupt: bool = False
     provider_id: str = ""
+    reclaim: Reclaim | None = None
+    """Set once its cloud has said that it takes the machine back."""
 
     @property
     def usable(self) -> bool:
         """Whether new pods may be put on it."""
-        return self.ready and not self.unschedulable and not self.deleting
+        return self.ready and not self.leaving
 
-
-@dataclass(frozen=True, slots=True)
-class Reclaim:
-    """A cloud's notice that it takes a node back."""
-
-    cluster: ClusterId
-    pool: PoolId | None
-    node: NodeName
-    node_uid: str
-    noticed_at: Instant
-    deadline: Instant | None
-    """When the machine goes; None: not told."""
-    source: str
-    """The taint, condition or Event that said so."""
+    @property
+    def leaving(self) -> bool:
+        """Whether it is on its way out, or closed to new pods."""
+        return self.deleting or self.unschedulable or self.reclaim is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,8 @@ GPU_MODEL_LABELS: Final = ("nvidia.com/gpu.product", "cloud.google.com/gke-accel
 NODES: Final = Resource("", "v1", "nodes", "Node", namespaced=False)
 PODS: Final = Resource("", "v1", "pods", "Pod")
 EVENTS: Final = Resource("", "v1", "events", "Event")
+NODE_EVENTS_NAMESPACE: Final = "default"
+"""Where Events about cluster-scoped objects such as nodes are written."""
 NAMESPACES: Final = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
 JOBS: Final = Resource("batch", "v1", "jobs", "Job")
 DEPLOYMENTS: Final = Resource("apps", "v1", "deployments", "Deployment")

@@ -6,9 +6,15 @@ its text: never `CapacityError`.
 
 from __future__ import annotations
 
+from scheduler.model.secrecy import hide
+
 
 class OverspillError(Exception):
-    """Every expected failure; its text is one clear line for a person."""
+    """Every expected failure; its text is one clear line for a person. What has the form of a credential is taken out:
+    the text often repeats what the outside said."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(hide(message))
 
 
 class InvalidObjectError(OverspillError):

@@ -17,11 +17,11 @@ resourceVersion, and those two carry every controller's correctness; what is lef
 | status, scale, binding, eviction, finalize                  | budgets are reckoned when an eviction asks            |
 | finalizers, grace periods, propagation, owner references    | at once, not by a controller a moment later           |
 | CRDs                                                        | schemas, CEL rules, defaults, pruning, columns, scale |
-| access, rules and token reviews                             | the token's holder may do everything                  |
+| access, rules and token reviews                             | by the stored roles and bindings                      |
 
 Not emulated: protobuf answers (JSON is sent) and protobuf bodies beyond what kubectl writes, Kubernetes' own CEL
-functions in CRD rules, conversion and admission webhooks, resource quotas and limit ranges as admission, RBAC
-decisions, the default not-ready tolerations, pod logs, exec, attach, port-forward and proxy, service IP allocation,
+functions in CRD rules, conversion and admission webhooks, resource quotas and limit ranges as admission,
+the default not-ready tolerations, pod logs, exec, attach, port-forward and proxy, service IP allocation,
 reads at an exact old version.
 
 store.py      versioned objects, log, watchers    registry.py   the one path of every read and write

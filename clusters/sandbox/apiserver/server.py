@@ -19,12 +19,13 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 
 from clusters.sandbox.apiserver import discovery, openapi
+from clusters.sandbox.apiserver.authorization import ADMIN, Attributes, Authorizer, User, attributes_of, refusal
 from clusters.sandbox.apiserver.certificates import authority
 from clusters.sandbox.apiserver.failures import StatusError, bad_request, no_such_path, not_allowed
 from clusters.sandbox.apiserver.kinds import REVIEWS
 from clusters.sandbox.apiserver.local import LocalApi
 from clusters.sandbox.apiserver.registry import Registry, Request
-from clusters.sandbox.apiserver.resources import ResourceHandler, parse_path
+from clusters.sandbox.apiserver.resources import Place, ResourceHandler, parse_path
 from clusters.sandbox.apiserver.reviews import answer_review
 from clusters.sandbox.apiserver.store import Store
 from clusters.sandbox.apiserver.wire import Wire, json_response, read_body
@@ -70,6 +71,12 @@ class ApiServer:
         """Where it speaks HTTPS, with a certificate of `ca_pem`."""
         self.accepts_token: Callable[[str], bool] = lambda token: False
         """Whether a bearer token other than `token` is good here, too: its cloud says so."""
+        self.cloud_user = ADMIN
+        """Who comes with such a token."""
+        self.audit: Callable[[User, Attributes], None] = lambda user, asked: None
+        """Told of every request that was authenticated, before it is allowed or refused."""
+        self._users = {token: ADMIN}
+        self._authorizer = Authorizer(self.registry)
         for namespace in NAMESPACES:
             kind = self.registry.kind("", "v1", "namespaces")
             self.registry.create(kind, "", {"metadata": {"name": namespace}}, Request(manager="kube-apiserver"))
@@ -78,6 +85,10 @@ class ApiServer:
     def ca_pem(self) -> bytes:
         """The certificate (PEM) of the authority that vouches for `secure_url`."""
         return authority().ca_pem
+
+    def enroll(self, token: str, user: User) -> None:
+        """Let the token's holder in as that user, who may do what the stored roles and bindings say."""
+        self._users[token] = user
 
     async def start(self) -> None:
         """Listen. Raises: OSError when the port is taken."""
@@ -139,21 +150,23 @@ class ApiServer:
         path = request.path
         if path in _OPEN or path.startswith(("/healthz/", "/readyz/", "/livez/")):
             return _open_answer(path)
-        self._authenticate(request)
+        user = self._authenticate(request)
         wire = Wire(request)
+        place = parse_path(path)
+        self._authorize(user, request.method, path, place, wire)
         if request.method in ("GET", "HEAD"):
             document = discovery.answer(self.registry.kinds, path, wire) or openapi.answer(
                 self.registry.kinds, path, wire
             )
             if document is not None:
                 return document
-        place = parse_path(path)
         if place is None:
             raise no_such_path()
         if any((place.group, place.version, place.plural) == (g, v, p) for g, v, _, p, _ in REVIEWS):
             if request.method != "POST":
                 raise not_allowed()
-            body = answer_review(place, await read_body(wire, _BODY_BYTES), self.token)
+            given = await read_body(wire, _BODY_BYTES)
+            body = answer_review(place, given, user, self._authorizer, self._user_of)
             return json_response(body, 201)
         self.registry.kind(place.group, place.version, place.plural)  # an unknown path is that, whatever the body
         return await self._resources.handle(place, wire, await self._body(wire))
@@ -163,12 +176,29 @@ class ApiServer:
             return None
         return await read_body(wire, _BODY_BYTES)
 
-    def _authenticate(self, request: web.BaseRequest) -> None:
+    def _authenticate(self, request: web.BaseRequest) -> User:
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        token = given.strip()
-        known = hmac.compare_digest(token.encode(), self.token.encode()) or self.accepts_token(token)
-        if scheme.lower() != "bearer" or not known:
+        user = self._user_of(given.strip()) if scheme.lower() == "bearer" else None
+        if user is None:
             raise StatusError(401, "Unauthorized", "Unauthorized")
+        return user
+
+    def _user_of(self, token: str) -> User | None:
+        """Who holds it; None: nobody that is known here."""
+        for known, user in self._users.items():
+            if hmac.compare_digest(token.encode(), known.encode()):
+                return user
+        return self.cloud_user if self.accepts_token(token) else None
+
+    def _authorize(self, user: User, method: str, path: str, place: Place | None, wire: Wire) -> None:
+        if place is None:
+            verb = "get" if method in ("GET", "HEAD") else method.lower()
+            asked = Attributes(verb, path=path)
+        else:
+            asked = attributes_of(method, place, watch=wire.flag("watch"))
+        self.audit(user, asked)
+        if not self._authorizer.allows(user, asked):
+            raise refusal(user, asked)
 
 
 def _request(

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
+from clusters.sandbox.emulation import notices
 from clusters.sandbox.emulation.informer import Informer
 from clusters.sandbox.emulation.kubelet import Kubelets
 from clusters.sandbox.emulation.machines import identity, node_object
-from clusters.sandbox.emulation.objects import INSTANCE_FINALIZER, format_time, is_deleting
+from clusters.sandbox.emulation.objects import INSTANCE_FINALIZER, format_time, is_deleting, with_condition
 from clusters.sandbox.emulation.timers import Timer, Timers
 from clusters.sandbox.emulation.work import WorkQueue
 from clusters.sandbox.ports import Instance, PoolState
@@ -27,11 +29,6 @@ _JITTER: Final = 0.15
 """Provisioning takes its nominal time, give or take this share of it."""
 _SHUTDOWN_SECONDS: Final = 20.0
 """From the order to terminate until the machine is gone."""
-_SPOT_TAINTS: Final = {
-    "eks": "aws-node-termination-handler/spot-itn",
-    "gke": "cloud.google.com/impending-node-termination",
-    "aks": "kubernetes.azure.com/scalesetpriority-preempting",
-}
 
 
 @dataclass(slots=True, eq=False)
@@ -46,8 +43,10 @@ class _Machine:
     reclaim: Timer | None = None
     created: bool = False
     """Whether its Node object was created."""
-    tainted: bool = False
-    """Whether the notice of its reclaim is to be on its Node."""
+    reclaimed_at: Instant | None = None
+    """When its cloud takes it back; None: it does not."""
+    announced: bool = False
+    """Whether the notice of that is out."""
     gone: bool = False
     """The machine no longer exists; its Node's finalizer is to go."""
 
@@ -207,11 +206,11 @@ class NodePools:
             machine.reclaim = self._timers.at(due, lambda at: self._give_notice(pool, machine, at))
 
     def _give_notice(self, pool: _Pool, machine: _Machine, now: Instant) -> None:
-        if machine.state != "running" or machine.tainted:
+        if machine.state != "running" or machine.reclaimed_at is not None:
             return
-        machine.tainted = True
+        machine.reclaimed_at = now + pool.plan.reclaim_notice_seconds
         self.queue.add(machine.node)
-        self._timers.at(now + pool.plan.reclaim_notice_seconds, lambda due: self._reclaimed(pool, machine, due))
+        self._timers.at(machine.reclaimed_at, lambda due: self._reclaimed(pool, machine, due))
 
     def _reclaimed(self, pool: _Pool, machine: _Machine, now: Instant) -> None:
         if machine.state == "running":
@@ -286,7 +285,7 @@ class NodePools:
         elif not machine.created and machine.state == "terminating":
             self._forget(pool, machine)
             return
-        if machine.tainted and machine.state == "running":
+        if machine.reclaimed_at is not None and not machine.announced and machine.state == "running":
             await self._announce_reclaim(machine)
         if machine.state == "terminating":
             await self._delete(pool, machine)
@@ -317,30 +316,22 @@ class NodePools:
             self.queue.add_later(machine.node, 0.02)
 
     async def _announce_reclaim(self, machine: _Machine) -> None:
+        """Say it on the Node and by an Event, each once, as the cloud's own agents do."""
         node = self._nodes.get(machine.node)
-        if node is None:
+        if node is None or machine.reclaimed_at is None:
             return
-        taint = {"key": _SPOT_TAINTS.get(self._plan.provider, "sandbox.overspill.dev/reclaim"), "effect": "NoSchedule"}
-        taints = (node.get("spec") or {}).get("taints") or []
-        if any(known.get("key") == taint["key"] for known in taints):
-            return
+        notice = notices.of(self._plan.provider, node, self._clock.now(), machine.reclaimed_at)
         version = {"resourceVersion": node["metadata"]["resourceVersion"], "uid": node["metadata"]["uid"]}
-        patch = {"metadata": version, "spec": {"taints": [*taints, taint]}}
-        self._nodes.observe(await self._api.patch(NODES, "", machine.node, patch))
-        await self._api.create(EVENTS, "default", self._reclaim_event(node))
-
-    def _reclaim_event(self, node: RawObject) -> dict[str, Any]:
-        name, moment = str(node["metadata"]["name"]), format_time(self._clock.now())
-        return {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {"name": f"{name}.reclaim", "namespace": "default"},
-            "involvedObject": {"apiVersion": "v1", "kind": "Node", "name": name, "uid": node["metadata"]["uid"]},
-            "type": "Warning",
-            "reason": {"eks": "SpotInterruption", "aks": "PreemptScheduled"}.get(self._plan.provider, "Preempted"),
-            "message": f"Spot machine of {name} is taken back by its provider",
-            "source": {"component": "sandbox-cloud-controller"},
-            "firstTimestamp": moment,
-            "lastTimestamp": moment,
-            "count": 1,
-        }
+        if notice.condition is not None:
+            conditions = with_condition((node.get("status") or {}).get("conditions") or (), notice.condition)
+            body = {"metadata": version, "status": {"conditions": conditions}}
+            node = await self._api.patch(NODES, "", machine.node, body, subresource="status")
+            self._nodes.observe(node)
+            version = {"resourceVersion": node["metadata"]["resourceVersion"], "uid": node["metadata"]["uid"]}
+        taints = (node.get("spec") or {}).get("taints") or []
+        if not any(known.get("key") == notice.taint["key"] for known in taints):
+            body = {"metadata": version, "spec": {"taints": [*taints, notice.taint]}}
+            self._nodes.observe(await self._api.patch(NODES, "", machine.node, body))
+        with contextlib.suppress(AlreadyExistsError):
+            await self._api.create(EVENTS, "default", notice.event)
+        machine.announced = True
