@@ -179,6 +179,7 @@ def default_scenario() -> Scenario:
             ClusterPlan("gke", "gke", "us-central1", us, gke),
             ClusterPlan("aks", "aks", "eastus", us, aks),
         ),
+        login_by_provider=True,
     )
 
 

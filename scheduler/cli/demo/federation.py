@@ -43,7 +43,7 @@ def prepare(federation_file: Path) -> DemoFederation:
             file=folder / "demo.yaml",
             daemon_url=f"http://127.0.0.1:{port}",
             hub=(spec["hub"]["name"], folder / spec["hub"]["kubeconfig"]),
-            members=tuple((member["name"], folder / member["kubeconfig"]) for member in spec["members"]),
+            members=tuple((member["name"], folder / _kubeconfig(member)) for member in spec["members"]),
             bought=tuple(_bought_pools(spec["members"])),
             max_gpus=sum(_max_gpus(pool) for member in spec["members"] for pool in member["pools"]),
         )
@@ -51,6 +51,11 @@ def prepare(federation_file: Path) -> DemoFederation:
         raise InvalidObjectError(f"{federation_file}: not a federation file ({error!r})") from error
     found.file.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     return found
+
+
+def _kubeconfig(member: dict[str, Any]) -> str:
+    """The sandbox writes one for each cluster, also where the daemon logs in by the cloud's tokens."""
+    return str(member.get("kubeconfig", f"kubeconfigs/{member['name']}.yaml"))
 
 
 def _bought_pools(members: list[dict[str, Any]]) -> list[BoughtPool]:
