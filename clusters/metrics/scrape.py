@@ -6,6 +6,7 @@ A rate needs two scrapes: the counters of the one before are kept, per page, and
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import time
 from collections.abc import Mapping, Sequence
@@ -207,8 +208,9 @@ def _check_status(response: aiohttp.ClientResponse) -> None:
 
 
 def _reason(error: Exception) -> str:
-    cause = getattr(error, "os_error", error)
-    return getattr(cause, "strerror", None) or type(error).__name__
+    """The operating system's word for it, without the address that asyncio puts there."""
+    number = getattr(getattr(error, "os_error", error), "errno", None)
+    return os.strerror(number) if isinstance(number, int) and number > 0 else type(error).__name__
 
 
 def _tls(settings: Settings, cluster: ClusterId) -> ssl.SSLContext | None:
