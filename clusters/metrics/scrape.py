@@ -90,7 +90,7 @@ class ScrapeSource:
         self._session: aiohttp.ClientSession | None = None
         # Parsing is pure Python and slow: off the loop, one page after the other.
         self._parsing = BlockingCalls(
-            f"metrics-{cluster}", limit_seconds=settings.round_limit_seconds, threads=1, waiting=len(settings.pages)
+            f"metrics-{cluster}", limit_seconds=settings.round_limit_seconds, threads=1, waiting=len(settings.pages) + 1
         )
         self._before: dict[str, Page] = {}
         self._one_at_a_time = asyncio.Lock()
@@ -102,19 +102,30 @@ class ScrapeSource:
             wanted = family_names(queries)
             pages = self._settings.pages
             results = await asyncio.gather(*(self._page(url, wanted, asked.at) for url in pages))
-            failures = [
-                f"{urlsplit(url).netloc}: {error}"
-                for url, error in zip(pages, results, strict=True)
-                if isinstance(error, ExternalError)
-            ]
-            points = self._points(pages, results, queries)
-            took = time.monotonic() - started
-            return tuple(self._reading(asked, query, points, failures, took) for query in queries)
+            try:
+                return await self._parsing.run("evaluate", lambda: self._readings(asked, queries, results, started))
+            except ExternalError as error:
+                took = time.monotonic() - started
+                return tuple(asked.failed(query, str(error), took) for query in queries)
 
     async def close(self) -> None:
         await self._parsing.close()
         if self._session is not None:
             await self._session.close()
+
+    def _readings(
+        self, asked: Asked, queries: Sequence[MetricQuery], results: Sequence[Page | ExternalError], started: float
+    ) -> tuple[Reading, ...]:
+        """In a thread: pages may hold many series."""
+        pages = self._settings.pages
+        failures = [
+            f"{urlsplit(url).netloc}: {error}"
+            for url, error in zip(pages, results, strict=True)
+            if isinstance(error, ExternalError)
+        ]
+        points = self._points(pages, results, queries)
+        took = time.monotonic() - started
+        return tuple(self._reading(asked, query, points, failures, took) for query in queries)
 
     def _reading(
         self, asked: Asked, query: MetricQuery, points: Mapping[str, list[Point]], failures: list[str], took: float

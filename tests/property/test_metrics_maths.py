@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import orjson
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from clusters.metrics._answers import Answer, parse_answer
@@ -47,6 +47,7 @@ def _histograms(draw: st.DrawFn) -> dict[float, float]:
     return buckets
 
 
+@settings(deadline=None)
 @given(_histograms(), st.floats(0.01, 0.99), st.floats(0.01, 0.99))
 def test_a_quantile_lies_within_the_buckets_and_grows_with_its_share(
     buckets: dict[float, float], one: float, other: float
@@ -62,6 +63,7 @@ def test_a_quantile_lies_within_the_buckets_and_grows_with_its_share(
     assert high <= largest * (1 + 1e-12)
 
 
+@settings(deadline=None)
 @given(_histograms(), st.floats(0.01, 0.99), st.floats(0.001, 1000))
 def test_a_quantile_does_not_depend_on_how_much_was_observed(
     buckets: dict[float, float], share: float, times: float
@@ -99,6 +101,7 @@ def test_quantiles_as_promql_gives_them(buckets: dict[float, float], share: floa
     assert histogram_quantile(share, buckets) == (want if want is None else pytest.approx(want))
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1e12), min_size=2, max_size=20), st.integers(0, 20))
 def test_an_increase_is_never_negative_and_resets_count_from_zero(steps: list[float], reset_at: int) -> None:
     counter, total = 0.0, 0.0
@@ -128,6 +131,7 @@ _JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60) | _JSON.map(orjson.dumps))
 @example(orjson.dumps({"status": "success", "data": {"resultType": "vector", "result": [None]}}))
 @example(orjson.dumps({"status": "success", "data": {"resultType": "scalar", "result": [True, "1"]}}))
@@ -140,6 +144,7 @@ def test_no_answer_can_crash_the_reading(body: bytes) -> None:
         assert str(answer)
 
 
+@settings(deadline=None)
 @given(_JSON)
 def test_no_result_can_crash_the_reading(result: Any) -> None:
     for kind in ("vector", "scalar"):
@@ -151,6 +156,7 @@ def test_no_result_can_crash_the_reading(result: Any) -> None:
 _NUMBERS = st.floats(allow_nan=True, allow_infinity=True)
 
 
+@settings(deadline=None)
 @given(st.lists(_NUMBERS, max_size=8))
 def test_every_number_that_a_server_writes_is_read_exactly(numbers: list[float]) -> None:
     words = ["NaN" if math.isnan(n) else ("+Inf" if n > 0 else "-Inf") if math.isinf(n) else repr(n) for n in numbers]
@@ -163,6 +169,7 @@ def test_every_number_that_a_server_writes_is_read_exactly(numbers: list[float])
 _PAGES = st.text(alphabet='ax_{}="\\,\n #1.eE+-NTYPHLIBO \tµ', max_size=80) | st.text(max_size=40)
 
 
+@settings(deadline=None)
 @given(_PAGES, st.sampled_from(["text/plain", "application/openmetrics-text; version=1.0.0"]))
 @example("a{", "text/plain")
 @example('# TYPE a histogram\na_bucket{le="x"} 1\n# EOF', "application/openmetrics-text")
@@ -179,6 +186,7 @@ def test_no_page_can_crash_the_reading(text: str, content_type: str) -> None:
 _LABELS = st.dictionaries(st.sampled_from(["node", "pod", "le_"]), st.text(max_size=8), max_size=3)
 
 
+@settings(deadline=None)
 @given(_LABELS, st.floats(allow_nan=False, allow_infinity=False))
 def test_labels_and_values_of_a_page_come_back(labels: dict[str, str], value: float) -> None:
     escaped = {k: v.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") for k, v in labels.items()}
@@ -194,6 +202,7 @@ _NAMES = st.from_regex(r"[a-zA-Z_:][a-zA-Z0-9_:]{0,10}", fullmatch=True)
 _MATCHERS = st.tuples(st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_]{0,5}", fullmatch=True), st.booleans(), st.text(max_size=8))
 
 
+@settings(deadline=None)
 @given(st.lists(st.builds(Selector, _NAMES, st.lists(_MATCHERS, max_size=3).map(tuple)), min_size=1, max_size=4))
 def test_a_selector_is_read_as_it_is_written(terms: list[Selector]) -> None:
     written = " + ".join(term.promql().replace(",$selector", "").replace("{$selector}", "") for term in terms)
@@ -202,6 +211,7 @@ def test_a_selector_is_read_as_it_is_written(terms: list[Selector]) -> None:
     assert parse_sum(written) == tuple(terms)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30))
 def test_a_selector_that_is_none_is_one_clear_line(text: str) -> None:
     found = _outcome(lambda: parse_sum(text))
@@ -219,6 +229,7 @@ _ROWS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(_ROWS, st.sampled_from(["max", "min", "sum"]))
 def test_a_reading_is_sound_whatever_came(rows: list[Row], combine: str) -> None:
     asked = Asked(EAST, "test", NOW)

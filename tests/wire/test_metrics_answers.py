@@ -98,6 +98,29 @@ async def test_name_and_password(tmp_path: Path) -> None:
             assert (await read_one(made)).state == FAILED
 
 
+@pytest.mark.parametrize("status", [200, 400, 401, 503])
+async def test_a_server_that_repeats_our_credentials_does_not_make_us_tell_them(tmp_path: Path, status: int) -> None:
+    (tmp_path / "pw").write_text(SECRET)
+    settings: dict[str, Any] = {
+        "basicAuth": {"username": "overspill", "passwordFile": str(tmp_path / "pw")},
+        "headers": {"X-Api-Key": f"key-{SECRET}"},
+    }
+
+    async def parrot(seen: Seen) -> web.StreamResponse:
+        text = f"{'x' * 150} {SECRET} {seen.headers}"
+        document: dict[str, Any] = {"status": "error", "errorType": "bad_data", "error": text}
+        if seen.form["query"] == "warned":
+            document = {"status": "success", "warnings": [text], "data": {"resultType": "vector", "result": []}}
+        return web.json_response(document, status=status)
+
+    async with serving(parrot) as url, opened("prometheus", url=url, **settings) as made:
+        readings = await made.read([query(), query("warned", promql="warned")])
+    assert all("***" in reading.error for reading in readings[: 2 if status == 200 else 1])
+    for reading in readings:
+        assert SECRET not in repr(reading)
+        assert base64.b64encode(f"overspill:{SECRET}".encode()).decode()[:20] not in repr(reading)
+
+
 async def test_further_headers(tmp_path: Path) -> None:
     (tmp_path / "key").write_text(SECRET)
     allows = lambda seen: (seen.headers.get("X-Scope-OrgID"), seen.headers.get("X-Api-Key")) == ("team", SECRET)  # noqa: E731
@@ -359,6 +382,7 @@ async def test_selector_and_window_are_filled_in_and_the_query_is_in_the_body() 
         ({"url": "http://x", "headers": {"Authorization": SECRET}}, "is set by Overspill"),
         ({"url": "http://x", "headers": {"X-A": f"{SECRET}\nEvil: 1"}}, "no header may hold"),
         ({"url": "http://x", "selector": {"a-b": "c"}}, "no name of a label"),
+        ({"url": "http://x?a=b"}, "url holds a query"),
         ({"url": "http://x", "methd": "GET"}, "Extra inputs"),
     ],
 )
