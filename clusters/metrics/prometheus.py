@@ -140,7 +140,7 @@ class PrometheusSource:
     async def _one(self, asked: Asked, query: MetricQuery) -> Reading:
         started = time.monotonic()
         if not query.promql:
-            return asked.failed(query, "cannot be asked by PromQL; write from or promql in the queries file", 0.0)
+            return asked.reading(query, (), 0.0, "is not asked by PromQL; write from or promql in the queries file")
         promql = filled(query.promql, self._settings.selector, self._settings.rate_window_seconds)
         try:
             return await self._calls.run(query.name, lambda: self._ask(asked, query, promql, started))

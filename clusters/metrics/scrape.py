@@ -94,6 +94,7 @@ class ScrapeSource:
         )
         self._before: dict[str, Page] = {}
         self._one_at_a_time = asyncio.Lock()
+        self._closed = False
 
     async def read(self, queries: Sequence[MetricQuery]) -> tuple[Reading, ...]:
         async with self._one_at_a_time:
@@ -109,6 +110,7 @@ class ScrapeSource:
                 return tuple(asked.failed(query, str(error), took) for query in queries)
 
     async def close(self) -> None:
+        self._closed = True
         await self._parsing.close()
         if self._session is not None:
             await self._session.close()
@@ -130,13 +132,13 @@ class ScrapeSource:
     def _reading(
         self, asked: Asked, query: MetricQuery, points: Mapping[str, list[Point]], failures: list[str], took: float
     ) -> Reading:
-        if not query.families:
-            return asked.failed(query, "cannot be scraped; write from in the queries file", took)
         rows, waits = rows_of(query, points)
         if failures and not rows:
             # Whether it is absent nobody knows: a page that might have it did not come.
             return asked.failed(query, "; ".join(failures), took)
         notes = [f"{len(failures)} of {len(self._settings.pages)} pages failed: {failures[0]}"] if failures else []
+        if not query.families:
+            notes.append("is asked by PromQL only; write from in the queries file")
         if waits:
             notes.append("a rate needs a second scrape")
         return asked.reading(query, rows, took, "; ".join(notes))
@@ -190,6 +192,8 @@ class ScrapeSource:
         return {} if self._tls is None else {"ssl": self._tls}
 
     def _opened(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise TransientError("the source is closed", code="Closed")
         if self._session is None:
             limits = aiohttp.ClientTimeout(
                 total=None,

@@ -54,13 +54,15 @@ async def test_sums_need_all_their_terms_and_matchers_select() -> None:
         query("up", families=(('up{ok="true"}', 1.0),)),
         query("rest", families=(('up{ok!="true"}', 1.0),)),
         query("gone", families=(("no_such_metric", 1.0),)),
+        query("promql", families=()),
     ]
     async with serving(fixed(page, headers=PLAIN)) as url, opened("scrape", url=url) as made:
-        total, up, rest, gone = await made.read(asked)
+        total, up, rest, gone, other = await made.read(asked)
     assert values(total.samples) == {"a": 30}
     assert values(up.samples) == {"a": 1}
     assert values(rest.samples) == {"b": 1}
     assert (gone.state, gone.error) == (ABSENT, "")
+    assert (other.state, other.error) == (ABSENT, "is asked by PromQL only; write from in the queries file")
 
 
 async def test_samples_own_times_make_them_stale_or_unbelievable() -> None:
