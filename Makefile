@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: demo test verify bench lock setup format
+.PHONY: demo test verify servers bench lock setup format
 
 setup: $(STAMP)
 
@@ -23,7 +23,11 @@ verify: setup
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-test: verify
+# Real servers for the wire tests, where they can be had; quick when they are there.
+servers: setup
+	@bash deploy/test-servers.sh $(VENV)/servers
+
+test: verify servers
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup tests
 
 bench: setup

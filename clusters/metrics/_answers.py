@@ -20,6 +20,8 @@ _WORDS: Final = {"NaN": math.nan, "+Inf": math.inf, "-Inf": -math.inf, "Inf": ma
 _REFUSALS: Final = frozenset({"bad_data", "execution"})
 """Error types that a repetition does not mend."""
 _MAX_WARNINGS: Final = 5
+_LONGEST: Final = 20_000
+"""Of a text of the server's; a reading shortens it further, once secrets are out of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,10 @@ def parse_answer(body: bytes) -> Answer:
 
 def answer_error(document: Mapping[str, Any]) -> RefusedError | TransientError:
     """The error that a JSON answer tells, with the server's own words."""
-    kind, text = str(document.get("errorType") or "unknown")[:40], str(document.get("error") or "no reason given")[:200]
+    kind, text = (
+        str(document.get("errorType") or "unknown")[:40],
+        str(document.get("error") or "no reason given")[:_LONGEST],
+    )
     if document.get("status") != "error":
         return _garbage("no status")
     kind_of_error = RefusedError if kind in _REFUSALS else TransientError
@@ -122,7 +127,7 @@ def _number(text: str) -> float:
 
 
 def _texts(value: object) -> tuple[str, ...]:
-    return tuple(str(item)[:200] for item in value) if isinstance(value, list) else ()
+    return tuple(str(item)[:_LONGEST] for item in value) if isinstance(value, list) else ()
 
 
 def _garbage(what: str) -> TransientError:

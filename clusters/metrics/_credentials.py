@@ -109,6 +109,9 @@ class AwsSignature(AuthBase):
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
         if request.url is None or request.method is None:
             raise AuthError("AWS signature: nothing to sign", code="SigV4")
+        path, mark, asked = request.url.partition("?")
+        # A space must be %20 to be signed as AWS reads it; a + that is meant is %2B already.
+        request.url = path + mark + asked.replace("+", "%20")
         kept = {name: value for name, value in request.headers.items() if name.lower() not in _SIGNED_LATER}
         unsigned = AWSRequest(method=request.method, url=request.url, data=request.body, headers=kept)
         try:

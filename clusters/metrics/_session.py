@@ -8,9 +8,11 @@ result. Here an answer is read and checked as a whole, and stands where the clie
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Final
@@ -35,6 +37,8 @@ from scheduler.model.errors import (
 _CHUNK: Final = 64 << 10
 _ERROR_BYTES: Final = 64 << 10
 """Of the body of a refusal, no more is read."""
+
+_SHORTEST_SECRET: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +81,23 @@ class BoundedSession(requests.Session):
         ends_at = time.monotonic() + self._bounds.total_seconds
         if method == "POST":
             options["data"] = options.pop("params", None)
-        options["headers"] = {**(options.get("headers") or {}), **self._fresh_headers()}
+        own = self._fresh_headers()
+        options["headers"] = {**(options.get("headers") or {}), **own}
         try:
             with super().request(method, url, **{**options, "stream": True, "allow_redirects": False}) as response:
-                if response.status_code != 200:
-                    raise _refusal(response, self._body(response, _ERROR_BYTES, ends_at, cut=True))
-                return WholeAnswer(parse_answer(self._body(response, self._bounds.answer_bytes, ends_at)))
+                secrets = _secrets(response.request.headers, own)
+                try:
+                    return WholeAnswer(_clean_answer(self._answer(response, ends_at), secrets))
+                except ExternalError as error:
+                    error.args = (_without(str(error), secrets),)
+                    raise
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise _failure(error) from error
+
+    def _answer(self, response: requests.Response, ends_at: float) -> Answer:
+        if response.status_code != 200:
+            raise _refusal(response, self._body(response, _ERROR_BYTES, ends_at, cut=True))
+        return parse_answer(self._body(response, self._bounds.answer_bytes, ends_at))
 
     def _body(self, response: requests.Response, most: int, ends_at: float, *, cut: bool = False) -> bytes:
         """At most `most` bytes, decompressed; more is an error unless it may be `cut`."""
@@ -101,6 +114,26 @@ class BoundedSession(requests.Session):
             if time.monotonic() > ends_at:
                 raise TransientError(f"no whole answer within {self._bounds.total_seconds:g} s", code="Timeout")
         return b"".join(parts)[:most]
+
+
+def _secrets(sent: Mapping[str, str], own: Mapping[str, str]) -> tuple[str, ...]:
+    """What no answer may make us repeat, though it repeats it to us: what was sent to log in."""
+    authorization = sent.get("Authorization", "")
+    found = [authorization, authorization.partition(" ")[2], *own.values()]
+    if authorization.startswith("Basic "):
+        with contextlib.suppress(ValueError):
+            found.append(base64.b64decode(found[1]).decode().partition(":")[2])
+    return tuple(sorted((secret for secret in found if len(secret) >= _SHORTEST_SECRET), key=len, reverse=True))
+
+
+def _without(text: str, secrets: Sequence[str]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text
+
+
+def _clean_answer(answer: Answer, secrets: Sequence[str]) -> Answer:
+    return replace(answer, warnings=tuple(_without(warning, secrets) for warning in answer.warnings))
 
 
 def _refusal(response: requests.Response, body: bytes) -> ExternalError:

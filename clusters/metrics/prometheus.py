@@ -81,6 +81,8 @@ class Settings(Headers, MetricsSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
+        if urlsplit(self.url).query:
+            raise ValueError("url holds a query (?...), but ours goes there; write it as headers or selector")
         given = [n for n in ("bearer_token_file", "basic_auth", "sigv4") if getattr(self, n) is not None]
         if len(given) > 1:
             raise ValueError("write one of bearerTokenFile, basicAuth and sigv4")
@@ -109,7 +111,9 @@ class PrometheusSource:
             Bounds(settings.threads, settings.max_answer_bytes, settings.call_limit_seconds),
             lambda: header_values(settings),
         )
-        self._session.verify = str(settings.ca_file) if settings.ca_file else True
+        # requests knows only the authorities that it ships; the machine's are what people add theirs to.
+        system = ssl.get_default_verify_paths().cafile
+        self._session.verify = str(settings.ca_file) if settings.ca_file else system or True
         if settings.cert_file and settings.key_file:
             self._session.cert = (str(settings.cert_file), str(settings.key_file))
         self._client = PrometheusConnect(
@@ -136,12 +140,18 @@ class PrometheusSource:
     async def _one(self, asked: Asked, query: MetricQuery) -> Reading:
         started = time.monotonic()
         if not query.promql:
-            return asked.failed(query, "cannot be asked by PromQL; write from or promql in the queries file", 0.0)
+            return asked.reading(query, (), 0.0, "is not asked by PromQL; write from or promql in the queries file")
         promql = filled(query.promql, self._settings.selector, self._settings.rate_window_seconds)
         try:
-            answer = await self._calls.run(query.name, lambda: self._ask(promql))
+            return await self._calls.run(query.name, lambda: self._ask(asked, query, promql, started))
         except ExternalError as error:
             return asked.failed(query, str(error), time.monotonic() - started)
+
+    def _ask(self, asked: Asked, query: MetricQuery, promql: str, started: float) -> Reading:
+        """In a thread, with the making of the reading: there may be many series. Raises: ExternalError."""
+        answer = self._client.custom_query(promql)
+        if not isinstance(answer, Answer):
+            raise TransientError("prometheus-api-client gave something else than the session did", code="Client")
         took = time.monotonic() - started
         if len(answer.series) > 2 * MAX_SAMPLES:
             return asked.failed(query, f"more than {MAX_SAMPLES} series; narrow the query", took)
@@ -149,13 +159,6 @@ class PrometheusSource:
         if answer.histograms:
             notes.append(f"{answer.histograms} native histograms left out")
         return asked.reading(query, _rows(answer, asked), took, "; ".join(notes))
-
-    def _ask(self, promql: str) -> Answer:
-        """In a thread. Raises: ExternalError."""
-        answer = self._client.custom_query(promql)
-        if not isinstance(answer, Answer):
-            raise TransientError("prometheus-api-client gave something else than the session did", code="Client")
-        return answer
 
 
 def _rows(answer: Answer, asked: Asked) -> list[Row]:

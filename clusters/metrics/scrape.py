@@ -6,6 +6,7 @@ A rate needs two scrapes: the counters of the one before are kept, per page, and
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import time
 from collections.abc import Mapping, Sequence
@@ -89,10 +90,11 @@ class ScrapeSource:
         self._session: aiohttp.ClientSession | None = None
         # Parsing is pure Python and slow: off the loop, one page after the other.
         self._parsing = BlockingCalls(
-            f"metrics-{cluster}", limit_seconds=settings.round_limit_seconds, threads=1, waiting=len(settings.pages)
+            f"metrics-{cluster}", limit_seconds=settings.round_limit_seconds, threads=1, waiting=len(settings.pages) + 1
         )
         self._before: dict[str, Page] = {}
         self._one_at_a_time = asyncio.Lock()
+        self._closed = False
 
     async def read(self, queries: Sequence[MetricQuery]) -> tuple[Reading, ...]:
         async with self._one_at_a_time:
@@ -101,30 +103,42 @@ class ScrapeSource:
             wanted = family_names(queries)
             pages = self._settings.pages
             results = await asyncio.gather(*(self._page(url, wanted, asked.at) for url in pages))
-            failures = [
-                f"{urlsplit(url).netloc}: {error}"
-                for url, error in zip(pages, results, strict=True)
-                if isinstance(error, ExternalError)
-            ]
-            points = self._points(pages, results, queries)
-            took = time.monotonic() - started
-            return tuple(self._reading(asked, query, points, failures, took) for query in queries)
+            try:
+                return await self._parsing.run("evaluate", lambda: self._readings(asked, queries, results, started))
+            except ExternalError as error:
+                took = time.monotonic() - started
+                return tuple(asked.failed(query, str(error), took) for query in queries)
 
     async def close(self) -> None:
+        self._closed = True
         await self._parsing.close()
         if self._session is not None:
             await self._session.close()
 
+    def _readings(
+        self, asked: Asked, queries: Sequence[MetricQuery], results: Sequence[Page | ExternalError], started: float
+    ) -> tuple[Reading, ...]:
+        """In a thread: pages may hold many series."""
+        pages = self._settings.pages
+        failures = [
+            f"{urlsplit(url).netloc}: {error}"
+            for url, error in zip(pages, results, strict=True)
+            if isinstance(error, ExternalError)
+        ]
+        points = self._points(pages, results, queries)
+        took = time.monotonic() - started
+        return tuple(self._reading(asked, query, points, failures, took) for query in queries)
+
     def _reading(
         self, asked: Asked, query: MetricQuery, points: Mapping[str, list[Point]], failures: list[str], took: float
     ) -> Reading:
-        if not query.families:
-            return asked.failed(query, "cannot be scraped; write from in the queries file", took)
         rows, waits = rows_of(query, points)
         if failures and not rows:
             # Whether it is absent nobody knows: a page that might have it did not come.
             return asked.failed(query, "; ".join(failures), took)
         notes = [f"{len(failures)} of {len(self._settings.pages)} pages failed: {failures[0]}"] if failures else []
+        if not query.families:
+            notes.append("is asked by PromQL only; write from in the queries file")
         if waits:
             notes.append("a rate needs a second scrape")
         return asked.reading(query, rows, took, "; ".join(notes))
@@ -178,6 +192,8 @@ class ScrapeSource:
         return {} if self._tls is None else {"ssl": self._tls}
 
     def _opened(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise TransientError("the source is closed", code="Closed")
         if self._session is None:
             limits = aiohttp.ClientTimeout(
                 total=None,
@@ -207,8 +223,9 @@ def _check_status(response: aiohttp.ClientResponse) -> None:
 
 
 def _reason(error: Exception) -> str:
-    cause = getattr(error, "os_error", error)
-    return getattr(cause, "strerror", None) or type(error).__name__
+    """The operating system's word for it, without the address that asyncio puts there."""
+    number = getattr(getattr(error, "os_error", error), "errno", None)
+    return os.strerror(number) if isinstance(number, int) and number > 0 else type(error).__name__
 
 
 def _tls(settings: Settings, cluster: ClusterId) -> ssl.SSLContext | None:

@@ -18,6 +18,7 @@ from clusters.sandbox.clouds import RunningCloud, start_cloud
 from clusters.sandbox.control import ControlApi
 from clusters.sandbox.emulation.billing import Charge
 from clusters.sandbox.emulation.cluster import ClusterEmulation
+from clusters.sandbox.emulation.dcgm import Spelling
 from clusters.sandbox.emulation.exporters import CONTENT_TYPE, render
 from clusters.sandbox.emulation.faults import KINDS, strike
 from clusters.sandbox.emulation.timers import Timers
@@ -160,7 +161,7 @@ class Sandbox:
             server.accepts_token = cloud.accepts_token
             self.clouds[plan.name] = cloud
             app = web.Application()
-            app.router.add_get("/metrics", partial(self._metrics, emulation))
+            app.router.add_get("/metrics", partial(self._metrics, emulation, plan.dcgm_exporter))
             self.metrics_urls[plan.name] = f"{await self._serve(app)}/metrics"
         self.control_url = await self._serve(ControlApi(self, self.control_token).application())
         now = self.clock.now()
@@ -190,9 +191,9 @@ class Sandbox:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         return f"http://127.0.0.1:{runner.addresses[0][1]}"
 
-    async def _metrics(self, emulation: ClusterEmulation, request: web.Request) -> web.Response:
+    async def _metrics(self, emulation: ClusterEmulation, dcgm: Spelling, request: web.Request) -> web.Response:
         nodes, pods = emulation.nodes.objects.values(), emulation.pods.objects.values()
-        text = render(nodes, pods, self.clock.now(), self._seed)
+        text = render(nodes, pods, self.clock.now(), self._seed, dcgm)
         return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE})
 
     def _write_files(self) -> None:

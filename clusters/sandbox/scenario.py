@@ -14,6 +14,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from clusters.sandbox.emulation.dcgm import Spelling
 from clusters.sandbox.ports import PoolSpec
 from scheduler.model.contract import LABEL_POOL, LABEL_RESIDENCY
 from scheduler.model.errors import InvalidObjectError
@@ -70,6 +71,8 @@ class ClusterPlan:
     region: str
     labels: tuple[tuple[str, str], ...] = ()
     pools: tuple[PoolPlan, ...] = ()
+    dcgm_exporter: Spelling = "4.8"
+    """The version whose names and units its GPU metrics have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +259,7 @@ class _Cluster(_File):
     region: str = Field(min_length=1)
     labels: dict[str, str] = Field(default_factory=dict)
     pools: tuple[_Pool, ...] = ()
+    dcgm_exporter: Spelling = "4.8"
 
 
 class _Fault(_File):
@@ -317,7 +321,8 @@ def _cluster(path: Path, cluster: _Cluster) -> ClusterPlan:
     if len({pool.name for pool in cluster.pools}) < len(cluster.pools):
         raise InvalidObjectError(f"{path}: {cluster.name}: two pools have the same name; give each its own")
     pools = tuple(_plan(path, cluster, pool) for pool in cluster.pools)
-    return ClusterPlan(cluster.name, cluster.provider, cluster.region, tuple(sorted(cluster.labels.items())), pools)
+    labels = tuple(sorted(cluster.labels.items()))
+    return ClusterPlan(cluster.name, cluster.provider, cluster.region, labels, pools, cluster.dcgm_exporter)
 
 
 def _plan(path: Path, cluster: _Cluster, pool: _Pool) -> PoolPlan:

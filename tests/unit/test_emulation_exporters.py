@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from clusters.sandbox.emulation.dcgm import SPELLINGS
 from clusters.sandbox.emulation.exporters import render, wave
 from scheduler.model.contract import DEPLOYMENTS, NODES, PODS
 from tests.unit.emulation_fakes import Bench, bench, pool
@@ -76,6 +78,35 @@ async def test_the_page_is_a_pure_function() -> None:
         pages = {render(b.api.all(NODES), reversed(b.api.all(PODS)), b.clock.now(), 0) for _ in range(3)}
         assert len(pages) == 1
         assert pages != {render(b.api.all(NODES), b.api.all(PODS), b.clock.now(), 1)}
+
+
+async def test_both_versions_of_dcgm_exporter_say_the_same_in_their_own_words() -> None:
+    async with bench(pool(maximum=1, fixed=True)) as b:
+        await b.create_job("one", gpus=2, run=500)
+        await b.pass_time(10)
+        old, new = (
+            {
+                sample.name.removesuffix("_total"): (sample.labels, sample.value)
+                for family in text_string_to_metric_families(
+                    render(b.api.all(NODES), b.api.all(PODS), b.clock.now(), 0, spelling)
+                )
+                for sample in family.samples
+                if sample.name.startswith("DCGM")
+            }
+            for spelling in SPELLINGS
+        )
+    for before, after, factor in (
+        ("DCGM_FI_DEV_SM_CLOCK", "DCGM_FI_DEV_SM_CLOCK_HERTZ", 1e6),
+        ("DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_GPU_UTIL_RATIO", 0.01),
+        ("DCGM_FI_DEV_FB_USED", "DCGM_FI_DEV_FB_USED_BYTES", 2**20),
+        ("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "DCGM_FI_DEV_GPU_ENERGY_JOULES_TOTAL", 0.001),
+        ("DCGM_FI_DEV_XID_ERRORS", "DCGM_FI_DEV_XID_ERROR", 1),
+        ("DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL", "DCGM_FI_DEV_NVLINK_THROUGHPUT_BYTES_PER_SECOND", 1_024_000),
+    ):
+        assert new[after][1] == pytest.approx(old[before][1] * factor)
+        assert (before in new, after in old) == (False, False)
+    assert new["DCGM_FI_DEV_FB_CAPACITY_BYTES"][1] == 80 * 2**30
+    assert old["DCGM_FI_DEV_SM_CLOCK"][0]["Hostname"] == new["DCGM_FI_DEV_SM_CLOCK_HERTZ"][0]["hostname"]
 
 
 def test_wave_stays_between_its_limits() -> None:

@@ -28,6 +28,7 @@ members:
   - name: cloud
     provider: eks
     region: us-east-1
+    dcgmExporter: "4.9"
     pools:
       - {name: spot, instanceType: g5.xlarge, capacityType: spot, maxNodes: 4, cpu: "4", memory: 15Gi,
          usdPerHour: "0.46", zone: us-east-1a, reclaimsPerHour: 0.5, quotaNodes: 3,
@@ -57,6 +58,7 @@ def test_a_file(tmp_path: Path) -> None:
     path.write_text(GOOD)
     scenario = load_scenario(path)
     lab, cloud = scenario.members
+    assert (lab.dcgm_exporter, cloud.dcgm_exporter) == ("4.8", "4.9")
     assert lab.pools[0].initial_nodes == 2
     assert cloud.pools[0].quota_nodes == 3
     assert cloud.pools[0].shortages == ((10.0, 20.0),)

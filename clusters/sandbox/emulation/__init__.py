@@ -6,5 +6,5 @@ timers.py   virtual-time event heap            informer.py   list + watch into a
 work.py     queues of keys, supervised loops   objects.py    readers and writers of raw Kubernetes objects
 pod_scheduler.py, job_controller.py, deployment_controller.py, garbage_collector.py, node_lifecycle.py, kubelet.py
 pools.py    machines of the cluster's node pools, as its cloud would run them
-cluster.py  all of the above for one cluster   faults.py, billing.py, exporters.py
+cluster.py  all of the above for one cluster   faults.py, billing.py, exporters.py, dcgm.py
 """

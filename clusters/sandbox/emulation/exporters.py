@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
+from clusters.sandbox.emulation.dcgm import HOST_LABEL, Gpu, Spelling, given
 from clusters.sandbox.emulation.objects import (
     condition,
     condition_true,
@@ -72,8 +73,10 @@ class Page:
         return "".join(parts)
 
 
-def render(nodes: Iterable[RawObject], pods: Iterable[RawObject], now: Instant, seed: int) -> str:
-    """The whole page of one cluster."""
+def render(
+    nodes: Iterable[RawObject], pods: Iterable[RawObject], now: Instant, seed: int, dcgm: Spelling = "4.8"
+) -> str:
+    """The whole page of one cluster; its GPUs in the words of that dcgm-exporter."""
     page = Page()
     known = sorted(nodes, key=lambda node: str(node["metadata"]["name"]))
     listed = sorted(pods, key=lambda pod: (str(pod["metadata"].get("namespace")), str(pod["metadata"]["name"])))
@@ -84,7 +87,7 @@ def render(nodes: Iterable[RawObject], pods: Iterable[RawObject], now: Instant, 
     for node in known:
         if condition_true(node, "Ready"):
             here = running.get(str(node["metadata"]["name"]), [])
-            _gpus(page, node, here, now, seed)
+            _gpus(page, node, here, now, seed, dcgm)
             _machine(page, node, here, now, seed)
         _kube_node(page, node)
     for pod in listed:
@@ -95,12 +98,14 @@ def render(nodes: Iterable[RawObject], pods: Iterable[RawObject], now: Instant, 
     return page.render()
 
 
-def _gpus(page: Page, node: RawObject, pods: list[RawObject], now: Instant, seed: int) -> None:
+def _gpus(page: Page, node: RawObject, pods: list[RawObject], now: Instant, seed: int, dcgm: Spelling) -> None:
     labels = node["metadata"].get("labels") or {}
     name, model = str(node["metadata"]["name"]), str(labels.get("nvidia.com/gpu.product", ""))
     memory_mib = float(labels.get("nvidia.com/gpu.memory", 0) or 0)
     idle_watts, full_watts = _POWER_WATTS.get(model, (55.0, 400.0))
     holders = [pod for pod in pods for _ in range(_gpu_count(pod))]
+    born = node["metadata"].get("creationTimestamp")
+    age = max(0.0, now - parse_time(str(born))) if born else 0.0
     for number in range(int((node.get("status") or {}).get("allocatable", {}).get("nvidia.com/gpu", 0))):
         pod = holders[number] if number < len(holders) else None
         key = f"{seed}/{name}/{number}"
@@ -111,21 +116,25 @@ def _gpus(page: Page, node: RawObject, pods: list[RawObject], now: Instant, seed
             "UUID": f"GPU-{_uuid(key)}",
             "device": f"nvidia{number}",
             "modelName": model,
-            "Hostname": name,
+            HOST_LABEL[dcgm]: name,
             "container": "" if pod is None else str(pod["spec"]["containers"][0].get("name", "")),
             "namespace": "" if pod is None else str(pod["metadata"].get("namespace", "")),
             "pod": "" if pod is None else str(pod["metadata"]["name"]),
         }
-        for metric, text, value in (
-            ("DCGM_FI_DEV_SM_CLOCK", "SM clock frequency (in MHz).", 210.0 if pod is None else 1410.0),
-            ("DCGM_FI_DEV_GPU_TEMP", "GPU temperature (in C).", 31.0 + 38.0 * busy + 2 * wave(key, now, 0, 1)),
-            ("DCGM_FI_DEV_POWER_USAGE", "Power draw (in W).", idle_watts + (full_watts - idle_watts) * busy),
-            ("DCGM_FI_DEV_GPU_UTIL", "GPU utilization (in %).", round(100 * busy)),
-            ("DCGM_FI_DEV_XID_ERRORS", "Value of the last XID error encountered.", 0.0),
-            ("DCGM_FI_DEV_FB_FREE", "Framebuffer memory free (in MiB).", memory_mib - round(used)),
-            ("DCGM_FI_DEV_FB_USED", "Framebuffer memory used (in MiB).", round(used)),
-        ):
-            page.add(metric, "gauge", text, tags, value)
+        state = Gpu(
+            sm_mhz=210.0 if pod is None else 1410.0,
+            memory_mhz=1215.0 if pod is None else 1593.0,
+            celsius=31.0 + 38.0 * busy + 2 * wave(key, now, 0, 1),
+            memory_celsius=34.0 + 45.0 * busy,
+            watts=idle_watts + (full_watts - idle_watts) * busy,
+            millijoules=1000.0 * idle_watts * age,
+            busy=busy,
+            used_mib=round(used),
+            free_mib=memory_mib - round(used),
+            nvlink_mb_per_second=0.0 if pod is None or len(holders) < 2 else 120_000.0,
+        )
+        for family in given(state, dcgm):
+            page.add(family.name, family.kind, family.text, tags, family.value)
 
 
 def _machine(page: Page, node: RawObject, pods: list[RawObject], now: Instant, seed: int) -> None:
