@@ -51,10 +51,10 @@ spec:
 
 
 def small_scenario() -> Scenario:
-    """A hub, one on-prem cluster and one cloud."""
+    """A hub, one on-prem cluster and one cloud, each reached by its kubeconfig."""
     whole = default_scenario()
     members: tuple[ClusterPlan, ...] = tuple(member for member in whole.members if member.name in ("onprem", "eks"))
-    return replace(whole, members=members)
+    return replace(whole, members=members, login_by_provider=False)
 
 
 def tiny_scenario(nodes: int) -> Scenario:
