@@ -38,7 +38,9 @@ CASES: list[tuple[str, list[Reading], list[tuple[str, str]]]] = [
      [(WARN, "eks: failed (x): a"), (WARN, "eks: failed (y): b"), (WARN, "eks: stale: c"), (OK, "eks: 1 of 4")]),
     ("dead", [reading("a", "failed", "connection refused"), reading("need", "failed", "connection refused")],
      [(FAIL, "eks: scrape x:9400: connection refused")]),
-    ("nothing", [reading("a", "absent")], [(WARN, "eks: absent: a"), (WARN, "eks: 0 of 1")]),
+    ("nothing", [reading("a", "absent")], [(WARN, "eks: 0 of 1")]),
+    ("many", [reading(name, "absent") for name in "abcdef"] + [reading("z", "ok")],
+     [(WARN, "eks: absent: a, b, c, d and 2 more"), (OK, "eks: 1 of 7")]),
 ]  # fmt: skip
 
 

@@ -13,6 +13,8 @@ from scheduler.model.metrics import ABSENT, FAILED, OK, STALE, Reading
 from scheduler.model.ports import Clock
 
 _ROUND_SECONDS: Final = 60.0
+_NAMED: Final = 4
+"""Metrics that one line names."""
 _REMEDY: Final = {
     ABSENT: "install the exporter that has it, or name the series in the queries file",
     STALE: "see whether the exporter is still scraped",
@@ -54,13 +56,19 @@ def _member(cluster: str, readings: Sequence[Reading], required: frozenset[str],
     for one in missing:
         if one.metric in required:
             report.fail(f"{cluster}: {one.metric} is {one.state}{_error(one)}", _remedy(one))
+    good = len(readings) - len(missing)
+    said = f"{cluster}: {good} of {len(readings)} metrics are read, by {readings[0].source if readings else 'nobody'}"
+    if not good and all(one.state == ABSENT for one in missing):
+        # One cause, one line: a member that has no nodes now, or whose exporters all go by other names.
+        report.warn(f"{said}: all absent", "nothing to mend while the member has no nodes; else " + _REMEDY[ABSENT])
+        return
     optional = [one for one in missing if one.metric not in required]
     for alike in sorted({(one.state, one.error) for one in optional}):
         group = [one for one in optional if (one.state, one.error) == alike]
-        names = ", ".join(one.metric for one in group)
+        names = ", ".join(one.metric for one in group[:_NAMED])
+        if len(group) > _NAMED:
+            names += f" and {len(group) - _NAMED} more (all of them: overspill metrics --cluster {cluster})"
         report.warn(f"{cluster}: {alike[0]}{_error(group[0])}: {names}", _remedy(group[0]))
-    good = len(readings) - len(missing)
-    said = f"{cluster}: {good} of {len(readings)} metrics are read, by {readings[0].source if readings else 'nobody'}"
     if good:
         report.ok(said)
     else:
