@@ -27,6 +27,7 @@ from scheduler.model.errors import (
 )
 from scheduler.model.ids import NodeName, PoolId
 from scheduler.model.ports import NodePoolProvider, PoolStatus
+from tests.contract import cloud_permissions
 from tests.contract.emulated_pools import PROVIDER_IDS, ScriptedPools, SteppedClock, pool_spec
 
 SPOT, PLAIN = PoolId("spotpool"), PoolId("plainpool")
@@ -77,6 +78,8 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     yield made
     await made.provider.close()
     await made.cloud.stop()
+    beyond = cloud_permissions.used(request.param, made.cloud.request_log) - cloud_permissions.granted(request.param)
+    assert not beyond, f"deploy/iam does not grant {sorted(beyond)}"
 
 
 async def test_it_is_a_provider_that_can_be_closed_twice(any_bench: Bench) -> None:
