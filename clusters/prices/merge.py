@@ -108,10 +108,11 @@ def choose(quotes: Iterable[PriceQuote]) -> dict[PriceQuery, PriceQuote]:
     return chosen
 
 
-def _rank(quote: PriceQuote) -> tuple[bool, float, Decimal, str]:
+def _rank(quote: PriceQuote) -> tuple[bool, float, Decimal, str, str, str]:
     price = plausible(quote.usd_per_hour)
     as_of = quote.as_of if math.isfinite(quote.as_of) else -math.inf
-    return price is not None, as_of, price or Decimal(0), quote.source
+    # Nonsense is told apart by how it is written, so that its order says nothing either.
+    return price is not None, as_of, price or Decimal(0), quote.source, repr(quote.as_of), str(quote.usd_per_hour)
 
 
 def _answer(reading: SourceReading, quote: PriceQuote | None, now: Instant) -> SourceAnswer:
