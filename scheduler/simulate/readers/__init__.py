@@ -1,0 +1,46 @@
+"""Readers of recorded job logs, one module a format. The columns of a file's header say which one reads it.
+
+A module offers `COLUMNS` (those that it needs) and `read(table) -> Trace`. Adding a format is adding a file.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from pathlib import Path
+from typing import Any
+
+from scheduler.model.errors import InvalidObjectError
+from scheduler.simulate.readers._table import Table, open_table
+from scheduler.simulate.trace import Trace
+
+
+def reader_names() -> tuple[str, ...]:
+    return tuple(sorted(found.name for found in pkgutil.iter_modules(__path__) if not found.name.startswith("_")))
+
+
+def read_trace(path: Path) -> Trace:
+    """The jobs of a CSV file (or .csv.gz) in any known format, in order of arrival.
+
+    Raises: InvalidObjectError with file and line for whatever cannot be understood, and for a file without a job.
+    """
+    table = open_table(path)
+    readers = {name: _reader(name) for name in reader_names()}
+    fitting = {name: reader for name, reader in readers.items() if set(reader.COLUMNS) <= set(table.columns)}
+    if not fitting:
+        known = "; ".join(f"{name}: {','.join(reader.COLUMNS)}" for name, reader in sorted(readers.items()))
+        raise InvalidObjectError(f"{path}:1: no known job log has these columns; known are {known}")
+    # The format that explains most of the columns is meant.
+    name = max(sorted(fitting), key=lambda each: len(fitting[each].COLUMNS))
+    trace: Trace = fitting[name].read(table)
+    if not trace.jobs:
+        raise InvalidObjectError(f"{path}: holds no job")
+    ordered = sorted(enumerate(trace.jobs), key=lambda item: (item[1].arrival_seconds, item[0]))
+    return Trace(trace.name, tuple(job for _, job in ordered), trace.speeds)
+
+
+def _reader(name: str) -> Any:
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+__all__ = ["Table", "read_trace", "reader_names"]
