@@ -8,6 +8,7 @@ from typing import Final
 from scheduler.engine import explain
 from scheduler.engine.candidates import Weighed, Weigher, in_time
 from scheduler.engine.filters import Ask
+from scheduler.engine.guide import Guide
 from scheduler.engine.queue_order import Turns
 from scheduler.engine.world import World
 from scheduler.model.ids import Instant
@@ -21,6 +22,8 @@ INVALID: Final = Reason("InvalidWorkload", "cannot be placed as it stands")
 UNMANAGED: Final = Reason("NotManaged", "has not been handed over")
 QUEUE_UNKNOWN: Final = Reason("QueueUnknown", "of an unknown queue")
 NO_POLICY: Final = Reason("NoPolicy", "no policy matches")
+CHEAPER_TO_WAIT: Final = Reason("CheaperToWait", "waits for owned capacity")
+WAIT_TEXT: Final = "waiting for owned capacity costs less than any other offering, its time included"
 PLACED_PER_MILLISECOND: Final = 1000
 
 
@@ -55,18 +58,28 @@ class Assignment:
         self._weigher = weigher
         self._refused: dict[int, _Refusal] = {}
         """Classes that fit nowhere: room, quota and budgets only shrink within a cycle, so equal ones need no look."""
+        self.guide: Guide | None = None
         self.placements: list[SetPlacement] = []
         self.decisions: list[Decision] = []
 
     def run(self) -> None:
         world = self._world
         pending = [workload for workload in world.workloads if _is_pending(workload)]
+        self.guide = Guide(world, self._weigher, (each for each in pending if self._may_be_placed(each)))
         turns = Turns(pending, world.quotas, world.capacity)
         while (workload := turns.next()) is not None:
             blocked = self._consider(workload)
             if blocked and world.quotas.spec(workload.queue).strict_fifo:
                 for later in turns.rest_of(workload.queue):
                     self._hold(later, world.policy_of(later), _Refusal(BEHIND, BEHIND.text, waits=True))
+
+    def _may_be_placed(self, workload: Workload) -> bool:
+        world = self._world
+        return (
+            workload.invalid is None
+            and (workload.unmanaged is None or world.snapshot.shadow)
+            and (world.policies.default_queue_allowed or world.quotas.defined(workload.queue))
+        )
 
     def _consider(self, workload: Workload) -> bool:
         """Place or hold it; True when it waits for capacity, so that a strict queue waits with it."""
@@ -102,10 +115,16 @@ class Assignment:
         if self._world.quotas.refusal(ask.queue, ask.shape.requests) is not None:
             return None, ()
         weighed = tuple(in_time(self._weigher.weigh(ask), workload, ask, self._world.now))
+        if self.guide is not None and self.guide.speaks_for(workload):
+            return self.guide.pick(workload, weighed), weighed
         fitting = (each for each in weighed if each.fit is not None)
         return min(fitting, key=lambda each: each.order, default=None), weighed
 
     def _refuse(self, ask: Ask, weighed: tuple[Weighed, ...]) -> _Refusal:
+        if any(each.fit is not None for each in weighed):
+            # Only the guide passes over an offering that fits; another of the class may be meant to start.
+            alternatives, refused = explain.others(weighed, None), explain.refusals(weighed)
+            return _Refusal(CHEAPER_TO_WAIT, WAIT_TEXT, True, frozenset(), weighed, alternatives, refused)
         quota = self._world.quotas.refusal(ask.queue, ask.shape.requests)
         if quota is not None:
             refusal = _Refusal(quota, quota.text, waits=True)

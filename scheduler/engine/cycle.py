@@ -42,6 +42,8 @@ def cycle(snapshot: Snapshot, policies: PolicySet, predictor: Predictor) -> Plan
         decisions=(*(decision for _, decision in moves), *assignment.decisions),
         queues=_usage(world),
         budgets=world.budgets.states(),
+        solver="" if assignment.guide is None else assignment.guide.solver,
+        shadow_prices=() if assignment.guide is None else assignment.guide.prices,
         wake_at=min(world.wakes, default=None),
     )
 

@@ -19,12 +19,15 @@ from scipy.optimize import linprog
 from scipy.sparse import coo_array
 
 Floats = npt.NDArray[np.float64]
-EPSILON: Final = 1e-6
+Indices = npt.NDArray[np.int64]
+Rows = tuple[Indices, Indices, Floats]
+"""Row, column and value of the entries of a sparse matrix."""
+MOST_ITERATIONS: Final = 200_000
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """K classes, J offerings, R resources, P reserves, B intervals."""
+    """K classes, J offerings, R resources, P reserves, B intervals, M further limits."""
 
     counts: Floats
     """(K,) workloads of each class."""
@@ -39,7 +42,7 @@ class Question:
     edges: Floats
     """(B + 1,) seconds from now, the first 0: the intervals in which waiting ones may start."""
     reserve_of: npt.NDArray[np.int64]
-    """(J,) the reserve that an offering is part of; -1: none."""
+    """(K, J) the reserve on which one that starts there runs; -1: none."""
     run: Floats
     """(K, P) seconds that one runs on the reserve; inf: not allowed there."""
     units: Floats
@@ -50,6 +53,10 @@ class Question:
     """(K, P, B) USD of starting one on the reserve about the middle of an interval; inf: not allowed."""
     hold_cost: Floats
     """(K,) USD of doing nothing for one: larger than any sensible alternative."""
+    limit_use: Floats
+    """(M, K, J) what one start takes of each further limit (a budget in USD, a quota, bought nodes)."""
+    limits: Floats
+    """(M,) how much of each there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +71,18 @@ class Answer:
     """(J, R) dual: USD that one more unit now would save."""
     reserve_price: Floats
     """(P, B) dual: USD that one more unit-second in the interval would save."""
+    limit_price: Floats
+    """(M,) dual: USD that one more unit of each further limit would save."""
     cost: float
 
 
-class Unsolved(Exception):
-    """HiGHS gave no optimum in time; `str` says why."""
+class UnsolvedError(Exception):
+    """HiGHS gave no optimum within its iterations; `str` says why."""
 
 
-def solve(question: Question, *, seconds: float) -> Answer:
-    """The optimum. Raises: Unsolved when it is not found within `seconds`."""
+def solve(question: Question, *, iterations: int = MOST_ITERATIONS) -> Answer:
+    """The optimum. Raises: UnsolvedError when it is not found within so many simplex iterations (counted rather than
+    timed, so that the same question has the same answer on every machine)."""
     q = question
     classes, offerings = q.start_cost.shape
     reserves, intervals = q.freed.shape
@@ -89,19 +99,27 @@ def solve(question: Question, *, seconds: float) -> Answer:
         (np.ones(columns), (np.concatenate([k_start, k_wait, np.arange(classes)]), np.arange(columns))),
         shape=(classes, columns),
     )
-    rows, cols, values = _capacity_rows(q, k_start, j_start)
-    more = _reserve_rows(q, k_start, j_start, k_wait, p_wait, b_wait, first_row=offerings * q.capacity.shape[1])
-    limits = coo_array(
-        (np.concatenate([values, more[2]]), (np.concatenate([rows, more[0]]), np.concatenate([cols, more[1]]))),
-        shape=(q.capacity.size + reserves * intervals, columns),
-    )
-    room = np.concatenate([q.capacity.ravel(), q.freed.ravel()])
+    first = q.capacity.size
+    parts = [
+        _capacity_rows(q, k_start, j_start),
+        _reserve_rows(q, (k_start, j_start), (k_wait, p_wait, b_wait), first_row=first),
+        _limit_rows(q, k_start, j_start, first_row=first + reserves * intervals),
+    ]
+    rows, cols, values = (np.concatenate([part[index] for part in parts]) for index in range(3))
+    room = np.concatenate([q.capacity.ravel(), q.freed.ravel(), q.limits])
+    limits = coo_array((values, (rows, cols)), shape=(len(room), columns))
     found = linprog(
-        cost, A_ub=limits.tocsr(), b_ub=room, A_eq=everyone.tocsr(), b_eq=q.counts,
-        bounds=np.column_stack([np.zeros(columns), upper]), method="highs-ds", options={"time_limit": seconds, "presolve": True},
-    )  # fmt: skip
+        cost,
+        A_ub=limits.tocsr(),
+        b_ub=room,
+        A_eq=everyone.tocsr(),
+        b_eq=q.counts,
+        bounds=np.column_stack([np.zeros(columns), upper]),
+        method="highs-ds",
+        options={"maxiter": iterations},
+    )
     if found.status != 0:
-        raise Unsolved(str(found.message))
+        raise UnsolvedError(str(found.message))
     start = np.zeros((classes, offerings))
     start[k_start, j_start] = found.x[:starts]
     wait = np.zeros((classes, reserves, intervals))
@@ -111,44 +129,42 @@ def solve(question: Question, *, seconds: float) -> Answer:
         start,
         wait,
         np.asarray(found.eqlin.marginals),
-        duals[: q.capacity.size].reshape(q.capacity.shape),
-        duals[q.capacity.size :].reshape(reserves, intervals),
+        duals[:first].reshape(q.capacity.shape),
+        duals[first : first + reserves * intervals].reshape(reserves, intervals),
+        duals[first + reserves * intervals :],
         float(found.fun),
     )
 
 
-def _capacity_rows(
-    q: Question, k_start: npt.NDArray[np.int64], j_start: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Floats]:
+def _capacity_rows(q: Question, k_start: Indices, j_start: Indices) -> Rows:
     """Row (offering, resource): what all that start there now take."""
     resources = q.capacity.shape[1]
-    values = q.demand[k_start]
     column = np.repeat(np.arange(len(k_start)), resources)
     row = (j_start[:, None] * resources + np.arange(resources)).ravel()
-    flat = values.ravel()
+    flat = q.demand[k_start].ravel()
     kept = flat > 0
     return row[kept], column[kept], flat[kept]
 
 
 def _reserve_rows(
-    q: Question,
-    k_start: npt.NDArray[np.int64],
-    j_start: npt.NDArray[np.int64],
-    k_wait: npt.NDArray[np.int64],
-    p_wait: npt.NDArray[np.int64],
-    b_wait: npt.NDArray[np.int64],
-    *,
-    first_row: int,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Floats]:
+    q: Question, start: tuple[Indices, Indices], wait: tuple[Indices, Indices, Indices], *, first_row: int
+) -> Rows:
     """Row (reserve, interval): unit-seconds of it that all use there which start now, or in it, or before it."""
     intervals = q.freed.shape[1]
-    on_reserve = q.reserve_of[j_start] >= 0
-    k_all = np.concatenate([k_start[on_reserve], k_wait])
-    p_all = np.concatenate([q.reserve_of[j_start[on_reserve]], p_wait])
-    begin = np.concatenate([np.zeros(int(on_reserve.sum())), q.edges[b_wait]])
-    column = np.concatenate([np.flatnonzero(on_reserve), len(k_start) + np.arange(len(k_wait))])
+    owned = q.reserve_of[start] >= 0
+    k_all = np.concatenate([start[0][owned], wait[0]])
+    p_all = np.concatenate([q.reserve_of[start][owned], wait[1]])
+    begin = np.concatenate([np.zeros(int(owned.sum())), q.edges[wait[2]]])
+    column = np.concatenate([np.flatnonzero(owned), len(start[0]) + np.arange(len(wait[0]))])
     end = begin + q.run[k_all, p_all]
     used = np.minimum(end[:, None], q.edges[None, 1:]) - np.maximum(begin[:, None], q.edges[None, :-1])
     used = np.maximum(used, 0.0) * q.units[k_all][:, None]
     which, interval = np.nonzero(used > 0)
     return first_row + p_all[which] * intervals + interval, column[which], used[which, interval]
+
+
+def _limit_rows(q: Question, k_start: Indices, j_start: Indices, *, first_row: int) -> Rows:
+    """Row of each further limit: what all that start now take of it."""
+    use = q.limit_use[:, k_start, j_start]
+    row, column = np.nonzero(use)
+    return first_row + row, column, use[row, column]

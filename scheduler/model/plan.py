@@ -100,6 +100,19 @@ class BudgetState:
 
 
 @dataclass(frozen=True, slots=True)
+class ShadowPrice:
+    """What one more unit of something that binds would have saved: a dual price of the programme."""
+
+    name: str
+    """A pool (cluster/pool) or a budget (policy/budget)."""
+    resource: str
+    """gpu, cpu, memory or budget."""
+    worth_usd: float
+    meaning: str
+    """The unit in words, such as "USD for one more GPU-hour"."""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     at: Instant
     placements: tuple[SetPlacement, ...] = ()
@@ -108,5 +121,9 @@ class Plan:
     decisions: tuple[Decision, ...] = ()
     queues: tuple[QueueUsage, ...] = ()
     budgets: tuple[BudgetState, ...] = ()
+    solver: str = ""
+    """How the backlog was weighed: optimal, greedy (no optimum was found in time), "" (there was nothing to weigh)."""
+    shadow_prices: tuple[ShadowPrice, ...] = ()
+    """The most valuable first."""
     wake_at: Instant | None = None
     """When, if nothing else happens, the passing of time alone could change the plan; None: never."""

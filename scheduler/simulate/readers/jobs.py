@@ -1,5 +1,5 @@
-"""Overspill's own format. Needed: arrival_s, run_s. May be there: name, queue, gpus (of one pod), pods, cpu (cores of one
-pod), memory_gib (of one pod), gpu_models (accepted, "A|B"), priority, deadline_s (after arrival), checkpoint_s."""
+"""Overspill's own format. Needed: arrival_s, run_s. May be there: name, queue, pods, gpus, cpu (cores) and memory_gib
+(each of one pod), gpu_models (accepted, "A|B"), priority, deadline_s (after arrival), checkpoint_s."""
 
 from __future__ import annotations
 
