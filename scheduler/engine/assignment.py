@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from scheduler.engine import explain
 from scheduler.engine.candidates import Weighed, Weigher, in_time
@@ -24,6 +25,8 @@ QUEUE_UNKNOWN: Final = Reason("QueueUnknown", "of an unknown queue")
 NO_POLICY: Final = Reason("NoPolicy", "no policy matches")
 CHEAPER_TO_WAIT: Final = Reason("CheaperToWait", "waits for owned capacity")
 WAIT_TEXT: Final = "waiting for owned capacity costs less than any other offering, its time included"
+Rank = Callable[[Workload, Weighed], Any]
+"""A key by which the best of the offerings that fit comes first."""
 PLACED_PER_MILLISECOND: Final = 1000
 
 
@@ -53,7 +56,8 @@ class _Refusal:
 class Assignment:
     """Goes through the pending workloads once; collects placements and decisions."""
 
-    def __init__(self, world: World, weigher: Weigher) -> None:
+    def __init__(self, world: World, weigher: Weigher, rank: Rank | None = None) -> None:
+        self._rank: Rank = rank if rank is not None else lambda workload, each: each.order
         self._world = world
         self._weigher = weigher
         self._refused: dict[int, _Refusal] = {}
@@ -118,7 +122,7 @@ class Assignment:
         if self.guide is not None and self.guide.speaks_for(workload):
             return self.guide.pick(workload, weighed), weighed
         fitting = (each for each in weighed if each.fit is not None)
-        return min(fitting, key=lambda each: each.order, default=None), weighed
+        return min(fitting, key=lambda each: self._rank(workload, each), default=None), weighed
 
     def _refuse(self, ask: Ask, weighed: tuple[Weighed, ...]) -> _Refusal:
         if any(each.fit is not None for each in weighed):

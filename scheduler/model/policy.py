@@ -77,7 +77,7 @@ class Constraints:
 
 @dataclass(frozen=True, slots=True)
 class ValueOfTime:
-    """What an hour until a workload is done is worth: so much for each workload, and so much more for each GPU it has."""
+    """What an hour until a workload is done is worth: so much for each workload, so much more for each of its GPUs."""
 
     usd_per_hour: Usd = Decimal(0)
     usd_per_gpu_hour: Usd = Decimal(0)
