@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from scheduler.engine import explain
@@ -13,7 +13,7 @@ from scheduler.engine.guide import Guide
 from scheduler.engine.queue_order import Turns
 from scheduler.engine.world import World
 from scheduler.model.ids import Instant
-from scheduler.model.plan import Candidate, Decision, SetPlacement
+from scheduler.model.plan import Candidate, Decision, SetPlacement, ShadowPrice, WaitOption
 from scheduler.model.policy import PlacementPolicy
 from scheduler.model.verdict import Reason
 from scheduler.model.workload import Placement, PlacementState, Workload
@@ -127,8 +127,12 @@ class Assignment:
     def _refuse(self, ask: Ask, weighed: tuple[Weighed, ...]) -> _Refusal:
         if any(each.fit is not None for each in weighed):
             # Only the guide passes over an offering that fits; another of the class may be meant to start.
-            alternatives, refused = explain.others(weighed, None), explain.refusals(weighed)
-            return _Refusal(CHEAPER_TO_WAIT, WAIT_TEXT, True, frozenset(), weighed, alternatives, refused)
+            refused = explain.refusals(weighed)
+            if self.guide is not None and self.guide.speaks_for(ask.workload):
+                weighed = self.guide.explain(ask.workload, weighed)
+            return _Refusal(
+                CHEAPER_TO_WAIT, WAIT_TEXT, True, frozenset(), weighed, explain.others(weighed, None), refused
+            )
         quota = self._world.quotas.refusal(ask.queue, ask.shape.requests)
         if quota is not None:
             refusal = _Refusal(quota, quota.text, waits=True)
@@ -156,8 +160,9 @@ class Assignment:
         world.commit(workload, ask.policy.name, room, chosen.prediction)
         state = PlacementState.STARTED if fit.now else PlacementState.RESERVED
         attempt = attempt_number(world.now, len(self.placements))
+        wait, binding, chosen, weighed = self._explained(workload, chosen, weighed)
         decision = explain.placed(
-            workload, chosen, weighed, ask.policy, state, attempt, world.policies.digest, world.now
+            workload, chosen, weighed, ask.policy, state, attempt, world.policies.digest, world.now, wait, binding
         )
         pool = room.pool
         placement = Placement(
@@ -165,6 +170,16 @@ class Assignment:
         )
         self.placements.append(SetPlacement(workload.ref, placement, workload.placement, decision.id))
         self.decisions.append(decision)
+
+    def _explained(
+        self, workload: Workload, chosen: Weighed, weighed: tuple[Weighed, ...]
+    ) -> tuple[WaitOption | None, tuple[ShadowPrice, ...], Weighed, tuple[Weighed, ...]]:
+        """(waiting instead, what binds, the choice, all offerings), with all costs told where the guide chose."""
+        if self.guide is None or not self.guide.speaks_for(workload):
+            return None, (), chosen, weighed
+        told = self.guide.explain(workload, weighed)
+        place = next(one for one in told if one.candidate.pool == chosen.candidate.pool)
+        return self.guide.wait_option(workload), self.guide.prices[: explain.MAX_BINDING], place, told
 
     def _hold(self, workload: Workload, policy: PlacementPolicy | None, refusal: _Refusal) -> None:
         decision = explain.held(
@@ -177,6 +192,9 @@ class Assignment:
             refusal.alternatives,
             refusal.refused,
         )
+        if decision is not None and self.guide is not None and self.guide.speaks_for(workload):
+            binding = self.guide.prices[: explain.MAX_BINDING]
+            decision = replace(decision, wait=self.guide.wait_option(workload), binding=binding)
         if decision is not None:
             self.decisions.append(decision)
 

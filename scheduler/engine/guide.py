@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -22,7 +22,7 @@ from scheduler.engine.programme import Answer, Floats, Question, UnsolvedError, 
 from scheduler.engine.rooms import PoolRoom
 from scheduler.engine.world import World
 from scheduler.model.ids import Uid
-from scheduler.model.plan import ShadowPrice
+from scheduler.model.plan import CostPart, ShadowPrice, WaitOption
 from scheduler.model.resources import Resources
 from scheduler.model.workload import Workload
 
@@ -45,6 +45,29 @@ class _Class:
     """Seconds from now."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Costs:
+    """USD of bought capacity while it works, while it starts and stands idle, and while it does work again."""
+
+    capacity: float
+    around: float
+    again: float
+    seconds_to_end: float
+
+    @property
+    def money(self) -> float:
+        return self.capacity + self.around + self.again
+
+    def parts(self, usd_per_second: float) -> tuple[CostPart, ...]:
+        named = (
+            ("capacity", self.capacity),
+            ("start-up", self.around),
+            ("reclaims", self.again),
+            ("time", usd_per_second * self.seconds_to_end),
+        )
+        return tuple(CostPart(name, round(usd, 6)) for name, usd in named if usd)
+
+
 class Guide:
     """Made once a cycle, before anything new is placed."""
 
@@ -57,6 +80,7 @@ class Guide:
         self.solver = ""
         """optimal, or greedy where no optimum was found; "" when there was nothing to solve."""
         self.prices: tuple[ShadowPrice, ...] = ()
+        self._wait_options: dict[int, WaitOption] = {}
         self._classes = self._classify(list(pending))
         self._left: Floats = np.zeros((0, 0))
         if self._classes:
@@ -76,6 +100,23 @@ class Guide:
                 row[index] -= 1.0
                 return weighed[index]
         return None
+
+    def explain(self, workload: Workload, weighed: Iterable[Weighed]) -> tuple[Weighed, ...]:
+        """The offerings with what they cost in all, time included, for people to read."""
+        one = self._classes[self._row_of[workload.ref.uid]]
+        value = _usd_per_second(one.ask)
+        told: list[Weighed] = []
+        for each in weighed:
+            costs = self._costs(one, each)
+            if costs is not None:
+                score = round(costs.money + value * costs.seconds_to_end, 6)
+                each = replace(each, candidate=replace(each.candidate, score=score, cost_parts=costs.parts(value)))
+            told.append(each)
+        return tuple(told)
+
+    def wait_option(self, workload: Workload) -> WaitOption | None:
+        """What waiting would be like for it, by the prices of the programme's answer; None: it can wait for nothing."""
+        return self._wait_options.get(self._row_of[workload.ref.uid])
 
     # -- the classes -------------------------------------------------------------------------------------------
 
@@ -129,7 +170,21 @@ class Guide:
         self.solver = "optimal"
         self._left = answer.start.copy()
         self.prices = self._shadow_prices(answer, names)
+        self._wait_options = self._options(question, answer, names)
         self._note_wakes(answer)
+
+    def _options(self, question: Question, answer: Answer, names: list[Reserve]) -> dict[int, WaitOption]:
+        """For each class the reserve and interval in which waiting costs least, use of the reserve priced."""
+        used = _use_over_time(question)
+        worth = question.wait_cost + np.einsum("kpbt,pt->kpb", used, answer.reserve_price)
+        found: dict[int, WaitOption] = {}
+        for row in range(len(self._classes)):
+            if not np.isfinite(worth[row]).any():
+                continue
+            place, interval = np.unravel_index(int(np.argmin(worth[row])), worth[row].shape)
+            cost = float(question.wait_cost[row, place, interval])
+            found[row] = WaitOption(names[int(place)][0], float(MIDDLES[interval]), round(cost, 6))
+        return found
 
     def _question(self, names: list[Reserve], freed: dict[Reserve, Floats]) -> Question:
         classes, rooms = self._classes, self._rooms
@@ -145,13 +200,12 @@ class Guide:
         limit_use = np.zeros((len(budgets), *shape))
         for row, one in enumerate(classes):
             gpus = one.ask.shape.gpus
-            assert one.ask.policy.value_of_time is not None
-            value = one.ask.policy.value_of_time.usd_per_second(gpus)
+            value = _usd_per_second(one.ask)
             unit = GPUS if gpus else CORES
             for column, weighed in enumerate(self._weigher.weigh(one.ask)):
                 room = rooms[column]
                 reserve = reserve_index.get((room.pool.ref, unit))
-                costs = self._costs(one, weighed, value)
+                costs = self._costs(one, weighed)
                 if reserve is not None and not self._weigher.static_reasons(one.ask, room):
                     seconds = one.run_seconds * self._slowness(one, room)
                     run[row, reserve] = seconds
@@ -160,17 +214,16 @@ class Guide:
                     wait_cost[row, reserve] = np.where(late, np.inf, value * ends)
                 if costs is None:
                     continue
-                money, seconds_to_end = costs
-                if one.deadline is not None and seconds_to_end > one.deadline:
+                if one.deadline is not None and costs.seconds_to_end > one.deadline:
                     continue
-                start_cost[row, column] = money + value * seconds_to_end
+                start_cost[row, column] = costs.money + value * costs.seconds_to_end
                 start_most[row, column] = len(one.members)
                 if reserve is not None:
                     reserve_of[row, column] = reserve
                 for index, account in enumerate(budgets):
                     if account.covers(one.ask.queue, room.pool.ref.cluster, room.pool.capacity_type):
-                        limit_use[index, row, column] = money
-        values = np.array([one.ask.policy.value_of_time.usd_per_second(one.ask.shape.gpus) for one in classes])  # type: ignore[union-attr]
+                        limit_use[index, row, column] = costs.money
+        values = np.array([_usd_per_second(one.ask) for one in classes])
         runs = np.array([one.run_seconds for one in classes])
         return Question(
             counts=np.array([float(len(one.members)) for one in classes]),
@@ -189,25 +242,21 @@ class Guide:
             limits=np.array([max(0.0, float(a.budget.limit_usd - a.spent - a.committed)) for a in budgets]),
         )
 
-    def _costs(self, one: _Class, weighed: Weighed, value: float) -> tuple[float, float] | None:
-        """(USD, seconds until it ends) of starting one there now; None: it cannot, or nobody knows what it costs."""
-        if weighed.fit is None:
+    def _costs(self, one: _Class, weighed: Weighed) -> _Costs | None:
+        """Of starting one there now; None: it cannot, or nobody knows what it costs."""
+        room, start = weighed.room, weighed.prediction.start_seconds
+        if weighed.fit is None or start is None:
             return None
-        room = weighed.room
         seconds = one.run_seconds * self._slowness(one, room)
         lost = weighed.prediction.lost_seconds
-        start = weighed.prediction.start_seconds
-        if start is None:
-            return None
+        end = start + seconds + lost
         if not room.pool.bought:
-            return 0.0, start + seconds + lost
+            return _Costs(0.0, 0.0, 0.0, end)
         if room.pool.price is None:
             return None
         rate = float(room.pool.price.usd_per_hour) * _part_of_node(one.ask, room) / 3600.0
-        paid = seconds + lost
-        if not weighed.fit.now:
-            paid += start + self._world.idle_seconds(room)
-        return rate * paid, start + seconds + lost
+        around = 0.0 if weighed.fit.now else rate * (start + self._world.idle_seconds(room))
+        return _Costs(rate * seconds, around, rate * lost, end)
 
     def _slowness(self, one: _Class, room: PoolRoom) -> float:
         """Its run time there over what its user says."""
@@ -243,6 +292,20 @@ class Guide:
         intervals = np.flatnonzero(answer.wait.sum(axis=(0, 1)) > 0.5)
         if len(intervals):
             self._world.wake_at(self._world.now + float(EDGES[intervals[0] + 1]))
+
+
+def _usd_per_second(ask: Ask) -> float:
+    assert ask.policy.value_of_time is not None
+    return ask.policy.value_of_time.usd_per_second(ask.shape.gpus)
+
+
+def _use_over_time(q: Question) -> Floats:
+    """(K, P, B, B) unit-seconds that one takes of a reserve in each interval when it starts in another."""
+    begin = q.edges[:-1][None, None, :, None]
+    run = np.where(np.isfinite(q.run), q.run, 0.0)[:, :, None, None]
+    used = np.minimum(begin + run, q.edges[1:]) - np.maximum(begin, q.edges[:-1])
+    use: Floats = np.maximum(used, 0.0) * q.units[:, None, None, None]
+    return use
 
 
 def _part_of_node(ask: Ask, room: PoolRoom) -> float:
