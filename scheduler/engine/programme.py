@@ -15,14 +15,18 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linprog
-from scipy.sparse import coo_array
+from scipy.optimize import Bounds, LinearConstraint, linprog, milp
+from scipy.sparse import coo_array, csr_array
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 Rows = tuple[Indices, Indices, Floats]
 """Row, column and value of the entries of a sparse matrix."""
 MOST_ITERATIONS: Final = 200_000
+FEW_WORKLOADS: Final = 24
+"""So many are also solved in whole numbers, by branch and bound."""
+MOST_NODES: Final = 500
+EPSILON: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +85,66 @@ class UnsolvedError(Exception):
 
 
 def solve(question: Question, *, iterations: int = MOST_ITERATIONS) -> Answer:
-    """The optimum. Raises: UnsolvedError when it is not found within so many simplex iterations (counted rather than
-    timed, so that the same question has the same answer on every machine)."""
-    q = question
-    classes, offerings = q.start_cost.shape
+    """The optimum, in whole workloads where there are few of them.
+
+    Raises: UnsolvedError when it is not found within so many simplex iterations (counted rather than timed, so that the
+    same question has the same answer on every machine).
+    """
+    model = _model(question)
+    found = linprog(
+        model.cost,
+        A_ub=model.limits,
+        b_ub=model.room,
+        A_eq=model.everyone,
+        b_eq=question.counts,
+        bounds=np.column_stack([np.zeros(len(model.cost)), model.upper]),
+        method="highs-ds",
+        options={"maxiter": iterations},
+    )
+    if found.status != 0:
+        raise UnsolvedError(str(found.message))
+    values, cost = found.x, float(found.fun)
+    if question.counts.sum() <= FEW_WORKLOADS:
+        whole = _whole(question, model)
+        values, cost = (values, cost) if whole is None else whole
+    reserves, intervals = question.freed.shape
+    start, wait = np.zeros(question.start_cost.shape), np.zeros(question.wait_cost.shape)
+    start[model.start] = values[: len(model.start[0])]
+    wait[model.wait] = values[len(model.start[0]) : len(model.start[0]) + len(model.wait[0])]
+    duals = -found.ineqlin.marginals
+    first = question.capacity.size
+    return Answer(
+        start,
+        wait,
+        np.asarray(found.eqlin.marginals),
+        duals[:first].reshape(question.capacity.shape),
+        duals[first : first + reserves * intervals].reshape(reserves, intervals),
+        duals[first + reserves * intervals :],
+        cost,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """Columns: starts, then waits, then one for each class that does nothing."""
+
+    start: tuple[Indices, Indices]
+    wait: tuple[Indices, Indices, Indices]
+    cost: Floats
+    upper: Floats
+    everyone: csr_array
+    limits: csr_array
+    room: Floats
+
+
+def _model(q: Question) -> _Model:
+    classes = len(q.counts)
     reserves, intervals = q.freed.shape
     k_start, j_start = np.nonzero(np.isfinite(q.start_cost) & (q.start_most > 0))
     k_wait, p_wait, b_wait = np.nonzero(np.isfinite(q.wait_cost))
     starts, waits = len(k_start), len(k_wait)
     columns = starts + waits + classes
-    cost = np.concatenate([q.start_cost[k_start, j_start], q.wait_cost[k_wait, p_wait, b_wait], q.hold_cost])
-    upper = np.concatenate(
-        [np.minimum(q.start_most[k_start, j_start], q.counts[k_start]), np.full(waits + classes, np.inf)]
-    )
-
+    most = np.minimum(q.start_most[k_start, j_start], q.counts[k_start])
     everyone = coo_array(
         (np.ones(columns), (np.concatenate([k_start, k_wait, np.arange(classes)]), np.arange(columns))),
         shape=(classes, columns),
@@ -107,33 +157,30 @@ def solve(question: Question, *, iterations: int = MOST_ITERATIONS) -> Answer:
     ]
     rows, cols, values = (np.concatenate([part[index] for part in parts]) for index in range(3))
     room = np.concatenate([q.capacity.ravel(), q.freed.ravel(), q.limits])
-    limits = coo_array((values, (rows, cols)), shape=(len(room), columns))
-    found = linprog(
-        cost,
-        A_ub=limits.tocsr(),
-        b_ub=room,
-        A_eq=everyone.tocsr(),
-        b_eq=q.counts,
-        bounds=np.column_stack([np.zeros(columns), upper]),
-        method="highs-ds",
-        options={"maxiter": iterations},
+    return _Model(
+        (k_start, j_start),
+        (k_wait, p_wait, b_wait),
+        np.concatenate([q.start_cost[k_start, j_start], q.wait_cost[k_wait, p_wait, b_wait], q.hold_cost]),
+        np.concatenate([most, np.full(waits + classes, np.inf)]),
+        everyone.tocsr(),
+        coo_array((values, (rows, cols)), shape=(len(room), columns)).tocsr(),
+        room,
     )
-    if found.status != 0:
-        raise UnsolvedError(str(found.message))
-    start = np.zeros((classes, offerings))
-    start[k_start, j_start] = found.x[:starts]
-    wait = np.zeros((classes, reserves, intervals))
-    wait[k_wait, p_wait, b_wait] = found.x[starts : starts + waits]
-    duals = -found.ineqlin.marginals
-    return Answer(
-        start,
-        wait,
-        np.asarray(found.eqlin.marginals),
-        duals[:first].reshape(q.capacity.shape),
-        duals[first : first + reserves * intervals].reshape(reserves, intervals),
-        duals[first + reserves * intervals :],
-        float(found.fun),
+
+
+def _whole(q: Question, model: _Model) -> tuple[Floats, float] | None:
+    """The best answer in whole workloads, and its cost; None when branching found none within its bound."""
+    found = milp(
+        model.cost,
+        integrality=np.ones(len(model.cost)),
+        bounds=Bounds(np.zeros(len(model.cost)), model.upper),
+        constraints=[
+            LinearConstraint(model.everyone, q.counts, q.counts),
+            LinearConstraint(model.limits, -np.inf, model.room + EPSILON),
+        ],
+        options={"node_limit": MOST_NODES, "mip_rel_gap": 1e-4},
     )
+    return (np.round(found.x), float(found.fun)) if found.x is not None else None
 
 
 def _capacity_rows(q: Question, k_start: Indices, j_start: Indices) -> Rows:
