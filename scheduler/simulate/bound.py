@@ -62,14 +62,15 @@ class _Group:
 def lower_bound(trace: Trace, clusters: tuple[Cluster, ...], owned_gpus: int, value: ValueOfTime) -> Bound:
     """Least total cost (cloud spend and value of time from arrival to completion) of any schedule.
 
-    Jobs without GPUs never wait in it. Raises: OverspillError when HiGHS finds no optimum in five minutes.
+    Jobs without GPUs never wait in it, and what has no known price is bought for nothing in it. Raises: OverspillError
+    when there is neither owned nor bought capacity, or HiGHS finds no optimum in five minutes.
     """
     fastest = {profile: max(speeds.values()) for profile, speeds in trace.speeds.items() if speeds}
-    edges = _edges(trace)
+    runs = [job.run_seconds / fastest.get(job.profile, 1.0) for job in trace.jobs]
+    edges = _edges(trace, runs)
     groups: dict[tuple[int, int], _Group] = {}
     unavoidable = 0.0
-    for job in trace.jobs:
-        run = job.run_seconds / fastest.get(job.profile, 1.0)
+    for job, run in zip(trace.jobs, runs, strict=True):
         worth = value.usd_per_second(job.gpus)
         unavoidable += worth * run
         if not job.gpus:
@@ -87,7 +88,10 @@ def lower_bound(trace: Trace, clusters: tuple[Cluster, ...], owned_gpus: int, va
     if not groups:
         return Bound(unavoidable, 0.0, len(edges) - 1, 0)
     ordered = [groups[key] for key in sorted(groups)]
-    bought, cost = _solve(ordered, edges, owned_gpus, _cheapest_usd_per_gpu_second(clusters))
+    price = _cheapest_usd_per_gpu_second(clusters)
+    if price is None and not owned_gpus:
+        raise OverspillError("there is no bound: there are no GPUs, neither owned nor to be bought")
+    bought, cost = _solve(ordered, edges, owned_gpus, price)
     return Bound(unavoidable + cost, bought, len(edges) - 1, len(ordered))
 
 
@@ -180,12 +184,12 @@ def _flow_entries(
     return found
 
 
-def _edges(trace: Trace) -> Floats:
+def _edges(trace: Trace, runs: list[float]) -> Floats:
     """Equal intervals to the last arrival, then ever longer ones, until all could be done one job after another."""
     intervals = 2**LEVELS
     equal = round(intervals * _ARRIVING)
     last = max(1.0, trace.jobs[-1].arrival_seconds if trace.jobs else 1.0)
-    needed = sum(job.run_seconds for job in trace.jobs) + last
+    needed = sum(runs) + last
     rest = intervals - equal
     step = last / equal
     growth = 1.0
@@ -197,9 +201,9 @@ def _edges(trace: Trace) -> Floats:
 
 def _cheapest_usd_per_gpu_second(clusters: tuple[Cluster, ...]) -> float | None:
     prices = [
-        float(pool.price.usd_per_hour) / pool.node_resources.gpus / 3600
+        0.0 if pool.price is None else float(pool.price.usd_per_hour) / pool.node_resources.gpus / 3600
         for cluster in clusters
         for pool in cluster.pools
-        if pool.bought and pool.price is not None and pool.node_resources.gpus
+        if pool.bought and pool.max_nodes and pool.node_resources.gpus
     ]
     return min(prices, default=None)

@@ -103,7 +103,8 @@ class SimulatedFederation:
         """Not of a run that was stopped, an order that was cancelled or a machine that has gone back meanwhile."""
         match what, subject:
             case "end", (uid, epoch):
-                return uid in self._runs and self._runs[uid].epoch == epoch
+                run = self._runs.get(Uid(str(uid)))
+                return run is not None and run.epoch == epoch
             case "machines", (PoolRef() as ref, number):
                 return number in self.pools[ref].arriving
             case "reclaim", Machine() as machine:
