@@ -18,12 +18,12 @@ _INK: Final = "#010203"
 _PALETTE: Final = (
     "#2f7ed8", "#e4572e", "#2ca25f", "#9467bd", "#d99a00", "#17a2b8", "#d1478f", "#8c6d4f", "#7f8c8d", "#5b6ee1",
 )  # fmt: skip
-_SIZE: Final = (5.0, 3.2)
+_SIZE: Final = (4.6, 3.4)
 """Inches: about as wide as a telephone, so that text is not shrunk there."""
 _STYLE: Final[dict[Any, Any]] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "overspill",
-    "font.size": 9,
+    "font.size": 10.5,
     "font.family": "sans-serif",
     "text.color": _INK,
     "axes.edgecolor": _INK,
@@ -38,7 +38,9 @@ _STYLE: Final[dict[Any, Any]] = {
     "grid.alpha": 0.13,
     "grid.linewidth": 0.6,
     "legend.frameon": False,
-    "legend.fontsize": 8,
+    "legend.fontsize": 9.5,
+    "legend.handlelength": 1.4,
+    "legend.columnspacing": 1.2,
 }
 
 
@@ -62,7 +64,7 @@ def spend_plot(findings: Findings) -> str:
     figure, axes, unit = _over_time(findings, "USD spent in clouds")
     for index, one in enumerate(shown(findings)):
         run = one.runs[0]
-        axes.plot(_times(run, unit), [m.spend_usd for m in run.moments], **_line(index, one))
+        axes.plot(_times(run, unit), [m.spend_usd for m in run.moments], **_line(index, one) | {"drawstyle": "default"})
     axes.set_ylim(bottom=0)
     return _finish(figure, axes)
 

@@ -40,7 +40,7 @@ h1{font-size:1.45rem;line-height:1.25;margin:0 0 4px}h2{font-size:1.1rem;margin:
 p{margin:6px 0;max-width:75ch}.dim{color:var(--dim)}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:2px 14px;margin:14px 0}dt{color:var(--dim)}
 dd{margin:0;overflow-wrap:anywhere}
-.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:18px 26px}
+.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,370px),1fr));gap:18px 26px}
 figure{margin:0;min-width:0}figcaption{font-weight:600;margin-bottom:2px}
 figcaption small{font-weight:400;color:var(--dim);display:block}
 svg{display:block;width:100%;height:auto}
