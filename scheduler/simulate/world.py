@@ -35,8 +35,8 @@ class _Run:
     job: TraceJob
     workload: Workload
     record: JobRecord
-    hint_factor: float
-    """What its user says of its run time, over the truth."""
+    hint_factor: float | None
+    """What its user says of its run time, over the truth; None: nothing."""
     left_seconds: float
     """Work to be done on reference hardware."""
     copy: Copy | None = None
@@ -155,18 +155,14 @@ class SimulatedFederation:
     def submit(self, job: TraceJob) -> None:
         """A user creates it, now."""
         uid = Uid(job.name)
-        factor = 1.0
-        if self._assumptions.hint_spread:
-            seed = self._assumptions.seed
-            z = normal(draw(seed, "hint", job.name), draw(seed, "hint2", job.name))
-            factor = math.exp(self._assumptions.hint_spread * max(-4.0, min(4.0, z)))
+        factor = self._hint_factor(job)
         record = JobRecord(job, self.now)
         self.record.jobs.append(record)
         workload = Workload(
-            ref=WorkloadRef("job", "default", job.name, uid), queue=QueueId(job.queue), priority=job.priority,
+            ref=WorkloadRef(job.kind, job.namespace, job.name, uid), queue=QueueId(job.queue), priority=job.priority,
             created_at=self.now, queued_at=self.now, pod_sets=job.pod_sets,
-            labels=((PROFILE_LABEL, job.profile),) if job.profile else (),
-            hints=self._hints(job, job.run_seconds * factor), has_finalizer=True,
+            labels=(*job.labels, *(((PROFILE_LABEL, job.profile),) if job.profile else ())),
+            hints=self._hints(job, job.run_seconds, factor), has_finalizer=True,
         )  # fmt: skip
         self._runs[uid] = _Run(job, workload, record, factor, job.run_seconds)
 
@@ -205,7 +201,8 @@ class SimulatedFederation:
         if state is PlacementState.STARTED and run.copy is None:
             wanted = sum(each.count for each in run.job.pod_sets)
             run.copy = Copy(
-                origin=run.workload.ref.uid, cluster=change.placement.cluster, kind="job", namespace="default",
+                origin=run.workload.ref.uid, cluster=change.placement.cluster, kind=run.job.kind,
+                namespace=run.job.namespace,
                 name=run.job.name, uid=Uid(f"{run.job.name}-copy"), attempt=change.placement.attempt,
                 state=CopyState.PENDING, suspended=False, deleting=False, created_at=self.now, started_at=None,
                 finished_at=None, pods_wanted=wanted, pods_bound=0,
@@ -278,7 +275,7 @@ class SimulatedFederation:
             run.record.interruptions += 1
             run.record.preemptions += preempted
         self._vacate(run)
-        hints = self._hints(run.job, run.left_seconds * run.hint_factor)
+        hints = self._hints(run.job, run.left_seconds, run.hint_factor)
         run.workload = replace(run.workload, placement=None, queued_at=self.now, hints=hints, condition=None)
 
     def _vacate(self, run: _Run) -> None:
@@ -296,11 +293,20 @@ class SimulatedFederation:
             return 1.0
         return self._speeds[job.profile].get(pool.template.gpu_model or "", 1e-9)
 
-    def _hints(self, job: TraceJob, seconds: float) -> Hints:
+    def _hint_factor(self, job: TraceJob) -> float | None:
+        if job.hint_known:
+            return None if job.hint_seconds is None else job.hint_seconds / job.run_seconds
+        if not self._assumptions.hints:
+            return None
+        seed, spread = self._assumptions.seed, self._assumptions.hint_spread
+        z = normal(draw(seed, "hint", job.name), draw(seed, "hint2", job.name)) if spread else 0.0
+        return math.exp(spread * max(-4.0, min(4.0, z)))
+
+    def _hints(self, job: TraceJob, seconds: float, factor: float | None) -> Hints:
         deadline = None
         if job.deadline_seconds is not None:
             deadline = self.record.started_at + job.arrival_seconds + job.deadline_seconds
-        return Hints(seconds if self._assumptions.hints else None, job.checkpoint_seconds, deadline)
+        return Hints(None if factor is None else seconds * factor, job.checkpoint_seconds, deadline)
 
     # -- machines ----------------------------------------------------------------------------------------------
 
