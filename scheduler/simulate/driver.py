@@ -30,8 +30,8 @@ EPOCH: Final[Instant] = 1_790_000_000.0
 """When a replay starts: some midnight-less instant of 2026, the same always."""
 _LOOKS_AT_ONCE: Final = 6
 """And two more for each pool: one that cannot deliver is answered to at once."""
-_LOOKS_IN_VAIN: Final = 2000
-"""At which nothing was under way and nothing came of it, one after the other."""
+_LOOKS_IN_VAIN: Final = 800
+"""One after the other, while nothing was under way: an offering that is tried again each hour, for over a month."""
 _LONGEST_WINDOW_SECONDS: Final = 62 * 86400.0
 _TRIES: Final = 5
 _TAIL_SECONDS: Final = 86400.0

@@ -96,10 +96,11 @@ def test_draws_are_even_and_reclaims_come_at_the_rate_that_is_assumed() -> None:
 
 
 def _one_reclaim(checkpoint: float | None) -> tuple[float, float, float, int]:
-    """(seconds that its first machine gave it, work lost, seconds to the end, interruptions) of a 2 h job on spot, whose
-    first machine is reclaimed after 71 minutes with this seed and whose second lasts."""
+    """(seconds that its first machine gave it, work lost, seconds to the end, interruptions) of a 2 h job on spot. Its
+    first machine is reclaimed after 71 minutes with this seed, its second lasts."""
     found = run(
-        trace(job("a", run=7200.0, checkpoint_seconds=checkpoint)), site(0, spot_pool()),
+        trace(job("a", run=7200.0, checkpoint_seconds=checkpoint)),
+        site(0, spot_pool()),
         assumptions=replace(RECLAIMED_OFTEN, seed=18),
     )
     first = min(found.machines, key=lambda each: each.created_at)
