@@ -30,7 +30,7 @@ from scheduler.simulate.trace import Trace
 LEVELS: Final = 9
 """2 ** LEVELS intervals."""
 _ARRIVING: Final = 7 / 8
-"""The part of the intervals that lies before the last arrival; the rest grows until everything could be done."""
+"""The part of the intervals that are equal; the rest grows until everything could be done."""
 _STEPS_AN_OCTAVE: Final = 2
 _SECONDS: Final = 300.0
 Floats = npt.NDArray[np.float64]
@@ -67,7 +67,7 @@ def lower_bound(trace: Trace, clusters: tuple[Cluster, ...], owned_gpus: int, va
     """
     fastest = {profile: max(speeds.values()) for profile, speeds in trace.speeds.items() if speeds}
     runs = [job.run_seconds / fastest.get(job.profile, 1.0) for job in trace.jobs]
-    edges = _edges(trace, runs)
+    edges = _edges(trace, runs, owned_gpus)
     groups: dict[tuple[int, int], _Group] = {}
     unavoidable = 0.0
     for job, run in zip(trace.jobs, runs, strict=True):
@@ -184,11 +184,12 @@ def _flow_entries(
     return found
 
 
-def _edges(trace: Trace, runs: list[float]) -> Floats:
-    """Equal intervals to the last arrival, then ever longer ones, until all could be done one job after another."""
+def _edges(trace: Trace, runs: list[float], owned_gpus: int) -> Floats:
+    """Equal intervals to the last arrival and until what had gathered by then could be done on owned capacity, then
+    ever longer ones, until all could be done one job after another."""
     intervals = 2**LEVELS
     equal = round(intervals * _ARRIVING)
-    last = max(1.0, trace.jobs[-1].arrival_seconds if trace.jobs else 1.0)
+    last = max(1.0, (trace.jobs[-1].arrival_seconds if trace.jobs else 0.0) + _backlog(trace, runs, owned_gpus))
     needed = sum(runs) + last
     rest = intervals - equal
     step = last / equal
@@ -197,6 +198,17 @@ def _edges(trace: Trace, runs: list[float]) -> Floats:
         growth *= 1.01
     tail = last + step * np.cumsum(growth ** np.arange(1, rest + 1))
     return np.concatenate([np.linspace(0.0, last, equal + 1), tail])
+
+
+def _backlog(trace: Trace, runs: list[float], owned_gpus: int) -> float:
+    """Seconds that owned capacity needs, as a fluid, after the last arrival for what came before."""
+    left = at = 0.0
+    if not owned_gpus:
+        return 0.0
+    for job, run in zip(trace.jobs, runs, strict=True):
+        left = max(0.0, left - (job.arrival_seconds - at)) + run * job.gpus / owned_gpus
+        at = job.arrival_seconds
+    return left
 
 
 def _cheapest_usd_per_gpu_second(clusters: tuple[Cluster, ...]) -> float | None:
