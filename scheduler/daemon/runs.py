@@ -53,6 +53,8 @@ class RunLog:
         self._history = history
         self._clock = clock
         self._open: dict[Uid, _Open] = {}
+        self._caught_up = False
+        """Whether all that the hub lists has been looked at."""
         self._models = {pool.ref: pool.gpu_model for member in mirror.federation.members for pool in member.pools}
 
     async def load(self) -> None:
@@ -70,6 +72,15 @@ class RunLog:
 
     def look(self, uid: Uid) -> None:
         """Something about the workload, or one of its copies, has changed."""
+        if not self._mirror.hub_synced:
+            return  # what is not listed yet is not gone
+        if not self._caught_up:
+            self._caught_up = True
+            for each in [*self._mirror.hub, *self._open]:
+                self._look(each)
+        self._look(uid)
+
+    def _look(self, uid: Uid) -> None:
         entry, known = self._mirror.hub.get(uid), self._open.get(uid)
         if entry is None:
             if known is not None:
@@ -77,7 +88,7 @@ class RunLog:
             return
         workload = entry.workload
         if known is None:
-            if workload.finished or workload.unmanaged is not None:
+            if workload.finished or workload.deleting or workload.unmanaged is not None:
                 return
             known = self._open[uid] = _Open()
             self._save(workload, known)
