@@ -21,6 +21,7 @@ class Accounts:
         self._meters = meters
         self._lifetimes: dict[NodeName, NodeLifetime] = {}
         self._ledger = SpendLedger()
+        self._metered_at: Instant | None = None
         self._busy_gpus: dict[NodeName, tuple[int, Instant, float]] = {}
         """By machine: GPUs in use, since when, GPU-seconds before that."""
 
@@ -70,6 +71,9 @@ class Accounts:
         """Up to now; empty when nothing is metered."""
         if not self._meters:
             return ()
+        if now == self._metered_at:
+            return self._ledger.buckets
+        self._metered_at = now
         self._ledger = advance(self._ledger, self._lifetimes.values(), now)
         self._lifetimes = {name: one for name, one in self._lifetimes.items() if not self._ledger.is_settled(one)}
         return self._ledger.buckets
@@ -83,7 +87,7 @@ def _recent(life: NodeLifetime, ledger: SpendLedger) -> tuple[NodeUse, ...]:
     """Without the uses that ended before what is settled already, the last one apart (who pays for idle time): a node
     that serves thousands of jobs would carry them all through every cycle."""
     until = ledger.settled_until.get(life.uid)
-    if until is None or len(life.uses) < 32:
+    if until is None:
         return life.uses
     ends = [use.ended_at for use in life.uses if use.ended_at is not None]
     last = max((end for end in ends if end <= until), default=None)

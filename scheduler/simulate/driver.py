@@ -184,8 +184,9 @@ class _Replay:
         """Decide and obey until nothing is freed any more; when time alone could change the plan."""
         world, record = self._world, self._world.record
         for _ in range(_LOOKS_AT_ONCE + 2 * len(world.pools)):
+            snapshot = world.snapshot()
             began = time.perf_counter()
-            plan = self._decider.decide(world.snapshot())
+            plan = self._decider.decide(snapshot)
             record.decide_seconds += time.perf_counter() - began
             record.cycles += 1
             if not world.obey(plan):
