@@ -75,8 +75,7 @@ def run(options: SimulateOptions) -> int:
     if options.as_json:
         print_json(findings_json(findings, about))
     else:
-        where = "" if options.usd_per_gpu_hour is not None or options.usd_per_hour is not None else "; see --help"
-        print_error(f"time is worth {_worth(study.value)} ({about['value_of_time_from']}{where})")
+        print_error(f"time is worth {_worth(study.value)} ({about['value_of_time_from']})")
         console().print(tables(findings))
     return 1 if unfinished else 0
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +78,22 @@ def test_the_json_is_one_object_and_the_same_again(tmp_path: Path, capsys: pytes
     assert "run 19 of 19: bound" in err
     again = simulate(capsys, *arguments)
     assert again[1] == out
+
+
+def test_another_process_gives_the_same_bytes(tmp_path: Path) -> None:
+    """Nothing hangs on the order of a set: strings hash otherwise in each process."""
+    command = [
+        sys.executable, "-m", "scheduler.cli.main", "simulate", *map(str, usual(tmp_path)), "--baseline", "threshold",
+        "--shortage-chance", "0.3", "--hint-spread", "0.5", "--json",
+    ]  # fmt: skip
+    told = [
+        subprocess.run(
+            command, capture_output=True, check=True, cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": seed}
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert told[0] == told[1]
+    assert json.loads(told[0])["runs"]
 
 
 def test_the_tables_name_every_run_and_mark_the_best(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
