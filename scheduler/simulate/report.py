@@ -140,7 +140,7 @@ def _plots(findings: Findings) -> list[str]:
             f"GPUs used by cluster, and all that are there, seed {seed}",
             capacity_plot(findings, one),
         )
-        for one in shown(findings)[:_MOST_CAPACITY_PLOTS]
+        for one in _most_telling(findings)
     ]
     return [
         f"<figure><figcaption>{escape(name)}<small>{escape(told)}</small></figcaption>"
@@ -148,6 +148,12 @@ def _plots(findings: Findings) -> list[str]:
         + "</figure>"
         for index, (name, told, svg) in enumerate(figures)
     ]
+
+
+def _most_telling(findings: Findings) -> list[Standing]:
+    """Whose capacity is drawn: the policy sets, then the cheapest baselines."""
+    order = sorted(shown(findings), key=lambda one: (one.kind != "policy", one.mean("total_cost_usd") or 0.0))
+    return order[: max(_MOST_CAPACITY_PLOTS, len(findings.study.policies))]
 
 
 def _seeds_note(findings: Findings) -> str:
