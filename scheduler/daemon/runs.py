@@ -53,8 +53,8 @@ class RunLog:
         self._history = history
         self._clock = clock
         self._open: dict[Uid, _Open] = {}
-        self._caught_up = False
-        """Whether all that the hub lists has been looked at."""
+        self._listed: set[str] = set()
+        """Kinds that the hub had listed when all open runs were last looked at."""
         self._models = {pool.ref: pool.gpu_model for member in mirror.federation.members for pool in member.pools}
 
     async def load(self) -> None:
@@ -72,18 +72,18 @@ class RunLog:
 
     def look(self, uid: Uid) -> None:
         """Something about the workload, or one of its copies, has changed."""
-        if not self._mirror.hub_synced:
-            return  # what is not listed yet is not gone
-        if not self._caught_up:
-            self._caught_up = True
-            for each in [*self._mirror.hub, *self._open]:
+        if self._listed != self._mirror.hub_served:
+            # Some may have gone while no daemon looked.
+            self._listed = set(self._mirror.hub_served)
+            for each in list(self._open):
                 self._look(each)
         self._look(uid)
 
     def _look(self, uid: Uid) -> None:
         entry, known = self._mirror.hub.get(uid), self._open.get(uid)
         if entry is None:
-            if known is not None:
+            # What is not listed yet is not gone.
+            if known is not None and known.row["kind"] in self._mirror.hub_served:
                 self._end(uid, known, self._clock.now(), DELETED)
             return
         workload = entry.workload
