@@ -1,4 +1,4 @@
-"""What is worth keeping: decisions and the lifetimes of bought nodes, in SQL. Losing it loses learning, no workload.
+"""What is worth keeping: decisions, lifetimes of bought nodes, runs. Losing it loses learning, no workload.
 
 One code path for SQLite (embedded) and PostgreSQL (by URL), through SQLAlchemy. Writes are queued and batched, so that
 a slow database never delays a cycle; when it is too slow, records are dropped and counted.
@@ -15,7 +15,7 @@ import orjson
 import sqlalchemy as sql
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.errors import InvalidObjectError, OverspillError
@@ -51,6 +51,19 @@ NODE_LIFETIMES: Final = sql.Table(
     sql.Column("ended_at", sql.Double),
     sql.Column("body", sql.Text, nullable=False),
 )
+RUNS: Final = sql.Table(
+    "runs",
+    METADATA,
+    sql.Column("uid", sql.String(64), primary_key=True),
+    sql.Column("kind", sql.String(64), nullable=False),
+    sql.Column("namespace", sql.String(253), nullable=False),
+    sql.Column("name", sql.String(253), nullable=False),
+    sql.Column("queue", sql.String(253), nullable=False),
+    sql.Column("arrived_at", sql.Double, nullable=False, index=True),
+    sql.Column("first_started_at", sql.Double),
+    sql.Column("finished_at", sql.Double, index=True),
+    sql.Column("body", sql.Text, nullable=False),
+)
 
 
 class History:
@@ -68,7 +81,7 @@ class History:
         try:
             engine = create_async_engine(url)
         except (SQLAlchemyError, ModuleNotFoundError) as error:
-            raise InvalidObjectError(f"history.url: {_first_line(error)}") from error
+            raise InvalidObjectError(f"history.url: {first_line(error)}") from error
         try:
             _make_private(engine)
             async with engine.begin() as connection:
@@ -82,7 +95,7 @@ class History:
             await engine.dispose()
             await asyncio.sleep(_PARTING_SECONDS)
             shown = engine.url.render_as_string(hide_password=True)
-            raise InvalidObjectError(f"history.url {shown}: {_first_line(error)}") from error
+            raise InvalidObjectError(f"history.url {shown}: {first_line(error)}") from error
         return cls(engine, telemetry)
 
     def record(self, table: sql.Table, row: dict[str, Any]) -> None:
@@ -116,13 +129,13 @@ class History:
     async def _write(self, batch: Sequence[tuple[sql.Table, dict[str, Any]]]) -> None:
         try:
             async with self._engine.begin() as connection:
-                for table in (DECISIONS, NODE_LIFETIMES):
+                for table in METADATA.sorted_tables:
                     rows = _last_by_key(table, [row for owner, row in batch if owner is table])
                     if rows:
                         await self._replace(connection, table, rows)
         except SQLAlchemyError as error:
             self._telemetry.history_dropped.inc(len(batch))
-            log.warning("history_not_written", rows=len(batch), error=_first_line(error))
+            log.warning("history_not_written", rows=len(batch), error=first_line(error))
 
     async def _replace(self, connection: Any, table: sql.Table, rows: list[dict[str, Any]]) -> None:
         keys = [column.name for column in table.primary_key.columns]
@@ -157,13 +170,27 @@ class History:
         query = sql.select(NODE_LIFETIMES.c.body).order_by(NODE_LIFETIMES.c.created_at, NODE_LIFETIMES.c.node_uid)
         return [orjson.loads(body) for (body,) in await self._read(query)]
 
+    async def open_runs(self) -> list[dict[str, Any]]:
+        """Of workloads that had not ended when they were last written, oldest first."""
+        try:
+            async with self._engine.connect() as connection:
+                return await read_runs(connection, RUNS.c.finished_at.is_(None))
+        except SQLAlchemyError as error:
+            raise OverspillError(f"the history cannot be read: {first_line(error)}") from error
+
     async def _read(self, query: sql.Select[Any]) -> Sequence[sql.Row[Any]]:
         try:
             async with self._engine.connect() as connection:
                 rows: Sequence[sql.Row[Any]] = (await connection.execute(query)).all()
                 return rows
         except SQLAlchemyError as error:
-            raise OverspillError(f"the history cannot be read: {_first_line(error)}") from error
+            raise OverspillError(f"the history cannot be read: {first_line(error)}") from error
+
+
+async def read_runs(connection: AsyncConnection, condition: sql.ColumnElement[bool]) -> list[dict[str, Any]]:
+    """The runs that satisfy `condition`, oldest first, as they were recorded. Raises: SQLAlchemyError."""
+    query = sql.select(RUNS.c.body).where(condition).order_by(RUNS.c.arrived_at, RUNS.c.uid)
+    return [orjson.loads(body) for (body,) in (await connection.execute(query)).all()]
 
 
 def _last_by_key(table: sql.Table, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -178,5 +205,5 @@ def _make_private(engine: AsyncEngine) -> None:
         os.close(os.open(name, os.O_RDWR | os.O_CREAT, 0o600))
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]

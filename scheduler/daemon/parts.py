@@ -25,6 +25,7 @@ from scheduler.daemon.mirror import Mirror
 from scheduler.daemon.planning import Planner
 from scheduler.daemon.pools import PoolKeeper
 from scheduler.daemon.reconciler import Reconciler
+from scheduler.daemon.runs import RunLog
 from scheduler.daemon.sinks import HubSink, MemberSink
 from scheduler.daemon.status import StatusReport
 from scheduler.daemon.supervise import measure_lag, supervised
@@ -32,7 +33,7 @@ from scheduler.daemon.telemetry import Telemetry
 from scheduler.engine.matching import Matcher
 from scheduler.model import contract
 from scheduler.model.errors import ExternalError, TransientError
-from scheduler.model.ids import ClusterId
+from scheduler.model.ids import ClusterId, Uid
 from scheduler.model.ports import Clock, KubeApi, NodePoolProvider, Predictor, WorkloadKind
 from scheduler.model.workload import Workload
 
@@ -72,6 +73,7 @@ class Daemon:
         federation, clock, telemetry = outside.federation, outside.clock, outside.telemetry
         self.mirror = Mirror(federation, outside.kinds, clock, telemetry)
         self.ledger = Ledger(self.mirror, outside.history, clock)
+        self.runs = RunLog(self.mirror, outside.history, clock)
         self.decisions = DecisionLog(outside.history, telemetry, shadow=shadow)
         self.leader = Leader(outside.hub_api, outside.identity, clock, telemetry, outside.lease)
         self.events = EventWriter(self.mirror, outside.hub_api, clock, telemetry, self.leader.check)
@@ -141,6 +143,7 @@ class Daemon:
     async def run(self) -> None:
         """All loops. Watches run from the start (a standby keeps its mirror warm); writers only once leader."""
         await self.ledger.load()
+        await self.runs.load()
         try:
             async with asyncio.TaskGroup() as group:
                 for name, loop in self._watches().items():
@@ -247,7 +250,8 @@ class Daemon:
             return None
         return round(clock() - began, 4)
 
-    def _on_key(self, uid: str) -> None:
+    def _on_key(self, uid: Uid) -> None:
+        self.runs.look(uid)
         if not self.shadow:
             self.reconciler.keys.add(uid)
 

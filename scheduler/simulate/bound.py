@@ -30,7 +30,7 @@ from scheduler.simulate.trace import Trace
 LEVELS: Final = 9
 """2 ** LEVELS intervals."""
 _ARRIVING: Final = 7 / 8
-"""The part of the intervals that lies before the last arrival; the rest grows until everything could be done."""
+"""The part of the intervals that are equal; the rest grows until everything could be done."""
 _STEPS_AN_OCTAVE: Final = 2
 _SECONDS: Final = 300.0
 Floats = npt.NDArray[np.float64]
@@ -62,14 +62,15 @@ class _Group:
 def lower_bound(trace: Trace, clusters: tuple[Cluster, ...], owned_gpus: int, value: ValueOfTime) -> Bound:
     """Least total cost (cloud spend and value of time from arrival to completion) of any schedule.
 
-    Jobs without GPUs never wait in it. Raises: OverspillError when HiGHS finds no optimum in five minutes.
+    Jobs without GPUs never wait in it, and what has no known price is bought for nothing in it. Raises: OverspillError
+    when there is neither owned nor bought capacity, or HiGHS finds no optimum in five minutes.
     """
     fastest = {profile: max(speeds.values()) for profile, speeds in trace.speeds.items() if speeds}
-    edges = _edges(trace)
+    runs = [job.run_seconds / fastest.get(job.profile, 1.0) for job in trace.jobs]
+    edges = _edges(trace, runs, owned_gpus)
     groups: dict[tuple[int, int], _Group] = {}
     unavoidable = 0.0
-    for job in trace.jobs:
-        run = job.run_seconds / fastest.get(job.profile, 1.0)
+    for job, run in zip(trace.jobs, runs, strict=True):
         worth = value.usd_per_second(job.gpus)
         unavoidable += worth * run
         if not job.gpus:
@@ -87,7 +88,10 @@ def lower_bound(trace: Trace, clusters: tuple[Cluster, ...], owned_gpus: int, va
     if not groups:
         return Bound(unavoidable, 0.0, len(edges) - 1, 0)
     ordered = [groups[key] for key in sorted(groups)]
-    bought, cost = _solve(ordered, edges, owned_gpus, _cheapest_usd_per_gpu_second(clusters))
+    price = _cheapest_usd_per_gpu_second(clusters)
+    if price is None and not owned_gpus:
+        raise OverspillError("there is no bound: there are no GPUs, neither owned nor to be bought")
+    bought, cost = _solve(ordered, edges, owned_gpus, price)
     return Bound(unavoidable + cost, bought, len(edges) - 1, len(ordered))
 
 
@@ -180,12 +184,13 @@ def _flow_entries(
     return found
 
 
-def _edges(trace: Trace) -> Floats:
-    """Equal intervals to the last arrival, then ever longer ones, until all could be done one job after another."""
+def _edges(trace: Trace, runs: list[float], owned_gpus: int) -> Floats:
+    """Equal intervals to the last arrival and until what had gathered by then could be done on owned capacity, then
+    ever longer ones, until all could be done one job after another."""
     intervals = 2**LEVELS
     equal = round(intervals * _ARRIVING)
-    last = max(1.0, trace.jobs[-1].arrival_seconds if trace.jobs else 1.0)
-    needed = sum(job.run_seconds for job in trace.jobs) + last
+    last = max(1.0, (trace.jobs[-1].arrival_seconds if trace.jobs else 0.0) + _backlog(trace, runs, owned_gpus))
+    needed = sum(runs) + last
     rest = intervals - equal
     step = last / equal
     growth = 1.0
@@ -195,11 +200,22 @@ def _edges(trace: Trace) -> Floats:
     return np.concatenate([np.linspace(0.0, last, equal + 1), tail])
 
 
+def _backlog(trace: Trace, runs: list[float], owned_gpus: int) -> float:
+    """Seconds that owned capacity needs, as a fluid, after the last arrival for what came before."""
+    left = at = 0.0
+    if not owned_gpus:
+        return 0.0
+    for job, run in zip(trace.jobs, runs, strict=True):
+        left = max(0.0, left - (job.arrival_seconds - at)) + run * job.gpus / owned_gpus
+        at = job.arrival_seconds
+    return left
+
+
 def _cheapest_usd_per_gpu_second(clusters: tuple[Cluster, ...]) -> float | None:
     prices = [
-        float(pool.price.usd_per_hour) / pool.node_resources.gpus / 3600
+        0.0 if pool.price is None else float(pool.price.usd_per_hour) / pool.node_resources.gpus / 3600
         for cluster in clusters
         for pool in cluster.pools
-        if pool.bought and pool.price is not None and pool.node_resources.gpus
+        if pool.bought and pool.max_nodes and pool.node_resources.gpus
     ]
     return min(prices, default=None)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 
 from scheduler.model.cluster import Node, NodePool, Shortage
 from scheduler.model.ids import Instant, NodeName, PoolRef
-from scheduler.model.money import Price
 from scheduler.model.resources import Resources
 from scheduler.simulate.assumptions import DEFAULT_PROVISIONING_SECONDS, Assumptions, draw, exponential, normal
 
@@ -78,12 +77,11 @@ class MachinePool:
     template: NodePool
     assumptions: Assumptions
     machines: dict[NodeName, Machine] = field(default_factory=dict)
-    arriving: list[tuple[Instant, int]] = field(default_factory=list)
-    """(when, number) of machines that are ordered."""
+    arriving: dict[int, Instant] = field(default_factory=dict)
+    """Number -> when it comes, of machines that are ordered."""
     desired: int = 0
     made: int = 0
     short_until: Instant = float("-inf")
-    usd_nodes_seconds: float = 0.0
     _shown: NodePool | None = None
 
     @property
@@ -100,10 +98,6 @@ class MachinePool:
             self._shown = replace(self.template, desired_nodes=desired, shortage=shortage)
         return self._shown
 
-    def set_price(self, price: Price | None) -> None:
-        self.template = replace(self.template, price=price)
-        self._shown = None
-
     def own(self, count: int, now: Instant) -> None:
         """Machines that are there from the start."""
         for _ in range(count):
@@ -116,22 +110,21 @@ class MachinePool:
         self._shown = None
         for _ in range(-more):
             if self.arriving:
-                self.arriving.remove(max(self.arriving))
+                del self.arriving[max(self.arriving, key=lambda number: (self.arriving[number], number))]
                 self.desired -= 1
         for _ in range(more):
             number = self._number()
             if draw(self.assumptions.seed, "shortage", self.ref, number) < self.assumptions.shortage_chance:
                 self.short_until = now + self.assumptions.shortage_seconds
                 return False
-            self.arriving.append((now + self._provisioning_seconds(number), number))
+            self.arriving[number] = now + self._provisioning_seconds(number)
             self.desired += 1
         return True
 
-    def arrive(self, now: Instant) -> list[Machine]:
-        """Machines that have come by `now`."""
-        due = sorted(entry for entry in self.arriving if entry[0] <= now)
-        self.arriving = [entry for entry in self.arriving if entry[0] > now]
-        return [self._add(at, number, self._reclaim_at(at, number)) for at, number in due]
+    def arrive(self, number: int) -> Machine | None:
+        """The machine that was ordered under that number; None when it was cancelled."""
+        at = self.arriving.pop(number, None)
+        return None if at is None else self._add(at, number, self._reclaim_at(at, number))
 
     def remove(self, name: NodeName) -> Machine:
         """Give back or lose a machine."""
@@ -144,7 +137,7 @@ class MachinePool:
         return self.made
 
     def _add(self, at: Instant, number: int, reclaimed_at: Instant | None) -> Machine:
-        name = NodeName(f"{self.ref.cluster}-{self.ref.pool}-{number:05d}")
+        name = NodeName(f"{self.ref}/{number:05d}")
         size = self.template.node_resources
         machine = Machine(self.ref, name, size, at, reclaimed_at, size, idle_since=at, _labels=self.template.labels)
         self.machines[name] = machine

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from scheduler.model.ids import Instant, PoolRef
 from scheduler.model.money import Usd
+from scheduler.model.snapshot import SpendBucket
 from scheduler.simulate.trace import TraceJob
 
 
@@ -26,6 +27,8 @@ class JobRecord:
     """Work on reference hardware that was done and had to be done again."""
     burst: bool = False
     """Whether it ever ran on bought capacity."""
+    why: str = ""
+    """Of a job that never ended: what stood in its way when the replay did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +72,13 @@ class RunRecord:
     owned_gpus: int
     started_at: Instant
     ended_at: Instant = 0.0
+    """When the last job ended, or nothing was to be expected any more."""
     jobs: list[JobRecord] = field(default_factory=list)
     machines: list[MachineRecord] = field(default_factory=list)
     moments: list[Moment] = field(default_factory=list)
     owned_busy_gpu_seconds: float = 0.0
+    spend: tuple[SpendBucket, ...] = ()
+    """By hour, cluster and queue; empty unless budgets were metered."""
     cycles: int = 0
     decide_seconds: float = 0.0
     """Wall time spent in deciding; told for orientation, never part of a result."""

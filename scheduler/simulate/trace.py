@@ -28,6 +28,13 @@ class TraceJob:
     """After arrival; None: none."""
     checkpoint_seconds: float | None = None
     """How often it saves its work; None: never, so that an interruption loses all of it."""
+    kind: str = "job"
+    namespace: str = "default"
+    labels: tuple[tuple[str, str], ...] = ()
+    hint_known: bool = False
+    """Whether the log tells what its user said of its run time, `hint_seconds`, instead of the assumptions."""
+    hint_seconds: float | None = None
+    """None: the user said nothing."""
 
     @property
     def gpus(self) -> int:

@@ -11,17 +11,16 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from scheduler.engine.spend import NodeLifetime, NodeUse, SpendLedger, advance
 from scheduler.model.cluster import Cluster
 from scheduler.model.ids import ClusterId, Instant, NodeName, PoolRef, QueueId, Uid, WorkloadRef
-from scheduler.model.money import cost_usd
 from scheduler.model.plan import Plan, SetPlacement
 from scheduler.model.resources import Resources
-from scheduler.model.snapshot import Backoff, Snapshot, SpendBucket
+from scheduler.model.snapshot import Backoff, Snapshot
 from scheduler.model.workload import Copy, CopyState, Hints, PlacementState, Workload
+from scheduler.simulate.accounts import Accounts
 from scheduler.simulate.assumptions import Assumptions, draw, normal
 from scheduler.simulate.machines import Machine, MachinePool
-from scheduler.simulate.record import JobRecord, MachineRecord, Moment, RunRecord
+from scheduler.simulate.record import JobRecord, Moment, RunRecord
 from scheduler.simulate.trace import Speeds, TraceJob
 
 PROFILE_LABEL = "overspill.dev/profile"
@@ -36,8 +35,8 @@ class _Run:
     job: TraceJob
     workload: Workload
     record: JobRecord
-    hint_factor: float
-    """What its user says of its run time, over the truth."""
+    hint_factor: float | None
+    """What its user says of its run time, over the truth; None: nothing."""
     left_seconds: float
     """Work to be done on reference hardware."""
     copy: Copy | None = None
@@ -78,10 +77,7 @@ class SimulatedFederation:
         self._events: list[tuple[Instant, int, str, object]] = []
         self._sequence = 0
         self._backoffs: dict[PoolRef, Backoff] = {}
-        self._meters = meters_budgets
-        self._lifetimes: dict[NodeName, NodeLifetime] = {}
-        self._ledger = SpendLedger()
-        self._busy_gpus: dict[NodeName, tuple[int, Instant, float]] = {}
+        self._accounts = Accounts(record, meters=meters_budgets)
 
     # -- what is seen ------------------------------------------------------------------------------------------
 
@@ -92,13 +88,33 @@ class SimulatedFederation:
             clusters=tuple(self._cluster(name) for name in self._templates),
             workloads=tuple(run.workload for run in self._runs.values()),
             copies=tuple(run.copy for run in self._runs.values() if run.copy is not None),
-            spend=self._spend(),
+            spend=self._accounts.spend(self.now),
             backoffs=tuple(each for each in self._backoffs.values() if each.until > self.now),
         )
 
     @property
     def next_event_at(self) -> Instant | None:
+        """When something happens by itself; None: nothing will."""
+        while self._events and not self._still_due(*self._events[0][2:]):
+            heapq.heappop(self._events)
         return self._events[0][0] if self._events else None
+
+    def _still_due(self, what: str, subject: object) -> bool:
+        """Not of a run that was stopped, an order that was cancelled or a machine that has gone back meanwhile."""
+        match what, subject:
+            case "end", (uid, epoch):
+                run = self._runs.get(Uid(str(uid)))
+                return run is not None and run.epoch == epoch
+            case "machines", (PoolRef() as ref, number):
+                return number in self.pools[ref].arriving
+            case "reclaim", Machine() as machine:
+                return self.pools[machine.pool].machines.get(machine.name) is machine
+        raise AssertionError(f"no such event: {what}")
+
+    @property
+    def keeps_more_than_it_must(self) -> bool:
+        """Whether bought machines are there or ordered beyond their pools' minimum: they will go back."""
+        return any(pool.template.bought and pool.desired > pool.template.min_nodes for pool in self.pools.values())
 
     @property
     def unfinished(self) -> int:
@@ -139,18 +155,14 @@ class SimulatedFederation:
     def submit(self, job: TraceJob) -> None:
         """A user creates it, now."""
         uid = Uid(job.name)
-        factor = 1.0
-        if self._assumptions.hint_spread:
-            seed = self._assumptions.seed
-            z = normal(draw(seed, "hint", job.name), draw(seed, "hint2", job.name))
-            factor = math.exp(self._assumptions.hint_spread * max(-4.0, min(4.0, z)))
+        factor = self._hint_factor(job)
         record = JobRecord(job, self.now)
         self.record.jobs.append(record)
         workload = Workload(
-            ref=WorkloadRef("job", "default", job.name, uid), queue=QueueId(job.queue), priority=job.priority,
+            ref=WorkloadRef(job.kind, job.namespace, job.name, uid), queue=QueueId(job.queue), priority=job.priority,
             created_at=self.now, queued_at=self.now, pod_sets=job.pod_sets,
-            labels=((PROFILE_LABEL, job.profile),) if job.profile else (),
-            hints=self._hints(job, job.run_seconds * factor), has_finalizer=True,
+            labels=(*job.labels, *(((PROFILE_LABEL, job.profile),) if job.profile else ())),
+            hints=self._hints(job, job.run_seconds, factor), has_finalizer=True,
         )  # fmt: skip
         self._runs[uid] = _Run(job, workload, record, factor, job.run_seconds)
 
@@ -189,7 +201,8 @@ class SimulatedFederation:
         if state is PlacementState.STARTED and run.copy is None:
             wanted = sum(each.count for each in run.job.pod_sets)
             run.copy = Copy(
-                origin=run.workload.ref.uid, cluster=change.placement.cluster, kind="job", namespace="default",
+                origin=run.workload.ref.uid, cluster=change.placement.cluster, kind=run.job.kind,
+                namespace=run.job.namespace,
                 name=run.job.name, uid=Uid(f"{run.job.name}-copy"), attempt=change.placement.attempt,
                 state=CopyState.PENDING, suspended=False, deleting=False, created_at=self.now, started_at=None,
                 finished_at=None, pods_wanted=wanted, pods_bound=0,
@@ -238,8 +251,7 @@ class SimulatedFederation:
         record.burst |= pool.template.bought
         for machine, pod, count in spots:
             self._users.setdefault(machine.name, {})[uid] = run
-            self._note_use(machine, pod.gpus * count)
-            self._note_uses(machine, run, pod.gpus * count, began=True)
+            self._accounts.use_began(machine, run.workload.queue, pod.gpus * count, self.now)
         self._event(run.running_since + run.left_seconds / run.speed, "end", (uid, run.epoch))
 
     def _end(self, subject: object) -> None:
@@ -263,7 +275,7 @@ class SimulatedFederation:
             run.record.interruptions += 1
             run.record.preemptions += preempted
         self._vacate(run)
-        hints = self._hints(run.job, run.left_seconds * run.hint_factor)
+        hints = self._hints(run.job, run.left_seconds, run.hint_factor)
         run.workload = replace(run.workload, placement=None, queued_at=self.now, hints=hints, condition=None)
 
     def _vacate(self, run: _Run) -> None:
@@ -271,8 +283,7 @@ class SimulatedFederation:
         for machine, pod, count in run.spots:
             machine.use(pod, -count, self.now)
             self._users.get(machine.name, {}).pop(uid, None)
-            self._note_use(machine, -pod.gpus * count)
-            self._note_uses(machine, run, pod.gpus * count, began=False)
+            self._accounts.use_ended(machine, run.workload.queue, pod.gpus * count, self.now)
             self._shown.pop(machine.pool.cluster, None)
         self._unbound.pop(uid, None)
         run.spots, run.running_since, run.copy, run.epoch = (), None, None, run.epoch + 1
@@ -282,19 +293,30 @@ class SimulatedFederation:
             return 1.0
         return self._speeds[job.profile].get(pool.template.gpu_model or "", 1e-9)
 
-    def _hints(self, job: TraceJob, seconds: float) -> Hints:
+    def _hint_factor(self, job: TraceJob) -> float | None:
+        if job.hint_known:
+            return None if job.hint_seconds is None else job.hint_seconds / job.run_seconds
+        if not self._assumptions.hints:
+            return None
+        seed, spread = self._assumptions.seed, self._assumptions.hint_spread
+        z = normal(draw(seed, "hint", job.name), draw(seed, "hint2", job.name)) if spread else 0.0
+        return math.exp(spread * max(-4.0, min(4.0, z)))
+
+    def _hints(self, job: TraceJob, seconds: float, factor: float | None) -> Hints:
         deadline = None
         if job.deadline_seconds is not None:
             deadline = self.record.started_at + job.arrival_seconds + job.deadline_seconds
-        return Hints(seconds if self._assumptions.hints else None, job.checkpoint_seconds, deadline)
+        return Hints(None if factor is None else seconds * factor, job.checkpoint_seconds, deadline)
 
     # -- machines ----------------------------------------------------------------------------------------------
 
     def _scale(self, ref: PoolRef, desired: int) -> bool:
         pool = self.pools[ref]
+        known = set(pool.arriving)
         delivered = pool.resize(desired, self.now)
-        for at, _ in pool.arriving:
-            self._event(at, "machines", ref)
+        for number, at in pool.arriving.items():
+            if number not in known:
+                self._event(at, "machines", (ref, number))
         self._shown.pop(ref.cluster, None)
         if delivered:
             return False
@@ -305,17 +327,17 @@ class SimulatedFederation:
         return True
 
     def _arrive(self, subject: object) -> None:
-        assert isinstance(subject, PoolRef)
-        pool = self.pools[subject]
-        for machine in pool.arrive(self.now):
-            self._shown.pop(subject.cluster, None)
-            self._backoffs.pop(subject, None)
-            if machine.reclaimed_at is not None:
-                self._event(machine.reclaimed_at, "reclaim", machine)
-            if self._meters and pool.template.bought:
-                rate = None if pool.template.price is None else pool.template.price.usd_per_hour
-                kind, name = pool.template.capacity_type, machine.name
-                self._lifetimes[name] = NodeLifetime(subject.cluster, subject.pool, name, name, kind, rate, self.now)
+        assert isinstance(subject, tuple)
+        ref, number = subject
+        pool = self.pools[ref]
+        machine = pool.arrive(number)
+        if machine is None:
+            return
+        self._shown.pop(ref.cluster, None)
+        self._backoffs.pop(ref, None)
+        if machine.reclaimed_at is not None:
+            self._event(machine.reclaimed_at, "reclaim", machine)
+        self._accounts.began(machine, pool.template)
 
     def _reclaim(self, subject: object) -> None:
         assert isinstance(subject, Machine)
@@ -330,65 +352,16 @@ class SimulatedFederation:
         pool.remove(machine.name)
         self._users.pop(machine.name, None)
         self._shown.pop(machine.pool.cluster, None)
-        self._write_off(machine, reclaimed=reclaimed)
-        life = self._lifetimes.get(machine.name)
-        if life is not None:
-            self._lifetimes[machine.name] = replace(life, ended_at=self.now)
-
-    def _write_off(self, machine: Machine, *, reclaimed: bool) -> None:
-        template = self.pools[machine.pool].template
-        gpus, since, busy = self._busy_gpus.pop(machine.name, (0, self.now, 0.0))
-        busy += gpus * (self.now - since)
-        if not template.bought:
-            self.record.owned_busy_gpu_seconds += busy
-            return
-        price = template.price
-        usd = None if price is None else cost_usd(price.usd_per_hour, self.now - machine.created_at)
-        self.record.machines.append(
-            MachineRecord(
-                machine.pool,
-                template.capacity_type,
-                machine.created_at,
-                self.now,
-                machine.size.gpus,
-                busy,
-                usd,
-                reclaimed,
-            )
-        )
+        self._accounts.ended(machine, pool.template, self.now, reclaimed=reclaimed)
 
     def close(self) -> None:
-        """The end of the replay: every machine's account is closed."""
+        """The end of the replay: every machine's account is closed, and of each job that is left it is told why."""
+        for run in self._runs.values():
+            run.record.why = _why(run)
         for pool in self.pools.values():
             for machine in list(pool.machines.values()):
-                self._write_off(machine, reclaimed=False)
-        self.record.ended_at = self.now
-
-    # -- accounts ----------------------------------------------------------------------------------------------
-
-    def _note_use(self, machine: Machine, gpus: int) -> None:
-        before, since, busy = self._busy_gpus.get(machine.name, (0, self.now, 0.0))
-        self._busy_gpus[machine.name] = (before + gpus, self.now, busy + before * (self.now - since))
-
-    def _note_uses(self, machine: Machine, run: _Run, gpus: int, *, began: bool) -> None:
-        """For budgets: who uses a bought node from when to when."""
-        life = self._lifetimes.get(machine.name)
-        if life is None:
-            return
-        queue = run.workload.queue
-        if began:
-            uses = (*life.uses, NodeUse(self.now, None, queue, gpus))
-        else:
-            mine = next((u for u in life.uses if u.ended_at is None and u.queue == queue and u.gpus == gpus), None)
-            uses = tuple(u._replace(ended_at=self.now) if u is mine else u for u in life.uses)
-        self._lifetimes[machine.name] = replace(life, uses=uses)
-
-    def _spend(self) -> tuple[SpendBucket, ...]:
-        if not self._meters:
-            return ()
-        self._ledger = advance(self._ledger, self._lifetimes.values(), self.now)
-        self._lifetimes = {name: one for name, one in self._lifetimes.items() if not self._ledger.is_settled(one)}
-        return self._ledger.buckets
+                self._accounts.ended(machine, pool.template, self.now, reclaimed=False)
+        self.record.spend = self._accounts.spend(self.now)
 
     def _cluster(self, name: str) -> Cluster:
         known = self._shown.get(name)
@@ -407,3 +380,14 @@ class SimulatedFederation:
     def _event(self, at: Instant, what: str, subject: object) -> None:
         self._sequence += 1
         heapq.heappush(self._events, (at, self._sequence, what, subject))
+
+
+def _why(run: _Run) -> str:
+    """Why a job has not ended, in words."""
+    if run.running_since is not None:
+        return f"it runs still, after {run.record.interruptions} interruptions"
+    if run.workload.placement is not None:
+        return f"it waits for its nodes on {run.workload.placement.pool_ref}"
+    if run.workload.condition is not None:
+        return run.workload.condition[1]
+    return "nothing was decided about it"

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from scheduler.model.cluster import ON_DEMAND, SPOT
-from scheduler.model.policy import BurstRule, PolicySet
+from scheduler.model.policy import BurstRule, PlacementPolicy, PolicySet
 from scheduler.simulate.baselines import changed
 
 SETTINGS: Final = {"": 0.0}
@@ -14,8 +14,11 @@ SETTINGS: Final = {"": 0.0}
 
 def policies(base: PolicySet, setting: float) -> PolicySet:
     burst = changed(base, objective="cost", burst=BurstRule())
-    clouds = tuple(
-        replace(each, constraints=replace(each.constraints, capacity_types=(ON_DEMAND, SPOT)))
-        for each in burst.policies
-    )
-    return replace(burst, policies=clouds)
+    return replace(burst, policies=tuple(map(_in_clouds, burst.policies)))
+
+
+def _in_clouds(policy: PlacementPolicy) -> PlacementPolicy:
+    """What may not leave owned capacity stays there."""
+    allowed = policy.constraints.capacity_types
+    bought = tuple(kind for kind in (ON_DEMAND, SPOT) if not allowed or kind in allowed)
+    return replace(policy, constraints=replace(policy.constraints, capacity_types=bought or allowed))

@@ -31,7 +31,7 @@ def read(table: Table) -> Trace:
     throughputs = read_throughputs(table.path.parent / TABLE)
     known = dict(throughputs)
     jobs: list[TraceJob] = []
-    for number, row in enumerate(table.rows()):
+    for row in table.rows():
         scale = row.count("scale_factor", least=1, most=1024)
         profile = profile_of(row.text("model"), row.text("batch_size"), scale)
         measured = known.get(profile) or _nearest(throughputs, row.text("model"), row.text("batch_size"), scale)
@@ -41,7 +41,7 @@ def read(table: Table) -> Trace:
         seconds = row.number("total_steps", least=1, most=1e12) / reference_of(measured)
         jobs.append(
             TraceJob(
-                f"job-{number:06d}",
+                "",
                 row.number("arrival_s"),
                 seconds,
                 row.text("vc") or row.text("trace", "default"),

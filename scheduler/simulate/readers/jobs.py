@@ -17,7 +17,7 @@ COLUMNS: Final = ("arrival_s", "run_s")
 def read(table: Table) -> Trace:
     jobs = [
         TraceJob(
-            name=row.text("name", f"job-{number:06d}"),
+            name=row.text("name"),
             arrival_seconds=row.number("arrival_s"),
             run_seconds=row.number("run_s", least=0.001),
             queue=row.text("queue", "default"),
@@ -26,7 +26,7 @@ def read(table: Table) -> Trace:
             deadline_seconds=row.optional("deadline_s"),
             checkpoint_seconds=row.optional("checkpoint_s", least=0.001),
         )
-        for number, row in enumerate(table.rows())
+        for row in table.rows()
     ]
     return Trace(table.path.name, tuple(jobs))
 

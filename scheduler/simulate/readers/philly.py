@@ -15,12 +15,12 @@ def read(table: Table) -> Trace:
     """Durations are what the jobs took on the cluster that the log was taken from."""
     jobs = [
         TraceJob(
-            name=f"job-{number:06d}",
+            name="",
             arrival_seconds=row.number("arrival_s"),
             run_seconds=row.number("duration_s", least=0.001),
             queue=row.text("vc", "default"),
             pod_sets=gpu_pods(row.count("num_gpus", least=1, most=4096)),
         )
-        for number, row in enumerate(table.rows())
+        for row in table.rows()
     ]
     return Trace(table.path.name, tuple(jobs))
