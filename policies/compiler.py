@@ -27,6 +27,9 @@ def placement_policy(document: schema.PlacementPolicyDocument) -> model.Placemen
             expression=spec.match.expression,
         ),
         objective=spec.objective,
+        value_of_time=None
+        if spec.value_of_time is None
+        else model.ValueOfTime(spec.value_of_time.usd_per_hour, spec.value_of_time.usd_per_gpu_hour),
         constraints=_constraints(spec.constraints),
         burst=None if spec.burst is None else _burst(spec.burst),
         give_back=model.ReturnRule(idle_seconds=spec.give_back.idle),

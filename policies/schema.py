@@ -82,6 +82,21 @@ class ConstraintsSpec(Strict):
     """Longest network round trip to the cluster, such as 40ms."""
 
 
+class ValueOfTimeSpec(Strict):
+    """What an hour until a workload is done is worth to its users, in USD."""
+
+    usd_per_hour: Money = Decimal(0)
+    """For each workload. Default 0."""
+    usd_per_gpu_hour: Money = Decimal(0)
+    """For each of its GPUs. Default 0."""
+
+    @model_validator(mode="after")
+    def _worth_something(self) -> ValueOfTimeSpec:
+        if not self.usd_per_hour and not self.usd_per_gpu_hour:
+            raise refuse(Problem((), "is worth nothing; give usdPerHour or usdPerGpuHour, or leave valueOfTime out"))
+        return self
+
+
 class BurstSpec(Strict):
     """When capacity may be bought. Without this block: never."""
 
@@ -133,6 +148,8 @@ class PlacementSpec(Strict):
     """What the policy speaks for."""
     objective: Objective = "cost"
     """What to optimise within the constraints."""
+    value_of_time: ValueOfTimeSpec | None = None
+    """Weigh money against time: waiting for owned capacity is then an option, taken when it is the cheaper one."""
     constraints: ConstraintsSpec = Field(default_factory=ConstraintsSpec)
     """Hard limits."""
     burst: BurstSpec | None = None

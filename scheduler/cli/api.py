@@ -132,6 +132,24 @@ def _pool_name(value: Any) -> Any:
     return value
 
 
+class CostPartReply(Reply):
+    name: str
+    usd: float
+
+
+class WaitReply(Reply):
+    pool: Annotated[str, BeforeValidator(_pool_name)]
+    expected_wait_seconds: float
+    expected_cost_usd: float
+
+
+class ShadowPriceReply(Reply):
+    name: str
+    resource: str
+    worth_usd: float
+    meaning: str
+
+
 class CandidateReply(Reply):
     pool: Annotated[str, BeforeValidator(_pool_name)]
     capacity_type: str
@@ -143,6 +161,7 @@ class CandidateReply(Reply):
     expected_seconds: float | None = None
     new_nodes: int = 0
     refused: tuple[ReasonReply, ...] = ()
+    cost_parts: tuple[CostPartReply, ...] = ()
 
 
 class DecisionReply(Reply):
@@ -156,6 +175,8 @@ class DecisionReply(Reply):
     chosen: CandidateReply | None = None
     alternatives: tuple[CandidateReply, ...] = ()
     refused: tuple[tuple[ReasonReply, int], ...] = ()
+    wait: WaitReply | None = None
+    binding: tuple[ShadowPriceReply, ...] = ()
 
 
 class PlacementReply(Reply):

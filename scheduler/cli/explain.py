@@ -60,6 +60,14 @@ def _decision_parts(decision: DecisionReply) -> list[RenderableType]:
     weighed = [one for one in offerings if not one.refused]
     if weighed:
         parts.append(_offerings(weighed, decision.chosen))
+        parts += _cost_lines(weighed)
+    if decision.wait is not None:
+        wait = decision.wait
+        told = f"  waiting for {wait.pool}: about {duration(wait.expected_wait_seconds)}"
+        parts.append(Text(f"{told}, ${wait.expected_cost_usd:,.2f} with the time until it is done"))
+    if decision.binding:
+        parts += [Text(), Text("What binds, and what one more would be worth", style="bold")]
+        parts += [Text(f"  {one.name} {one.resource}: {one.worth_usd:,.4f} {one.meaning}") for one in decision.binding]
     if decision.refused or len(weighed) < len(offerings):
         parts += [Text(), Text("Why the rest did not fit", style="bold")]
     parts += [Text(f"  {count} x {reason.text} ({reason.code})") for reason, count in decision.refused]
@@ -68,6 +76,16 @@ def _decision_parts(decision: DecisionReply) -> list[RenderableType]:
             reasons = "; ".join(reason.text for reason in one.refused)
             parts.append(Text(f"  {one.pool}: {reasons}", style="dim"))
     return parts
+
+
+def _cost_lines(offerings: list[CandidateReply]) -> list[RenderableType]:
+    """What the total cost of each offering is made of, where the policy values time."""
+    lines: list[RenderableType] = []
+    for one in offerings:
+        if one.cost_parts:
+            told = " + ".join(f"{part.name} ${part.usd:,.2f}" for part in one.cost_parts)
+            lines.append(Text(f"  {one.pool}: {told}", style="dim"))
+    return [Text(), Text("Cost in parts", style="bold"), *lines] if lines else []
 
 
 def _offerings(offerings: list[CandidateReply], chosen: CandidateReply | None) -> Table:

@@ -204,6 +204,122 @@ def metrics_command(
     return metrics.run(cluster, metric, url, config, as_json=as_json)
 
 
+@app.command("simulate", short_help="Replay a log of jobs under policies and baselines.")
+def simulate_command(
+    federation: Annotated[
+        Path, typer.Option("--federation", "--config", help="The federation file: clusters, pools, prices.")
+    ],
+    policies: Annotated[list[Path], typer.Option("--policies", help="A folder of policy files; several are compared.")],
+    trace: Annotated[
+        Path | None, typer.Option("--trace", help="A log of jobs, CSV or .csv.gz (docs/simulate.md: formats).")
+    ] = None,
+    history: Annotated[
+        bool, typer.Option("--history", help="Instead of --trace: the jobs that the daemon's history holds.")
+    ] = False,
+    since: Annotated[str, typer.Option("--since", help="How far back with --history, such as 30d or 12h.")] = "30d",
+    baseline: Annotated[
+        list[str] | None, typer.Option("--baseline", help="What to compare with, by name, or all; repeatable.")
+    ] = None,
+    bound: Annotated[bool, typer.Option("--bound", help="Also the clairvoyant lower bound.")] = False,
+    seed: Annotated[
+        list[int] | None, typer.Option("--seed", help="Of delays, shortages and reclaims; repeatable. Default: 0.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Progress on stderr; the last line of stdout is one JSON object.")
+    ] = False,
+    report: Annotated[Path | None, typer.Option("--report", help="Write one self-contained HTML file.")] = None,
+    nodes: Annotated[
+        list[str] | None,
+        typer.Option("--nodes", help="CLUSTER/POOL=N: how many nodes an owned pool has. Default: maxNodes, minNodes."),
+    ] = None,
+    first_day: Annotated[float, typer.Option("--from", min=0, help="Day of the trace to begin at.")] = 0.0,
+    days: Annotated[float | None, typer.Option("--days", min=0.001, help="How many days of it.")] = None,
+    value_usd_per_gpu_hour: Annotated[
+        float | None,
+        typer.Option(
+            "--value-usd-per-gpu-hour",
+            min=0,
+            max=1e6,
+            help="What time until a job is done is worth. Default: the first set's valueOfTime, else 1.",
+        ),
+    ] = None,
+    value_usd_per_hour: Annotated[
+        float | None, typer.Option("--value-usd-per-hour", min=0, max=1e6, help="The same, for each job.")
+    ] = None,
+    gather: Annotated[
+        float, typer.Option("--gather", min=0, max=3600, help="Seconds of events that are decided on together.")
+    ] = 0.0,
+    start_seconds: Annotated[
+        float, typer.Option("--start-seconds", min=0, max=86400, help="From binding to running.")
+    ] = 15.0,
+    restart_seconds: Annotated[
+        float, typer.Option("--restart-seconds", min=0, max=86400, help="Lost at each restart, beyond work.")
+    ] = 60.0,
+    spot_reclaims_per_hour: Annotated[
+        float, typer.Option("--spot-reclaims-per-hour", min=0, max=3600, help="Of each spot node.")
+    ] = 0.03,
+    pool_reclaims: Annotated[
+        list[str] | None, typer.Option("--pool-reclaims", help="CLUSTER/POOL=RATE: instead, of one pool; repeatable.")
+    ] = None,
+    provisioning_spread: Annotated[
+        float, typer.Option("--provisioning-spread", min=0, max=3, help="Log-normal, about the pool's own time.")
+    ] = 0.25,
+    shortage_chance: Annotated[
+        float, typer.Option("--shortage-chance", min=0, max=1, help="That an ordered node is not delivered.")
+    ] = 0.0,
+    shortage_seconds: Annotated[
+        float, typer.Option("--shortage-seconds", min=1, max=604800, help="How long a pool is short then.")
+    ] = 1800.0,
+    hint_spread: Annotated[
+        float, typer.Option("--hint-spread", min=0, max=5, help="Log-normal error of users' run times; 0: exact.")
+    ] = 0.0,
+    hints: Annotated[bool, typer.Option("--hints/--no-hints", help="Whether users tell run times at all.")] = True,
+    leave_out_impossible: Annotated[
+        bool, typer.Option("--leave-out-impossible", help="Go on without jobs that fit nowhere.")
+    ] = False,
+) -> int:
+    """Replay a log of jobs through the daemon's own engine on virtual time, under policies and baselines, and compare.
+
+    Exits 0 when every replay came to its end, 1 when one did not, 2 for input that cannot be used.
+    """
+    from policies.durations import parse_duration
+    from scheduler.cli import simulate
+    from scheduler.simulate.assumptions import Assumptions
+
+    return simulate.run(
+        simulate.SimulateOptions(
+            federation=federation,
+            policies=tuple(policies),
+            trace=trace,
+            history=history,
+            since_seconds=parse_duration(since),
+            baselines=tuple(baseline or ()),
+            bound=bound,
+            seeds=tuple(seed or (0,)),
+            first_day=first_day,
+            days=days,
+            nodes=tuple(nodes or ()),
+            usd_per_gpu_hour=value_usd_per_gpu_hour,
+            usd_per_hour=value_usd_per_hour,
+            gather_seconds=gather,
+            pool_reclaims=tuple(pool_reclaims or ()),
+            assumptions=Assumptions(
+                start_seconds=start_seconds,
+                restart_seconds=restart_seconds,
+                spot_reclaims_per_hour=spot_reclaims_per_hour,
+                provisioning_spread=provisioning_spread,
+                shortage_chance=shortage_chance,
+                shortage_seconds=shortage_seconds,
+                hint_spread=hint_spread,
+                hints=hints,
+            ),
+            leave_out_impossible=leave_out_impossible,
+            as_json=as_json,
+            report=report,
+        )
+    )
+
+
 def invoke(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit status. Whatever goes wrong is one line on standard error."""
     try:

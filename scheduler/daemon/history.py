@@ -1,4 +1,4 @@
-"""What is worth keeping: decisions, bought nodes' lifetimes and prices, in SQL. Losing it loses learning, no workload.
+"""What is worth keeping: decisions, nodes' lifetimes, prices, runs. Losing it loses learning, no workload.
 
 One code path for SQLite (embedded) and PostgreSQL (by URL), through SQLAlchemy. Writes are queued and batched, so that
 a slow database never delays a cycle; when it is too slow, records are dropped and counted.
@@ -15,7 +15,7 @@ import orjson
 import sqlalchemy as sql
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.errors import InvalidObjectError, OverspillError
@@ -77,6 +77,19 @@ RECLAIMS: Final = sql.Table(
 )
 """What clouds took back: what was noticed and when, the deadline, and when the node really went (`outcome` gone) or the
 notice was taken back (withdrawn)."""
+RUNS: Final = sql.Table(
+    "runs",
+    METADATA,
+    sql.Column("uid", sql.String(64), primary_key=True),
+    sql.Column("kind", sql.String(64), nullable=False),
+    sql.Column("namespace", sql.String(253), nullable=False),
+    sql.Column("name", sql.String(253), nullable=False),
+    sql.Column("queue", sql.String(253), nullable=False),
+    sql.Column("arrived_at", sql.Double, nullable=False, index=True),
+    sql.Column("first_started_at", sql.Double),
+    sql.Column("finished_at", sql.Double, index=True),
+    sql.Column("body", sql.Text, nullable=False),
+)
 
 
 class History:
@@ -94,7 +107,7 @@ class History:
         try:
             engine = create_async_engine(url)
         except (SQLAlchemyError, ModuleNotFoundError) as error:
-            raise InvalidObjectError(f"history.url: {_first_line(error)}") from error
+            raise InvalidObjectError(f"history.url: {first_line(error)}") from error
         try:
             _make_private(engine)
             async with engine.begin() as connection:
@@ -108,7 +121,7 @@ class History:
             await engine.dispose()
             await asyncio.sleep(_PARTING_SECONDS)
             shown = engine.url.render_as_string(hide_password=True)
-            raise InvalidObjectError(f"history.url {shown}: {_first_line(error)}") from error
+            raise InvalidObjectError(f"history.url {shown}: {first_line(error)}") from error
         return cls(engine, telemetry)
 
     def record(self, table: sql.Table, row: dict[str, Any]) -> None:
@@ -148,7 +161,7 @@ class History:
                         await self._replace(connection, table, rows)
         except SQLAlchemyError as error:
             self._telemetry.history_dropped.inc(len(batch))
-            log.warning("history_not_written", rows=len(batch), error=_first_line(error))
+            log.warning("history_not_written", rows=len(batch), error=first_line(error))
 
     async def _replace(self, connection: Any, table: sql.Table, rows: list[dict[str, Any]]) -> None:
         keys = [column.name for column in table.primary_key.columns]
@@ -197,13 +210,27 @@ class History:
         query = sql.select(newest).where(newest.c.rank == 1).order_by(newest.c.cluster, newest.c.pool)
         return [dict(row._mapping) for row in await self._read(query)]
 
+    async def open_runs(self) -> list[dict[str, Any]]:
+        """Of workloads that had not ended when they were last written, oldest first."""
+        try:
+            async with self._engine.connect() as connection:
+                return await read_runs(connection, RUNS.c.finished_at.is_(None))
+        except SQLAlchemyError as error:
+            raise OverspillError(f"the history cannot be read: {first_line(error)}") from error
+
     async def _read(self, query: sql.Select[Any]) -> Sequence[sql.Row[Any]]:
         try:
             async with self._engine.connect() as connection:
                 rows: Sequence[sql.Row[Any]] = (await connection.execute(query)).all()
                 return rows
         except SQLAlchemyError as error:
-            raise OverspillError(f"the history cannot be read: {_first_line(error)}") from error
+            raise OverspillError(f"the history cannot be read: {first_line(error)}") from error
+
+
+async def read_runs(connection: AsyncConnection, condition: sql.ColumnElement[bool]) -> list[dict[str, Any]]:
+    """The runs that satisfy `condition`, oldest first, as they were recorded. Raises: SQLAlchemyError."""
+    query = sql.select(RUNS.c.body).where(condition).order_by(RUNS.c.arrived_at, RUNS.c.uid)
+    return [orjson.loads(body) for (body,) in (await connection.execute(query)).all()]
 
 
 def _last_by_key(table: sql.Table, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -218,5 +245,5 @@ def _make_private(engine: AsyncEngine) -> None:
         os.close(os.open(name, os.O_RDWR | os.O_CREAT, 0o600))
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]

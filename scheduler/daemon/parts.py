@@ -29,6 +29,7 @@ from scheduler.daemon.pools import PoolKeeper
 from scheduler.daemon.prices import OpenBook, PriceKeeper
 from scheduler.daemon.reclaims import ReclaimLog
 from scheduler.daemon.reconciler import Reconciler
+from scheduler.daemon.runs import RunLog
 from scheduler.daemon.sinks import HubSink, MemberSink, NodeEventSink
 from scheduler.daemon.status import StatusReport
 from scheduler.daemon.supervise import measure_lag, supervised
@@ -36,7 +37,7 @@ from scheduler.daemon.telemetry import Telemetry
 from scheduler.engine.matching import Matcher
 from scheduler.model import contract
 from scheduler.model.errors import ExternalError, TransientError
-from scheduler.model.ids import ClusterId
+from scheduler.model.ids import ClusterId, Uid
 from scheduler.model.ports import Clock, KubeApi, NodePoolProvider, Predictor, WorkloadKind
 from scheduler.model.workload import Workload
 
@@ -83,6 +84,7 @@ class Daemon:
             self.mirror, outside.prices, outside.history, clock, telemetry, self.ledger.prices_changed
         )
         self.readings = MetricsKeeper(self.mirror, outside.metrics, clock, telemetry)
+        self.runs = RunLog(self.mirror, outside.history, clock)
         self.decisions = DecisionLog(outside.history, telemetry, shadow=shadow)
         self.leader = Leader(outside.hub_api, outside.identity, clock, telemetry, outside.lease)
         self.events = EventWriter(self.mirror, outside.hub_api, clock, telemetry, self.leader.check)
@@ -159,6 +161,7 @@ class Daemon:
         """All loops. Watches run from the start (a standby keeps its mirror warm); writers only once leader."""
         await self.ledger.load()
         await self.reclaims.load()
+        await self.runs.load()
         try:
             async with asyncio.TaskGroup() as group:
                 for name, loop in self._watches().items():
@@ -269,7 +272,8 @@ class Daemon:
         self.ledger.nodes_listed(cluster)
         self.reclaims.nodes_listed(cluster, {facts.uid for facts in self.mirror.members[cluster].nodes.values()})
 
-    def _on_key(self, uid: str) -> None:
+    def _on_key(self, uid: Uid) -> None:
+        self.runs.look(uid)
         if not self.shadow:
             self.reconciler.keys.add(uid)
 

@@ -173,6 +173,11 @@ class Planner:
                 self._mirror.assume(intent.workload.uid, replace(intent.placement, state=PlacementState.STARTED))
 
     def _measure(self, plan: Plan) -> None:
+        if plan.solver:
+            self._telemetry.solver.labels(plan.solver).inc()
+            self._telemetry.shadow_price.clear()
+            for price in plan.shadow_prices:
+                self._telemetry.shadow_price.labels(price.name, price.resource, price.meaning).set(price.worth_usd)
         for usage in plan.queues:
             self._telemetry.queue_share.labels(usage.queue).set(usage.dominant_share)
         for budget in plan.budgets:

@@ -27,6 +27,18 @@ class Telemetry:
         self.queue_share = Gauge(
             "overspill_queue_dominant_share_ratio", "Weighted dominant share of a queue.", ["queue"], registry=one
         )
+        self.shadow_price = Gauge(
+            "overspill_shadow_price_usd",
+            "What one more unit of what binds would have saved in the last cycle, by pool or budget and resource.",
+            ["name", "resource", "unit"],
+            registry=one,
+        )
+        self.solver = Counter(
+            "overspill_solver_runs",
+            "Cycles in which the backlog was weighed as a whole: optimal, or greedy where no optimum was found.",
+            ["result"],
+            registry=one,
+        )
         self.queue_wait = Histogram(
             "overspill_queue_wait_seconds",
             "From being queued to the copy's start, in the federation's time.",

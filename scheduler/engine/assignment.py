@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from scheduler.engine import explain
 from scheduler.engine.candidates import Weighed, Weigher, in_time
 from scheduler.engine.filters import Ask
+from scheduler.engine.guide import Guide
 from scheduler.engine.queue_order import Turns
 from scheduler.engine.world import World
 from scheduler.model.ids import Instant
-from scheduler.model.plan import Candidate, Decision, SetPlacement
+from scheduler.model.plan import Candidate, Decision, SetPlacement, ShadowPrice, WaitOption
 from scheduler.model.policy import PlacementPolicy
 from scheduler.model.verdict import Reason
 from scheduler.model.workload import Placement, PlacementState, Workload
@@ -21,6 +23,10 @@ INVALID: Final = Reason("InvalidWorkload", "cannot be placed as it stands")
 UNMANAGED: Final = Reason("NotManaged", "has not been handed over")
 QUEUE_UNKNOWN: Final = Reason("QueueUnknown", "of an unknown queue")
 NO_POLICY: Final = Reason("NoPolicy", "no policy matches")
+CHEAPER_TO_WAIT: Final = Reason("CheaperToWait", "waits for owned capacity")
+WAIT_TEXT: Final = "waiting for owned capacity costs less than any other offering, its time included"
+Rank = Callable[[Workload, Weighed], Any]
+"""A key by which the best of the offerings that fit comes first."""
 PLACED_PER_MILLISECOND: Final = 1000
 
 
@@ -50,23 +56,34 @@ class _Refusal:
 class Assignment:
     """Goes through the pending workloads once; collects placements and decisions."""
 
-    def __init__(self, world: World, weigher: Weigher) -> None:
+    def __init__(self, world: World, weigher: Weigher, rank: Rank | None = None) -> None:
+        self._rank: Rank = rank if rank is not None else lambda workload, each: each.order
         self._world = world
         self._weigher = weigher
         self._refused: dict[int, _Refusal] = {}
         """Classes that fit nowhere: room, quota and budgets only shrink within a cycle, so equal ones need no look."""
+        self.guide: Guide | None = None
         self.placements: list[SetPlacement] = []
         self.decisions: list[Decision] = []
 
     def run(self) -> None:
         world = self._world
         pending = [workload for workload in world.workloads if _is_pending(workload)]
+        self.guide = Guide(world, self._weigher, (each for each in pending if self._may_be_placed(each)))
         turns = Turns(pending, world.quotas, world.capacity)
         while (workload := turns.next()) is not None:
             blocked = self._consider(workload)
             if blocked and world.quotas.spec(workload.queue).strict_fifo:
                 for later in turns.rest_of(workload.queue):
                     self._hold(later, world.policy_of(later), _Refusal(BEHIND, BEHIND.text, waits=True))
+
+    def _may_be_placed(self, workload: Workload) -> bool:
+        world = self._world
+        return (
+            workload.invalid is None
+            and (workload.unmanaged is None or world.snapshot.shadow)
+            and (world.policies.default_queue_allowed or world.quotas.defined(workload.queue))
+        )
 
     def _consider(self, workload: Workload) -> bool:
         """Place or hold it; True when it waits for capacity, so that a strict queue waits with it."""
@@ -102,10 +119,20 @@ class Assignment:
         if self._world.quotas.refusal(ask.queue, ask.shape.requests) is not None:
             return None, ()
         weighed = tuple(in_time(self._weigher.weigh(ask), workload, ask, self._world.now))
+        if self.guide is not None and self.guide.speaks_for(workload):
+            return self.guide.pick(workload, weighed), weighed
         fitting = (each for each in weighed if each.fit is not None)
-        return min(fitting, key=lambda each: each.order, default=None), weighed
+        return min(fitting, key=lambda each: self._rank(workload, each), default=None), weighed
 
     def _refuse(self, ask: Ask, weighed: tuple[Weighed, ...]) -> _Refusal:
+        if any(each.fit is not None for each in weighed):
+            # Only the guide passes over an offering that fits; another of the class may be meant to start.
+            refused = explain.refusals(weighed)
+            if self.guide is not None and self.guide.speaks_for(ask.workload):
+                weighed = self.guide.explain(ask.workload, weighed)
+            return _Refusal(
+                CHEAPER_TO_WAIT, WAIT_TEXT, True, frozenset(), weighed, explain.others(weighed, None), refused
+            )
         quota = self._world.quotas.refusal(ask.queue, ask.shape.requests)
         if quota is not None:
             refusal = _Refusal(quota, quota.text, waits=True)
@@ -133,8 +160,9 @@ class Assignment:
         world.commit(workload, ask.policy.name, room, chosen.prediction)
         state = PlacementState.STARTED if fit.now else PlacementState.RESERVED
         attempt = attempt_number(world.now, len(self.placements))
+        wait, binding, chosen, weighed = self._explained(workload, chosen, weighed)
         decision = explain.placed(
-            workload, chosen, weighed, ask.policy, state, attempt, world.policies.digest, world.now
+            workload, chosen, weighed, ask.policy, state, attempt, world.policies.digest, world.now, wait, binding
         )
         pool = room.pool
         placement = Placement(
@@ -142,6 +170,16 @@ class Assignment:
         )
         self.placements.append(SetPlacement(workload.ref, placement, workload.placement, decision.id))
         self.decisions.append(decision)
+
+    def _explained(
+        self, workload: Workload, chosen: Weighed, weighed: tuple[Weighed, ...]
+    ) -> tuple[WaitOption | None, tuple[ShadowPrice, ...], Weighed, tuple[Weighed, ...]]:
+        """(waiting instead, what binds, the choice, all offerings), with all costs told where the guide chose."""
+        if self.guide is None or not self.guide.speaks_for(workload):
+            return None, (), chosen, weighed
+        told = self.guide.explain(workload, weighed)
+        place = next(one for one in told if one.candidate.pool == chosen.candidate.pool)
+        return self.guide.wait_option(workload), self.guide.prices[: explain.MAX_BINDING], place, told
 
     def _hold(self, workload: Workload, policy: PlacementPolicy | None, refusal: _Refusal) -> None:
         decision = explain.held(
@@ -154,6 +192,9 @@ class Assignment:
             refusal.alternatives,
             refusal.refused,
         )
+        if decision is not None and self.guide is not None and self.guide.speaks_for(workload):
+            binding = self.guide.prices[: explain.MAX_BINDING]
+            decision = replace(decision, wait=self.guide.wait_option(workload), binding=binding)
         if decision is not None:
             self.decisions.append(decision)
 

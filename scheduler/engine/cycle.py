@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from scheduler.engine.assignment import Assignment
+from scheduler.engine.assignment import Assignment, Rank
 from scheduler.engine.burst import scales
 from scheduler.engine.candidates import Weigher
 from scheduler.engine.fairshare import dominant_share, weighted_share
@@ -18,19 +18,20 @@ from scheduler.model.resources import Resources
 from scheduler.model.snapshot import Snapshot
 
 
-def cycle(snapshot: Snapshot, policies: PolicySet, predictor: Predictor) -> Plan:
+def cycle(snapshot: Snapshot, policies: PolicySet, predictor: Predictor, rank: Rank | None = None) -> Plan:
     """What should be done now, and why; the same for every order of the snapshot's tuples.
 
     First what is placed already gets its capacity (settlement), then pending workloads are placed in turn
     (assignment), then pools grow to what is assumed on them (burst) and idle bought nodes go back (give_back).
-    Until the hub has synced nothing is decided.
+    Until the hub has synced nothing is decided. `rank` puts offerings in another order than the policy's objective:
+    the simulator's baselines differ in that.
     """
     if not snapshot.hub_synced:
         return Plan(at=snapshot.now)
     world = World(snapshot, policies, predictor)
     weigher = Weigher(world)
     moves = settle(world, weigher)
-    assignment = Assignment(world, weigher)
+    assignment = Assignment(world, weigher, rank)
     assignment.run()
     grown = scales(world)
     given_back = removals(world)
@@ -42,6 +43,8 @@ def cycle(snapshot: Snapshot, policies: PolicySet, predictor: Predictor) -> Plan
         decisions=(*(decision for _, decision in moves), *assignment.decisions),
         queues=_usage(world),
         budgets=world.budgets.states(),
+        solver="" if assignment.guide is None else assignment.guide.solver,
+        shadow_prices=() if assignment.guide is None else assignment.guide.prices,
         wake_at=min(world.wakes, default=None),
     )
 

@@ -12,13 +12,14 @@ from typing import Final
 from scheduler.engine.candidates import Weighed
 from scheduler.engine.filters import WAITING
 from scheduler.model.ids import DecisionId, Instant
-from scheduler.model.plan import Candidate, Decision
+from scheduler.model.plan import Candidate, Decision, ShadowPrice, WaitOption
 from scheduler.model.policy import PlacementPolicy
 from scheduler.model.verdict import Reason, Verdict, histogram, sentence
 from scheduler.model.workload import Placement, PlacementState, Workload
 
 MAX_ALTERNATIVES: Final = 5
 MAX_REFUSED: Final = 20
+MAX_BINDING: Final = 5
 
 
 def decision_id(workload: Workload, what: str, digest: str, now: Instant) -> DecisionId:
@@ -64,11 +65,14 @@ def placed(
     attempt: int,
     digest: str,
     now: Instant,
+    wait: WaitOption | None = None,
+    binding: tuple[ShadowPrice, ...] = (),
 ) -> Decision:
     """The decision to put a pending workload somewhere: `placed`, or `burst` on capacity that is bought."""
     candidate = chosen.candidate
     fitting = sum(each.fit is not None for each in weighed)
-    rank = f"best of {fitting} of {len(weighed)} offerings by {policy.objective}"
+    by = policy.objective if policy.value_of_time is None else "total cost, time included"
+    rank = f"best of {fitting} of {len(weighed)} offerings by {by}"
     if state is PlacementState.RESERVED:
         nodes = f"buying {_nodes(candidate.new_nodes)}" if candidate.new_nodes else "waiting for nodes on their way"
         reason, text = Reason("Bursting", "capacity is being bought"), f"{nodes} in {candidate.pool}: {rank}"
@@ -89,6 +93,8 @@ def placed(
         chosen=candidate,
         alternatives=others(weighed, chosen),
         refused=refusals(weighed),
+        wait=wait,
+        binding=binding,
     )
 
 

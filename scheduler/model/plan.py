@@ -11,6 +11,38 @@ from scheduler.model.workload import Placement
 
 
 @dataclass(frozen=True, slots=True)
+class CostPart:
+    """One part of what placing a workload somewhere is expected to cost."""
+
+    name: str
+    """capacity, start-up, reclaims (work that is lost and done again), time (what the time to its end is worth)."""
+    usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class WaitOption:
+    """Waiting for owned capacity instead of starting now, as the programme sees it. Times in seconds from now."""
+
+    pool: PoolRef
+    expected_wait_seconds: float
+    expected_cost_usd: float
+    """What the time until it is done is worth; owned capacity itself is paid for already."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowPrice:
+    """What one more unit of something that binds would have saved: a dual price of the programme."""
+
+    name: str
+    """A pool (cluster/pool) or a budget (policy/budget)."""
+    resource: str
+    """gpu, cpu, memory or budget."""
+    worth_usd: float
+    meaning: str
+    """The unit in words, such as "USD for one more for an hour"."""
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """An offering weighed for one workload. `score` is in the objective's unit, lower is better; None: refused."""
 
@@ -25,6 +57,8 @@ class Candidate:
     expected_seconds: float | None
     new_nodes: int
     refused: tuple[Reason, ...] = ()
+    cost_parts: tuple[CostPart, ...] = ()
+    """Where the policy values time: what `score` (then in USD, time included) is made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +78,10 @@ class Decision:
     chosen: Candidate | None = None
     alternatives: tuple[Candidate, ...] = ()
     refused: tuple[tuple[Reason, int], ...] = ()
+    wait: WaitOption | None = None
+    """The best that waiting could do; None: it was not weighed, or there is nothing to wait for."""
+    binding: tuple[ShadowPrice, ...] = ()
+    """What would have been worth more of, the most valuable first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,5 +146,9 @@ class Plan:
     decisions: tuple[Decision, ...] = ()
     queues: tuple[QueueUsage, ...] = ()
     budgets: tuple[BudgetState, ...] = ()
+    solver: str = ""
+    """How the backlog was weighed: optimal, greedy (no optimum was found in time), "" (there was nothing to weigh)."""
+    shadow_prices: tuple[ShadowPrice, ...] = ()
+    """The most valuable first."""
     wake_at: Instant | None = None
     """When, if nothing else happens, the passing of time alone could change the plan; None: never."""

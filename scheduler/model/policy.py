@@ -76,6 +76,17 @@ class Constraints:
 
 
 @dataclass(frozen=True, slots=True)
+class ValueOfTime:
+    """What an hour until a workload is done is worth: so much for each workload, so much more for each of its GPUs."""
+
+    usd_per_hour: Usd = Decimal(0)
+    usd_per_gpu_hour: Usd = Decimal(0)
+
+    def usd_per_second(self, gpus: int) -> float:
+        return float(self.usd_per_hour + self.usd_per_gpu_hour * gpus) / 3600.0
+
+
+@dataclass(frozen=True, slots=True)
 class BurstRule:
     """When capacity may be bought. No rule: never."""
 
@@ -118,6 +129,8 @@ class PlacementPolicy:
     match: Match = Match()
     objective: str = "cost"
     """Name of an objective plugin in `policies/objectives/`."""
+    value_of_time: ValueOfTime | None = None
+    """Set: the whole backlog is weighed at once, and waiting for owned capacity is an option like any other."""
     constraints: Constraints = Constraints()
     burst: BurstRule | None = None
     give_back: ReturnRule = ReturnRule()

@@ -32,6 +32,8 @@ class Prediction:
     run_seconds: float | None
     start_seconds: float | None
     """From placing to running: provisioning (when nodes are bought), image pull, start-up."""
+    lost_seconds: float = 0.0
+    """Expected to be spent beyond `run_seconds` on work that is lost to reclaims and done again."""
 
 
 class Predictor(Protocol):

@@ -1,0 +1,330 @@
+"""What the programme says of this cycle: for each class how many start where now, and which had better wait.
+
+Only for workloads whose policy values time; the others are placed in their turn on what is best for each. The guide
+decides amounts; whether a gang really fits, and keeps quota and budget, is checked exactly when it is placed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from scheduler.engine import outlook
+from scheduler.engine.candidates import Weighed, Weigher, deadline_of
+from scheduler.engine.commitments import UNKNOWN_RUN_SECONDS
+from scheduler.engine.filters import Ask
+from scheduler.engine.outlook import CORES, EDGES, GPUS, MIDDLES, Reserve
+from scheduler.engine.programme import Answer, Floats, Question, UnsolvedError, solve
+from scheduler.engine.rooms import PoolRoom
+from scheduler.engine.world import World
+from scheduler.model.ids import Uid
+from scheduler.model.plan import CostPart, ShadowPrice, WaitOption
+from scheduler.model.resources import Resources
+from scheduler.model.workload import Workload
+
+_STEPS_AN_OCTAVE: Final = 4
+"""Run times that differ by less than a fifth are taken for equal."""
+_MOST_CLASSES: Final = 400
+_WORTH_STARTING: Final = 0.3
+"""The part of a workload that the programme must start before it is rounded up: owned capacity would idle otherwise."""
+_HOLD_FACTOR: Final = 2.0
+_BUSY_RESOURCES: Final = 3
+"""GPUs, cores, GiB."""
+
+
+@dataclass(slots=True, eq=False)
+class _Class:
+    ask: Ask
+    members: list[Workload]
+    run_seconds: float
+    deadline: float | None
+    """Seconds from now."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Costs:
+    """USD of bought capacity while it works, while it starts and stands idle, and while it does work again."""
+
+    capacity: float
+    around: float
+    again: float
+    seconds_to_end: float
+
+    @property
+    def money(self) -> float:
+        return self.capacity + self.around + self.again
+
+    def parts(self, usd_per_second: float) -> tuple[CostPart, ...]:
+        named = (
+            ("capacity", self.capacity),
+            ("start-up", self.around),
+            ("reclaims", self.again),
+            ("time", usd_per_second * self.seconds_to_end),
+        )
+        return tuple(CostPart(name, round(usd, 6)) for name, usd in named if usd)
+
+
+class Guide:
+    """Made once a cycle, before anything new is placed."""
+
+    def __init__(self, world: World, weigher: Weigher, pending: Iterable[Workload]) -> None:
+        self._world = world
+        self._weigher = weigher
+        self._rooms = tuple(world.rooms.values())
+        self._column = {room.pool.ref: index for index, room in enumerate(self._rooms)}
+        self._row_of: dict[Uid, int] = {}
+        self.solver = ""
+        """optimal, or greedy where no optimum was found; "" when there was nothing to solve."""
+        self.prices: tuple[ShadowPrice, ...] = ()
+        self._wait_options: dict[int, WaitOption] = {}
+        self._classes = self._classify(list(pending))
+        self._left: Floats = np.zeros((0, 0))
+        if self._classes:
+            self._solve()
+
+    def speaks_for(self, workload: Workload) -> bool:
+        return self.solver == "optimal" and workload.ref.uid in self._row_of
+
+    def pick(self, workload: Workload, weighed: Sequence[Weighed]) -> Weighed | None:
+        """Where the workload starts now, of the offerings that fit; None: it had better wait."""
+        row = self._left[self._row_of[workload.ref.uid]]
+        order: list[int] = np.argsort(-row, kind="stable").tolist()
+        for index in order:
+            if row[index] < _WORTH_STARTING:
+                return None
+            if weighed[index].fit is not None:
+                row[index] -= 1.0
+                return weighed[index]
+        return None
+
+    def explain(self, workload: Workload, weighed: Iterable[Weighed]) -> tuple[Weighed, ...]:
+        """The offerings with what they cost in all, time included, for people to read."""
+        one = self._classes[self._row_of[workload.ref.uid]]
+        value = _usd_per_second(one.ask)
+        told: list[Weighed] = []
+        for each in weighed:
+            costs = self._costs(one, each)
+            if costs is not None:
+                score = round(costs.money + value * costs.seconds_to_end, 6)
+                each = replace(each, candidate=replace(each.candidate, score=score, cost_parts=costs.parts(value)))
+            told.append(each)
+        return tuple(told)
+
+    def wait_option(self, workload: Workload) -> WaitOption | None:
+        """What waiting would be like for it, by the prices of the programme's answer; None: it can wait for nothing."""
+        return self._wait_options.get(self._row_of[workload.ref.uid])
+
+    # -- the classes -------------------------------------------------------------------------------------------
+
+    def _classify(self, pending: list[Workload]) -> list[_Class]:
+        """Equal workloads, and such whose run times differ little; coarser until there are few enough."""
+        steps = float(_STEPS_AN_OCTAVE)
+        while True:
+            found = self._group(pending, steps)
+            if len(found) <= _MOST_CLASSES or steps < 0.3:
+                break
+            steps /= 2
+        for index, one in enumerate(found):
+            for workload in one.members:
+                self._row_of[workload.ref.uid] = index
+        return found
+
+    def _group(self, pending: list[Workload], steps: float) -> list[_Class]:
+        groups: dict[tuple[int, int, int], _Class] = {}
+        for workload in pending:
+            policy = self._world.policy_of(workload)
+            if policy is None or policy.value_of_time is None:
+                continue
+            ask = self._world.ask_of(workload, policy)
+            hint = workload.hints.expected_seconds
+            run = UNKNOWN_RUN_SECONDS if hint is None else max(1.0, hint)
+            end = deadline_of(workload, ask)
+            left = None if end is None else max(1.0, end - self._world.now)
+            size = round(math.log2(run) * steps)
+            key = (ask.group, size, -1 if left is None else round(math.log2(left) * steps))
+            known = groups.get(key)
+            if known is None:
+                groups[key] = _Class(ask, [workload], run, left)
+            else:
+                known.members.append(workload)
+                known.run_seconds += (run - known.run_seconds) / len(known.members)
+                if left is not None and known.deadline is not None:
+                    known.deadline = min(known.deadline, left)
+        return list(groups.values())
+
+    # -- the question ------------------------------------------------------------------------------------------
+
+    def _solve(self) -> None:
+        freed = outlook.reserves(self._world)
+        names = list(freed)
+        question = self._question(names, freed)
+        try:
+            answer = solve(question)
+        except UnsolvedError:
+            self.solver = "greedy"
+            return
+        self.solver = "optimal"
+        self._left = answer.start.copy()
+        self.prices = self._shadow_prices(answer, names)
+        self._wait_options = self._options(question, answer, names)
+        self._note_wakes(answer)
+
+    def _options(self, question: Question, answer: Answer, names: list[Reserve]) -> dict[int, WaitOption]:
+        """For each class the reserve and interval in which waiting costs least, use of the reserve priced."""
+        used = _use_over_time(question)
+        worth = question.wait_cost + np.einsum("kpbt,pt->kpb", used, answer.reserve_price)
+        found: dict[int, WaitOption] = {}
+        for row in range(len(self._classes)):
+            if not np.isfinite(worth[row]).any():
+                continue
+            place, interval = np.unravel_index(int(np.argmin(worth[row])), worth[row].shape)
+            cost = float(question.wait_cost[row, place, interval])
+            found[row] = WaitOption(names[int(place)][0], float(MIDDLES[interval]), round(cost, 6))
+        return found
+
+    def _question(self, names: list[Reserve], freed: dict[Reserve, Floats]) -> Question:
+        classes, rooms = self._classes, self._rooms
+        shape = (len(classes), len(rooms))
+        reserve_index = {name: index for index, name in enumerate(names)}
+        start_cost, start_most = np.full(shape, np.inf), np.zeros(shape)
+        reserve_of = np.full(shape, -1, dtype=np.int64)
+        run = np.full((len(classes), len(names)), np.inf)
+        wait_cost = np.full((len(classes), len(names), len(MIDDLES)), np.inf)
+        capacity = np.array([_capacity(room) for room in rooms]).reshape(len(rooms), _BUSY_RESOURCES)
+        demand = np.array([_amounts(one.ask.shape.requests) for one in classes])
+        budgets = self._world.budgets.accounts
+        limit_use = np.zeros((len(budgets), *shape))
+        for row, one in enumerate(classes):
+            gpus = one.ask.shape.gpus
+            value = _usd_per_second(one.ask)
+            unit = GPUS if gpus else CORES
+            for column, weighed in enumerate(self._weigher.weigh(one.ask)):
+                room = rooms[column]
+                reserve = reserve_index.get((room.pool.ref, unit))
+                costs = self._costs(one, weighed)
+                if reserve is not None and not self._weigher.static_reasons(one.ask, room):
+                    seconds = one.run_seconds * self._slowness(one, room)
+                    run[row, reserve] = seconds
+                    ends = MIDDLES + seconds
+                    late = np.zeros(len(ends), dtype=bool) if one.deadline is None else ends > one.deadline
+                    wait_cost[row, reserve] = np.where(late, np.inf, value * ends)
+                if costs is None:
+                    continue
+                if one.deadline is not None and costs.seconds_to_end > one.deadline:
+                    continue
+                start_cost[row, column] = costs.money + value * costs.seconds_to_end
+                start_most[row, column] = len(one.members)
+                if reserve is not None:
+                    reserve_of[row, column] = reserve
+                for index, account in enumerate(budgets):
+                    if account.covers(one.ask.queue, room.pool.ref.cluster, room.pool.capacity_type):
+                        limit_use[index, row, column] = costs.money
+        values = np.array([_usd_per_second(one.ask) for one in classes])
+        runs = np.array([one.run_seconds for one in classes])
+        return Question(
+            counts=np.array([float(len(one.members)) for one in classes]),
+            demand=demand,
+            start_cost=start_cost,
+            start_most=start_most,
+            capacity=capacity,
+            edges=EDGES,
+            reserve_of=reserve_of,
+            run=run,
+            units=np.array([float(one.ask.shape.gpus or one.ask.shape.requests.cpu_milli / 1000) for one in classes]),
+            freed=np.array([freed[name] for name in names]).reshape(len(names), len(MIDDLES)),
+            wait_cost=wait_cost,
+            hold_cost=values * (_HOLD_FACTOR * EDGES[-1] + runs),
+            limit_use=limit_use,
+            limits=np.array([max(0.0, float(a.budget.limit_usd - a.spent - a.committed)) for a in budgets]),
+        )
+
+    def _costs(self, one: _Class, weighed: Weighed) -> _Costs | None:
+        """Of starting one there now; None: it cannot, or nobody knows what it costs."""
+        room, start = weighed.room, weighed.prediction.start_seconds
+        if weighed.fit is None or start is None:
+            return None
+        seconds = one.run_seconds * self._slowness(one, room)
+        lost = weighed.prediction.lost_seconds
+        end = start + seconds + lost
+        if not room.pool.bought:
+            return _Costs(0.0, 0.0, 0.0, end)
+        if room.pool.price is None:
+            return None
+        rate = float(room.pool.price.usd_per_hour) * _part_of_node(one.ask, room) / 3600.0
+        around = 0.0 if weighed.fit.now else rate * (start + self._world.idle_seconds(room))
+        return _Costs(rate * seconds, around, rate * lost, end)
+
+    def _slowness(self, one: _Class, room: PoolRoom) -> float:
+        """Its run time there over what its user says."""
+        hint = one.ask.workload.hints.expected_seconds
+        run = self._world.predict(one.ask.workload, room, 0).run_seconds
+        return run / hint if run is not None and hint else 1.0
+
+    # -- what the answer means ---------------------------------------------------------------------------------
+
+    def _shadow_prices(self, answer: Answer, names: list[Reserve]) -> tuple[ShadowPrice, ...]:
+        """What one more of each binding resource would be worth, the most valuable first."""
+        found: list[ShadowPrice] = []
+        widths = np.diff(EDGES)
+        for column, room in enumerate(self._rooms):
+            for index, resource in enumerate(("gpu", "cpu", "memory")):
+                if answer.capacity_price[column, index] > 1e-9:
+                    worth = float(answer.capacity_price[column, index])
+                    found.append(ShadowPrice(str(room.pool.ref), resource, worth, "USD for one more now"))
+        for row, (ref, unit) in enumerate(names):
+            worth = float((answer.reserve_price[row] * np.minimum(widths, 3600.0)).max(initial=0.0))
+            if worth > 1e-9:
+                found.append(
+                    ShadowPrice(str(ref), "gpu" if unit == GPUS else "cpu", worth, "USD for one more for an hour")
+                )
+        for index, account in enumerate(self._world.budgets.accounts):
+            if answer.limit_price[index] > 1e-9:
+                name = f"{account.policy}/{account.budget.name}"
+                found.append(ShadowPrice(name, "budget", float(answer.limit_price[index]), "USD for one more USD"))
+        return tuple(sorted(found, key=lambda each: (-each.worth_usd, each.name, each.resource, each.meaning)))
+
+    def _note_wakes(self, answer: Answer) -> None:
+        """When the first of those that wait should have started: by then the outlook is another."""
+        intervals = np.flatnonzero(answer.wait.sum(axis=(0, 1)) > 0.5)
+        if len(intervals):
+            self._world.wake_at(self._world.now + float(EDGES[intervals[0] + 1]))
+
+
+def _usd_per_second(ask: Ask) -> float:
+    assert ask.policy.value_of_time is not None
+    return ask.policy.value_of_time.usd_per_second(ask.shape.gpus)
+
+
+def _use_over_time(q: Question) -> Floats:
+    """(K, P, B, B) unit-seconds that one takes of a reserve in each interval when it starts in another."""
+    begin = q.edges[:-1][None, None, :, None]
+    run = np.where(np.isfinite(q.run), q.run, 0.0)[:, :, None, None]
+    used = np.minimum(begin + run, q.edges[1:]) - np.maximum(begin, q.edges[:-1])
+    use: Floats = np.maximum(used, 0.0) * q.units[:, None, None, None]
+    return use
+
+
+def _part_of_node(ask: Ask, room: PoolRoom) -> float:
+    """Nodes of the pool that the gang takes, as a fraction by its largest resource."""
+    asked, there = _amounts(ask.shape.requests), _amounts(room.node_size)
+    return max((a / t for a, t in zip(asked, there, strict=True) if a > 0 and t > 0), default=0.0)
+
+
+def _capacity(room: PoolRoom) -> tuple[float, float, float]:
+    """Free on its nodes and, where it can grow, on those to come and to buy."""
+    bins = [*room.ready, *room.coming] if room.growable and room.backoff is None else list(room.ready)
+    more = room.can_open if room.backoff is None else 0
+    size = _amounts(room.node_size)
+    return (
+        sum(max(0, each.gpus) for each in bins) + more * size[0],
+        sum(max(0, each.cpu_milli) for each in bins) / 1000 + more * size[1],
+        sum(max(0, each.memory_bytes) for each in bins) / 2**30 + more * size[2],
+    )
+
+
+def _amounts(of: Resources) -> tuple[float, float, float]:
+    return float(of.gpus), of.cpu_milli / 1000, of.memory_bytes / 2**30
