@@ -20,7 +20,7 @@ from scheduler.daemon.parts import Daemon
 from tests.builders.liar import Liar, a_liar
 from tests.loop.harness import POLICIES, PodCounter, World, a_world, is_complete, until
 
-LIMITS = Limits(connect_seconds=1, read_seconds=0.5, call_seconds=0.8, watch_seconds=1)
+LIMITS = Limits(connect_seconds=2, read_seconds=1, call_seconds=1.6, watch_seconds=2)
 NEVER_LOST = POLICIES.replace("memberLost: 15m", "memberLost: never")
 assert NEVER_LOST != POLICIES
 LIES_TOLD = 100
