@@ -18,20 +18,23 @@ from scheduler.model.resources import Resources
 from scheduler.model.snapshot import Snapshot
 
 
-def cycle(snapshot: Snapshot, policies: PolicySet, predictor: Predictor, rank: Rank | None = None) -> Plan:
+def cycle(
+    snapshot: Snapshot, policies: PolicySet, predictor: Predictor, rank: Rank | None = None, *, one_by_one: bool = False
+) -> Plan:
     """What should be done now, and why; the same for every order of the snapshot's tuples.
 
     First what is placed already gets its capacity (settlement), then pending workloads are placed in turn
     (assignment), then pools grow to what is assumed on them (burst) and idle bought nodes go back (give_back).
     Until the hub has synced nothing is decided. `rank` puts offerings in another order than the policy's objective:
-    the simulator's baselines differ in that.
+    the simulator's baselines differ in that. `one_by_one` weighs every workload by itself: slow, and the measure for
+    the rest (see `tests/bench/engine.py`).
     """
     if not snapshot.hub_synced:
         return Plan(at=snapshot.now)
     world = World(snapshot, policies, predictor)
     weigher = Weigher(world)
     moves = settle(world, weigher)
-    assignment = Assignment(world, weigher, rank)
+    assignment = Assignment(world, weigher, rank, one_by_one=one_by_one)
     assignment.run()
     grown = scales(world)
     given_back = removals(world)

@@ -88,7 +88,8 @@ class PoolRoom:
         """Nodes to be bought, by what this cycle has assumed."""
         self._fits: dict[tuple[int, bool], tuple[int, Fit | None]] = {}
         real = {_key(node.allocatable): node.allocatable for node in usable if node.workload_pods}
-        self._sizes = (self.node_size, *(real[key] for key in sorted(real)))
+        self.sizes = (self.node_size, *(real[key] for key in sorted(real)))
+        """Of an empty node: as described, and as the real ones that are in use."""
 
     @property
     def growable(self) -> bool:
@@ -118,7 +119,7 @@ class PoolRoom:
 
     def holds_one(self, pod: Resources) -> bool:
         """Whether an empty node of the pool, as described or as any real one, holds such a pod."""
-        return any(pod.fits_in(size) for size in self._sizes)
+        return any(pod.fits_in(size) for size in self.sizes)
 
     def fit(self, shape: Shape, *, grow: bool) -> Fit | None:
         """How the gang would fit; nothing is assumed. With `grow`, nodes to come and to buy count too."""

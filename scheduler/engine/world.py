@@ -42,7 +42,7 @@ class World:
         self.now: Instant = snapshot.now
         self.clusters = tuple(sorted(snapshot.clusters, key=lambda cluster: cluster.id))
         self.cluster_of = {cluster.id: cluster for cluster in self.clusters}
-        self.workloads = tuple(sorted(snapshot.workloads, key=lambda workload: workload.ref))
+        self.workloads = tuple(sorted(snapshot.workloads, key=_name))
         backoffs = {backoff.pool: backoff for backoff in sorted(snapshot.backoffs, key=lambda b: (b.pool, b.until))}
         self.rooms: dict[PoolRef, PoolRoom] = {
             pool.ref: PoolRoom(cluster, pool, self.now, backoffs.get(pool.ref))
@@ -62,7 +62,8 @@ class World:
             policy.burst is not None and policy.burst.max_nodes is not None for policy in policies.policies
         )
         self.wakes: set[Instant] = set()
-        self._predictor = predictor
+        self.predictor = predictor
+        self.backed_off = tuple(room.backoff for room in self.rooms.values() if room.backoff is not None)
         self._matcher = Matcher(policies)
         self._shapes: dict[tuple[PodSet, ...], Shape] = {}
         self._shape_of: dict[Uid, Shape] = {}
@@ -120,7 +121,7 @@ class World:
         key = (self.traits_of(workload), room.pool.ref, new_nodes)
         known = self._predictions.get(key)
         if known is None:
-            known = self._predictions[key] = self._predictor.predict(workload, room.pool, new_nodes)
+            known = self._predictions[key] = self.predictor.predict(workload, room.pool, new_nodes)
         return known
 
     def idle_seconds(self, room: PoolRoom) -> float:
@@ -162,3 +163,9 @@ class World:
         usd = self.commitments.add_idle(room, self.idle_seconds(room))
         if usd is not None:
             self.budgets.commit_idle(room.pool, usd)
+
+
+def _name(workload: Workload) -> tuple[str, str, str, str]:
+    """As `WorkloadRef` orders, without its cost."""
+    ref = workload.ref
+    return ref.kind, ref.namespace, ref.name, ref.uid
