@@ -57,7 +57,7 @@ class Assignment:
         self.placements: list[SetPlacement] = []
         self.decisions: list[Decision] = []
         self._bulk: Bulk | None = None
-        if rank is None and not one_by_one:
+        if rank is None and not one_by_one and not world.tracks_money:
             self._bulk = Bulk(world, weigher, self.placements, self.decisions)
 
     def run(self) -> None:

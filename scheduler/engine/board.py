@@ -14,6 +14,7 @@ import numpy as np
 from scheduler.engine import filters
 from scheduler.engine.candidates import Weighed, Weigher, unscored
 from scheduler.engine.explain import MAX_ALTERNATIVES, MAX_REFUSED
+from scheduler.engine.filling import Way
 from scheduler.engine.filters import Ask, Offer
 from scheduler.engine.rooms import Fit, dominant_part
 from scheduler.engine.table import Flags, Indices, RoomTable, Space
@@ -35,6 +36,8 @@ class Group:
     weighed: Weighed
     """Of one of them."""
     members: tuple[int, ...]
+    """The first of them, enough to name alternatives."""
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class Board:
         self._code_of: dict[tuple[Reason, ...], int] = {(): 0}
         self._static: dict[tuple[object, ...], Indices] = {}
         self._static_of: dict[int, Indices] = {}
-        self._priced: dict[tuple[int, int, int, int, int], Weighed] = {}
+        self._priced: dict[tuple[int, int], Weighed] = {}
         self._refused: dict[tuple[int, int, int], Candidate] = {}
 
     def view(self, ask: Ask) -> View:
@@ -68,37 +71,41 @@ class Board:
         space = self.table.space(ask.shape)
         codes = self._room_codes(ask, space, self._static_codes(ask))
         fitting = np.flatnonzero(codes == 0)
-        kinds = self.table.kind[fitting]
-        likes = (kinds * _SPAN + space.new[fitting]) * _SPAN + space.existing[fitting]
+        likes = (self.table.kind[fitting] * _SPAN + space.new[fitting]) * _SPAN + space.existing[fitting]
         groups: list[Group] = []
         for like in dict.fromkeys(likes.tolist()):
             members = fitting[likes == like]
-            first = int(members[0])
-            weighed = self.price(ask, first, self.fit_of(ask, first, space))
+            weighed = self._price_like(ask, like, int(members[0]))
             if weighed.fit is None:
                 codes[members] = self._code(weighed.candidate.refused)
                 continue
-            groups.append(Group(self.order(weighed, first), weighed, tuple(members.tolist())))
+            nearest = tuple(members[: MAX_ALTERNATIVES + 1].tolist())
+            groups.append(Group(self.order(weighed, nearest[0]), weighed, nearest, len(members)))
         groups.sort(key=lambda group: group.order)
-        return View(tuple(groups), codes, space, sum(len(group.members) for group in groups))
+        return View(tuple(groups), codes, space, sum(group.size for group in groups))
 
-    def price(self, ask: Ask, number: int, fit: Fit) -> Weighed:
-        """What placing the gang so would be; refused where money forbids it. Equal for rooms of one kind but for the
+    def price(self, ask: Ask, number: int, new: int, existing: int) -> Weighed:
+        """What placing the gang so would be; refused when money forbids it. Equal for rooms of one kind but for the
         name, which is that of whichever was asked for first."""
-        share = fit.share
-        key = (ask.number, self.table.kinds[number], fit.new_nodes, share.numerator, share.denominator)
-        known = self._priced.get(key)
+        return self._price_like(ask, (self.table.kinds[number] * _SPAN + new) * _SPAN + existing, number)
+
+    def _price_like(self, ask: Ask, like: int, number: int) -> Weighed:
+        known = self._priced.get((ask.number, like))
         if known is None:
+            rest, existing = divmod(like, _SPAN)
+            part = dominant_part(ask.shape.pod_sets[0].requests, self.table.rooms[number].node_size)
+            fit = Fit(False, rest % _SPAN, part * existing)
             offer = Offer(self.table.rooms[number], self._world.snapshot.bursting_paused, fit)
-            known = self._priced[key] = self._weigher.priced(ask, offer)
+            known = self._priced[ask.number, like] = self._weigher.priced(ask, offer)
         return known
 
     def order(self, weighed: Weighed, number: int) -> Order:
         """`Weighed.order` of the room, of which `weighed` is like."""
         return (*weighed.order[:4], self.table.rooms[number].pool.ref)
 
-    def forbidden(self, ask: Ask, number: int, fit: Fit) -> bool:
-        """Whether the room, as it is now, may not be used for such a fit."""
+    def forbidden(self, ask: Ask, number: int, way: Way) -> bool:
+        """Whether the room, as it is now, may not be used in such a way."""
+        fit = Fit(way.now, way.new_nodes, Fraction(0))
         offer = Offer(self.table.rooms[number], self._world.snapshot.bursting_paused, fit)
         return filters.first_reason(filters.ROOM, ask, offer) is not None
 
@@ -112,10 +119,7 @@ class Board:
         for group in view.groups:
             if len(best) > MAX_ALTERNATIVES and group.order > sorted(each[0] for each in best)[MAX_ALTERNATIVES]:
                 break
-            best += [
-                (self.order(group.weighed, number), group.weighed, number)
-                for number in group.members[: MAX_ALTERNATIVES + 1]
-            ]
+            best += [(self.order(group.weighed, number), group.weighed, number) for number in group.members]
         best.sort(key=lambda each: each[0])
         fitting = [self.candidate(weighed, number) for _, weighed, number in best if number != chosen]
         refused = np.flatnonzero(view.codes)[:MAX_REFUSED].tolist()
@@ -134,10 +138,6 @@ class Board:
         """The codes of all reasons of all rooms."""
         there = np.flatnonzero(np.bincount(view.codes)).tolist()
         return frozenset(reason.code for code in there for reason in self.reasons[code])
-
-    def fit_of(self, ask: Ask, number: int, space: Space) -> Fit:
-        part = dominant_part(ask.shape.pod_sets[0].requests, self.table.rooms[number].node_size)
-        return Fit(bool(space.now[number]), int(space.new[number]), part * int(space.existing[number]))
 
     # -- why not -----------------------------------------------------------------------------------------------
 
@@ -195,7 +195,7 @@ class Board:
 
     def _room_code(self, refusing: filters.Filter, ask: Ask, number: int, space: Space) -> int:
         """What the filter says of all rooms that it refuses: its words are the same for each."""
-        fit = self.fit_of(ask, number, space) if space.fits[number] else None
+        fit = Fit(bool(space.now[number]), int(space.new[number]), Fraction(0)) if space.fits[number] else None
         reason = refusing(ask, Offer(self.table.rooms[number], self._world.snapshot.bursting_paused, fit))
         assert reason is not None
         return self._code((reason,))
@@ -204,7 +204,8 @@ class Board:
         code = int(view.codes[number])
         first = self.reasons[code][0].code
         if first in filters.MONEY_CODES:
-            return self.candidate(self.price(ask, number, self.fit_of(ask, number, view.space)), number)
+            new, existing = int(view.space.new[number]), int(view.space.existing[number])
+            return self.candidate(self.price(ask, number, new, existing), number)
         new = int(view.space.new[number]) if first in filters.ROOM_CODES else 0
         known = self._refused.get((number, code, new))
         if known is None:

@@ -14,9 +14,8 @@ from typing import Final
 from scheduler.engine import explain
 from scheduler.engine.board import Board, View
 from scheduler.engine.candidates import Weighed, Weigher, deadline_of
-from scheduler.engine.filling import Filling
+from scheduler.engine.filling import Filling, Way
 from scheduler.engine.filters import Ask
-from scheduler.engine.rooms import Fit
 from scheduler.engine.table import RoomTable, countable
 from scheduler.engine.world import World
 from scheduler.model.ids import Instant
@@ -41,7 +40,7 @@ def attempt_number(now: Instant, index: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """What the decisions of one class in one pool with one fit have in common."""
+    """What the decisions of one class in one pool have in common."""
 
     chosen: Candidate
     state: PlacementState
@@ -52,7 +51,8 @@ class _Told:
 
 
 class Bulk:
-    """Places runs of equal workloads and collects placements and decisions in the given lists."""
+    """Places runs of equal workloads and collects placements and decisions in the given lists; while no money is
+    tracked."""
 
     def __init__(
         self, world: World, weigher: Weigher, placements: list[SetPlacement], decisions: list[Decision]
@@ -64,7 +64,7 @@ class Bulk:
 
     def suits(self, ask: Ask) -> bool:
         """Whether arrays can speak for the class."""
-        return countable(ask.shape) and not self._world.tracks_money and deadline_of(ask.workload, ask) is None
+        return countable(ask.shape) and deadline_of(ask.workload, ask) is None
 
     def place(self, ask: Ask, workloads: Sequence[Workload]) -> int:
         """Place as many of these equal workloads as quota and room allow, in order; how many that was."""
@@ -82,18 +82,18 @@ class Bulk:
         board, number = self.board, view.groups[0].members[0]
         second = min(_runners_up(board, view), default=None)
         filling = Filling(board.table.rooms[number], ask.shape.pod_sets[0])
-        last: Fit | None = None
+        last: Way | None = None
         told: _Told | None = None
         for workload in workloads:
-            fit = filling.fit()
-            if fit is None:
+            way = filling.next_way()
+            if way is None:
                 break
-            if fit is not last or told is None:
-                weighed = self._allowed(ask, number, fit)
+            if way != last or told is None:
+                weighed = self._allowed(ask, number, way)
                 if weighed is None or (filling.placed and second is not None and board.order(weighed, number) > second):
                     break
-                last, told = fit, self._told(ask, view, board.candidate(weighed, number), fit)
-            filling.place(fit)
+                last, told = way, self._told(ask, view, board.candidate(weighed, number), way)
+            filling.place(way)
             self._record(workload, ask, told)
         if not filling.placed:
             raise AssertionError(f"{workloads[0].ref} was weighed as fitting but does not")
@@ -102,15 +102,15 @@ class Bulk:
         self._world.quotas.add(ask.queue, ask.shape.requests.times(filling.placed))
         return filling.placed
 
-    def _allowed(self, ask: Ask, number: int, fit: Fit) -> Weighed | None:
-        if self.board.forbidden(ask, number, fit):
+    def _allowed(self, ask: Ask, number: int, way: Way) -> Weighed | None:
+        if self.board.forbidden(ask, number, way):
             return None
-        weighed = self.board.price(ask, number, fit)
+        weighed = self.board.price(ask, number, way.new_nodes, way.existing)
         return None if weighed.fit is None else weighed
 
-    def _told(self, ask: Ask, view: View, chosen: Candidate, fit: Fit) -> _Told:
+    def _told(self, ask: Ask, view: View, chosen: Candidate, way: Way) -> _Told:
         board = self.board
-        state = PlacementState.STARTED if fit.now else PlacementState.RESERVED
+        state = PlacementState.STARTED if way.now else PlacementState.RESERVED
         reason, sentence = explain.placed_words(chosen, view.fitting, len(view.codes), ask.policy, state)
         number = board.table.index[chosen.pool]
         return _Told(chosen, state, reason, sentence, board.others(ask, view, number), board.histogram(view))

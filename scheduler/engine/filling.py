@@ -7,11 +7,22 @@ packer would choose them, which placing one gang hardly changes. Only for gangs 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
+from typing import NamedTuple
 
 from scheduler.engine.packing import Bin, Opener
-from scheduler.engine.rooms import Fit, PoolRoom, dominant_part
+from scheduler.engine.rooms import PoolRoom
 from scheduler.model.workload import PodSet
+
+
+class Way(NamedTuple):
+    """How a gang goes into a pool."""
+
+    now: bool
+    """On nodes that are there."""
+    new_nodes: int
+    """To buy."""
+    existing: int
+    """Pods that go on nodes that are there or on their way."""
 
 
 class _Line:
@@ -96,18 +107,16 @@ class Filling:
         self._ready = _Line(room.ready, pod_set)
         self._coming: _Line | None = None
         self._opened: _Line | None = None
-        self._part = dominant_part(pod_set.requests, room.node_size)
-        self._fits: dict[tuple[bool, int, int], Fit] = {}
         fresh = Opener(room.node_size, room.pool.labels, 1).open()
         assert fresh is not None
         self._per_new = fresh.room_for(pod_set.requests, pod_set.count) if fresh.admits(pod_set) else 0
         self.placed = 0
 
-    def fit(self) -> Fit | None:
+    def next_way(self) -> Way | None:
         """How the next gang would fit; None: it does not."""
         gang, room = self._pod_set.count, self._room
         if self._ready.pods >= gang:
-            return self._fit(True, 0, gang)
+            return Way(True, 0, gang)
         if not room.growable:
             return None
         coming, opened = self._more()
@@ -116,12 +125,12 @@ class Filling:
         if rest and not self._per_new:
             return None
         new = -(-rest // self._per_new) if rest else 0
-        return self._fit(False, new, existing) if new <= room.can_open else None
+        return Way(False, new, existing) if new <= room.can_open else None
 
-    def place(self, fit: Fit) -> None:
-        """The next gang goes where `fit` says."""
+    def place(self, way: Way) -> None:
+        """The next gang goes that way."""
         left = self._ready.fill(self._pod_set.count)
-        if left and not fit.now:
+        if left and not way.now:
             coming, opened = self._more()
             left = opened.fill(coming.fill(left))
             if left:
@@ -154,10 +163,3 @@ class Filling:
             room.opened.append(fresh)
             line.append(len(room.opened) - 1, fresh)
         return 0
-
-    def _fit(self, now: bool, new: int, existing: int) -> Fit:
-        key = (now, new, existing)
-        known = self._fits.get(key)
-        if known is None:
-            known = self._fits[key] = Fit(now, new, Fraction(self._part * existing))
-        return known
