@@ -101,11 +101,8 @@ class Assignment:
         """Its class; None: it is to be looked at by itself."""
         if not self._may_be_placed(workload) or (self.guide is not None and self.guide.speaks_for(workload)):
             return None
-        policy = self._world.policy_of(workload)
-        if policy is None:
-            return None
-        ask = self._world.ask_of(workload, policy)
-        return ask if bulk.suits(ask) else None
+        ask = self._world.ask_for(workload)
+        return ask if ask is not None and bulk.suits(ask) else None
 
     def _refuse_by_board(self, ask: Ask, bulk: Bulk) -> _Refusal:
         quota = self._world.quotas.refusal(ask.queue, ask.shape.requests)

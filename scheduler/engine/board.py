@@ -64,6 +64,7 @@ class Board:
         self._static: dict[tuple[object, ...], Indices] = {}
         self._static_of: dict[int, Indices] = {}
         self._priced: dict[tuple[int, int], Weighed] = {}
+        self._named: dict[tuple[int, int], Candidate] = {}
         self._refused: dict[tuple[int, int, int], Candidate] = {}
 
     def view(self, ask: Ask) -> View:
@@ -110,8 +111,13 @@ class Board:
         return filters.first_reason(filters.ROOM, ask, offer) is not None
 
     def candidate(self, weighed: Weighed, number: int) -> Candidate:
-        ref = self.table.rooms[number].pool.ref
-        return weighed.candidate if weighed.candidate.pool == ref else replace(weighed.candidate, pool=ref)
+        """What is told of a room that is like the one in `weighed`."""
+        # The weighings are all kept, so that no two have one id.
+        known = self._named.get((id(weighed), number))
+        if known is None:
+            ref = self.table.rooms[number].pool.ref
+            known = self._named[id(weighed), number] = replace(weighed.candidate, pool=ref)
+        return known
 
     def others(self, ask: Ask, view: View, chosen: int | None) -> tuple[Candidate, ...]:
         """As `explain.others`: the best other offerings, then the first refused ones."""

@@ -24,7 +24,7 @@ from scheduler.model.verdict import Reason
 from scheduler.model.workload import Placement, PlacementState, Workload
 
 PLACED_PER_MILLISECOND: Final = 1000
-TURNS: Final = 100
+TURNS: Final = 50
 """Of a large backlog, a queue's turn takes one part in so many."""
 
 
@@ -59,12 +59,17 @@ class Bulk:
     ) -> None:
         self._world = world
         self.board = Board(world, weigher, RoomTable(tuple(world.rooms.values()), world.predictor))
+        self._suits: dict[int, bool] = {}
         self._placements = placements
         self._decisions = decisions
 
     def suits(self, ask: Ask) -> bool:
         """Whether arrays can speak for the class."""
-        return countable(ask.shape) and deadline_of(ask.workload, ask) is None
+        known = self._suits.get(ask.number)
+        if known is None:
+            known = countable(ask.shape) and deadline_of(ask.workload, ask) is None
+            self._suits[ask.number] = known
+        return known
 
     def place(self, ask: Ask, workloads: Sequence[Workload]) -> int:
         """Place as many of these equal workloads as quota and room allow, in order; how many that was."""

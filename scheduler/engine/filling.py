@@ -6,10 +6,11 @@ packer would choose them, which placing one gang hardly changes. Only for gangs 
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from scheduler.engine.packing import Bin, Opener
+from scheduler.engine.packing import Bin, Opener, make_bin
 from scheduler.engine.rooms import PoolRoom
 from scheduler.model.workload import PodSet
 
@@ -26,76 +27,111 @@ class Way(NamedTuple):
 
 
 class _Line:
-    """The bins of one stage that still take a pod, in the order of `packing._fill`."""
+    """The bins of one stage that still take a pod, in the order in which `packing._fill` chooses them."""
 
-    __slots__ = ("_enough", "_gang", "_pod", "_short", "pods")
+    __slots__ = ("_bins", "_enough", "_gang", "_pod", "_short", "pods")
 
     def __init__(self, bins: Sequence[Bin], pod_set: PodSet) -> None:
         self._gang = pod_set.count
         self._pod = pod_set.requests
-        self._enough: list[tuple[int, int, int, Bin]] = []
-        """(-GPUs, -cores, -index): those that take a whole gang, the tightest at the end."""
-        self._short: list[tuple[int, int, Bin]] = []
-        """(index, pods): those that take a part of one."""
+        self._bins: dict[int, Bin] = {}
+        self._enough: list[tuple[int, int, int]] = []
+        """(-GPUs, -cores, -index) of those that take a whole gang: the tightest at the end."""
+        self._short: list[tuple[int, int, int, int]] = []
+        """(pods, GPUs, cores, index) of those that take a part of one: the roomiest at the end."""
         self.pods = 0
         for index, bin_ in enumerate(bins):
             room = bin_.room_for(self._pod, bin_.pods)
             if room and bin_.admits(pod_set):
+                self._bins[index] = bin_
                 self._add(index, bin_, room)
-        self._enough.sort(key=lambda entry: entry[:3])
+        self._enough.sort()
+        self._short.sort()
 
     def _add(self, index: int, bin_: Bin, room: int) -> None:
         self.pods += room
         if room >= self._gang:
-            self._enough.append((-bin_.gpus, -bin_.cpu_milli, -index, bin_))
+            self._enough.append((-bin_.gpus, -bin_.cpu_milli, -index))
         else:
-            self._short.append((index, room, bin_))
+            self._short.append((room, bin_.gpus, bin_.cpu_milli, index))
 
     def append(self, index: int, bin_: Bin) -> None:
         """A bin that has been opened, after all others."""
         room = bin_.room_for(self._pod, bin_.pods)
         if room:
+            self._bins[index] = bin_
             self._add(index, bin_, room)
-            self._enough.sort(key=lambda entry: entry[:3])
+            self._enough.sort()
+            self._short.sort()
 
     def fill(self, left: int) -> int:
         """Put as many of `left` pods as fit; how many are still left."""
-        if left == self._gang and self._enough:
-            _, _, index, bin_ = self._enough[-1]
-            bin_.take(self._pod, left)
-            self.pods -= left
-            room = bin_.room_for(self._pod, bin_.pods)
-            if room < self._gang:
-                self._enough.pop()
-                if room:
-                    self._short.append((-index, room, bin_))
-            else:
-                # It has become tighter still, so it stays the first to be chosen.
-                self._enough[-1] = (-bin_.gpus, -bin_.cpu_milli, index, bin_)
-            return 0
-        return self._fill_any(left)
+        if not self.pods:
+            return left
+        if left != self._gang:
+            return self._fill_part(left)
+        return self._fill_one() if self._enough else self._fill_several(left)
 
-    def _fill_any(self, left: int) -> int:
-        entries = [(-index, bin_.room_for(self._pod, bin_.pods), bin_) for _, _, index, bin_ in self._enough]
-        entries += self._short
-        before = left
-        rooms = sorted((min(room, left), bin_.gpus, bin_.cpu_milli, index) for index, room, bin_ in entries)
-        bins = {index: bin_ for index, _, bin_ in entries}
+    def _fill_one(self) -> int:
+        """A whole gang on the tightest bin that takes it."""
+        index = -self._enough[-1][2]
+        bin_ = self._bins[index]
+        bin_.take(self._pod, self._gang)
+        self.pods -= self._gang
+        room = bin_.room_for(self._pod, bin_.pods)
+        if room >= self._gang:
+            # It has become tighter still, so it stays the first to be chosen.
+            self._enough[-1] = (-bin_.gpus, -bin_.cpu_milli, -index)
+        else:
+            self._enough.pop()
+            self._put_back(index, bin_, room)
+        return 0
+
+    def _fill_several(self, left: int) -> int:
+        """No bin takes a whole gang: the roomiest ones until what is left fits on one, then the tightest such."""
+        while left and self._short:
+            place = bisect_left(self._short, (left,))
+            room, _, _, index = self._short.pop(place if place < len(self._short) else -1)
+            count = min(left, room)
+            bin_ = self._bins[index]
+            bin_.take(self._pod, count)
+            self.pods -= count
+            left -= count
+            if count < room:
+                self._put_back(index, bin_, room - count)
+        return left
+
+    def _put_back(self, index: int, bin_: Bin, room: int) -> None:
+        if room:
+            insort(self._short, (room, bin_.gpus, bin_.cpu_milli, index))
+        else:
+            del self._bins[index]
+
+    def _fill_part(self, left: int) -> int:
+        """The rest of a gang, for which a bin may be enough that does not take a whole one."""
+        rooms = sorted(
+            (bin_.room_for(self._pod, left), bin_.gpus, bin_.cpu_milli, index) for index, bin_ in self._bins.items()
+        )
         while left and rooms:
             enough = next((entry for entry in rooms if entry[0] >= left), None)
             chosen = enough if enough is not None else rooms[-1]
             rooms.remove(chosen)
             count = min(left, chosen[0])
-            bins[chosen[3]].take(self._pod, count)
+            self._bins[chosen[3]].take(self._pod, count)
             left -= count
-        if left < before:
-            self._enough, self._short, self.pods = [], [], 0
-            for index, _, bin_ in entries:
-                room = bin_.room_for(self._pod, bin_.pods)
-                if room:
-                    self._add(index, bin_, room)
-            self._enough.sort(key=lambda entry: entry[:3])
+        self._sort_again()
         return left
+
+    def _sort_again(self) -> None:
+        bins, self._bins = self._bins, {}
+        self._enough, self._short, self.pods = [], [], 0
+        for index, bin_ in bins.items():
+            room = bin_.room_for(self._pod, bin_.pods)
+            if room:
+                self._bins[index] = bin_
+                self._add(index, bin_, room)
+        self._enough.sort()
+        self._short.sort()
 
 
 class Filling:
@@ -107,8 +143,8 @@ class Filling:
         self._ready = _Line(room.ready, pod_set)
         self._coming: _Line | None = None
         self._opened: _Line | None = None
-        fresh = Opener(room.node_size, room.pool.labels, 1).open()
-        assert fresh is not None
+        self._opener = Opener(room.node_size, room.pool.labels, room.can_open, len(room.opened))
+        fresh = make_bin("fresh", room.node_size, room.pool.labels)
         self._per_new = fresh.room_for(pod_set.requests, pod_set.count) if fresh.admits(pod_set) else 0
         self.placed = 0
 
@@ -152,9 +188,8 @@ class Filling:
 
     def _open(self, left: int, line: _Line) -> int:
         room = self._room
-        opener = Opener(room.node_size, room.pool.labels, room.can_open, len(room.opened))
         while left:
-            fresh = opener.open()
+            fresh = self._opener.open()
             if fresh is None:
                 return left
             count = fresh.room_for(self._pod_set.requests, left)

@@ -180,7 +180,7 @@ class PoolRoom:
 
 def is_draining(node: Node) -> bool:
     """Whether Overspill is giving the node back."""
-    return any(taint.key == TAINT_DRAINING for taint in node.taints)
+    return bool(node.taints) and any(taint.key == TAINT_DRAINING for taint in node.taints)
 
 
 def dominant_part(pod: Resources, node: Resources) -> Fraction:

@@ -11,7 +11,7 @@ from scheduler.engine.budgets import BudgetLedger
 from scheduler.engine.commitments import UNKNOWN_RUN_SECONDS, Commitments
 from scheduler.engine.fairshare import federation_capacity
 from scheduler.engine.filters import Ask
-from scheduler.engine.matching import Matcher, idle_seconds_of
+from scheduler.engine.matching import Matcher, Rule, idle_seconds_of
 from scheduler.engine.packing import Shape, make_shape
 from scheduler.engine.quota import QuotaLedger
 from scheduler.engine.rooms import PoolRoom
@@ -66,11 +66,14 @@ class World:
         self.backed_off = tuple(room.backoff for room in self.rooms.values() if room.backoff is not None)
         self._matcher = Matcher(policies)
         self._shapes: dict[tuple[PodSet, ...], Shape] = {}
-        self._shape_of: dict[Uid, Shape] = {}
-        self._traits_of: dict[Uid, Traits] = {}
-        self._asks: dict[tuple[Traits, str, bool, bool], Ask] = {}
+        self._shape_of: dict[int, Shape] = {}
+        self._traits: dict[Traits, int] = {}
+        self._traits_of: dict[tuple[str, str, str, int, int, int, bool], int] = {}
+        self._rule_of: dict[int, Rule] = {}
+        self._ask_of_class: dict[tuple[int, bool], Ask] = {}
+        self._asks: dict[tuple[int, str, bool, bool], Ask] = {}
         self._groups: dict[tuple[int, str, bool, bool], int] = {}
-        self._predictions: dict[tuple[Traits, PoolRef, int], Prediction] = {}
+        self._predictions: dict[tuple[int, PoolRef, int], Prediction] = {}
         self._idle_seconds: dict[PoolRef, float] = {}
 
     def wake_at(self, instant: Instant) -> None:
@@ -81,27 +84,65 @@ class World:
     def policy_of(self, workload: Workload) -> PlacementPolicy | None:
         return self._matcher.policy_of(workload)
 
+    def ask_for(self, workload: Workload) -> Ask | None:
+        """The class of the workload under the policy that speaks for it; None: none does."""
+        traits = self.traits_of(workload)
+        known = self._rule_of.get(traits)
+        if known is None:
+            known = self._rule_of[traits] = self._matcher.rule_of(workload)
+        policy = known.policy
+        if not known.certain:
+            policy = self._matcher.policy_of(workload)
+        if policy is None:
+            return None
+        if not known.certain or (policy.burst is not None and policy.burst.expression is not None):
+            return self.ask_of(workload, policy)
+        waited = policy.burst is not None and self.now >= workload.queued_at + policy.burst.after_wait_seconds
+        ask = self._ask_of_class.get((traits, waited))
+        if ask is None:
+            ask = self._ask_of_class[traits, waited] = self.ask_of(workload, policy)
+        return ask
+
     def room_of(self, placement: Placement) -> PoolRoom | None:
         """The pool it is placed on; None when that is no longer there."""
         return self._room_at.get((placement.cluster, placement.pool))
 
     def shape_of(self, workload: Workload) -> Shape:
-        shape = self._shape_of.get(workload.ref.uid)
+        # Equal pod sets are mostly one object, and an object is found faster than its equal. The snapshot holds them
+        # all, so that no two have one id while this world lives.
+        shape = self._shape_of.get(id(workload.pod_sets))
         if shape is None:
             shape = self._shapes.get(workload.pod_sets)
             if shape is None:
                 shape = self._shapes[workload.pod_sets] = make_shape(len(self._shapes), workload)
-            self._shape_of[workload.ref.uid] = shape
+            self._shape_of[id(workload.pod_sets)] = shape
         return shape
 
-    def traits_of(self, workload: Workload) -> Traits:
-        traits = self._traits_of.get(workload.ref.uid)
-        if traits is None:
-            kind, namespace, number = workload.ref.kind, workload.ref.namespace, self.shape_of(workload).number
-            traits = self._traits_of[workload.ref.uid] = Traits(
-                workload.queue, kind, namespace, number, workload.hints, workload.labels, workload.runs_forever
+    def traits_of(self, workload: Workload) -> int:
+        """The number of what equal workloads have in common."""
+        ref = workload.ref
+        by_id = (
+            workload.queue,
+            ref.kind,
+            ref.namespace,
+            id(workload.pod_sets),
+            id(workload.hints),
+            id(workload.labels),
+            workload.runs_forever,
+        )
+        number = self._traits_of.get(by_id)
+        if number is None:
+            traits = Traits(
+                workload.queue,
+                ref.kind,
+                ref.namespace,
+                self.shape_of(workload).number,
+                workload.hints,
+                workload.labels,
+                workload.runs_forever,
             )
-        return traits
+            number = self._traits_of[by_id] = self._traits.setdefault(traits, len(self._traits))
+        return number
 
     def ask_of(self, workload: Workload, policy: PlacementPolicy) -> Ask:
         """The class of the workload under its policy, made once for all that are equal."""
