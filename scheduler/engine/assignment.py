@@ -62,7 +62,7 @@ class Assignment:
 
     def run(self) -> None:
         world = self._world
-        pending = [workload for workload in world.workloads if _is_pending(workload)]
+        pending = world.roll.pending.values()
         self.guide = Guide(world, self._weigher, (each for each in pending if self._may_be_placed(each)))
         turns = Turns(pending, world.quotas, world.capacity)
         most = 1 if self._bulk is None else turn_size(len(pending))
@@ -246,7 +246,3 @@ class Assignment:
             end = world.budgets.next_window_end()
             if end is not None:
                 world.wake_at(end)
-
-
-def _is_pending(workload: Workload) -> bool:
-    return workload.placement is None and not (workload.suspended or workload.finished or workload.deleting)

@@ -51,13 +51,17 @@ class PoolRoom:
         self.backoff = backoff if backoff is not None and backoff.until > now else None
         self.version = 0
         self.nodes = tuple(sorted((n for n in cluster.nodes if n.pool == pool.ref.pool), key=lambda node: node.name))
-        self.booting = {node.name for node in self.nodes if self._boots(node, now)}
+        young = [node for node in self.nodes if self._boots(node, float("-inf"))]
+        self.timeless = not young
+        """Whether the passing of time alone leaves it as it is."""
+        self.booting = {node.name for node in young if self._boots(node, now)}
         usable = [
             node for node in self.nodes if node.usable and not is_draining(node) and node.name not in self.booting
         ]
         self.node_size = _true_size(_with_pods(pool.node_resources), usable)
         """What an empty node of it holds."""
         # A bought node is cordoned when it is given back; one that somebody else cordoned holds nothing new either.
+        self.idle_nodes = any(node.idle_since is not None and not node.workload_pods for node in self.nodes)
         going = [node for node in self.nodes if node.deleting or node.unschedulable or is_draining(node)]
         self.staying = len(self.nodes) - len(going)
         """Nodes that are there and not on their way out."""
@@ -90,6 +94,11 @@ class PoolRoom:
         real = {_key(node.allocatable): node.allocatable for node in usable if node.workload_pods}
         self.sizes = (self.node_size, *(real[key] for key in sorted(real)))
         """Of an empty node: as described, and as the real ones that are in use."""
+
+    def begin_again(self, now: Instant, backoff: Backoff | None) -> None:
+        """For another cycle, in which all but the time and the backoff are as they were; nothing may be assumed yet."""
+        self.backoff = backoff if backoff is not None and backoff.until > now else None
+        self._fits.clear()
 
     @property
     def growable(self) -> bool:

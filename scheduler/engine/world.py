@@ -5,22 +5,23 @@ Made and thrown away by each `cycle`; nothing of it outlives the call, so the cy
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import NamedTuple
 
 from scheduler.engine.budgets import BudgetLedger
 from scheduler.engine.commitments import UNKNOWN_RUN_SECONDS, Commitments
-from scheduler.engine.fairshare import federation_capacity
 from scheduler.engine.filters import Ask
 from scheduler.engine.matching import Matcher, Rule, idle_seconds_of
+from scheduler.engine.memory import Memory
 from scheduler.engine.packing import Shape, make_shape
 from scheduler.engine.quota import QuotaLedger
 from scheduler.engine.rooms import PoolRoom
-from scheduler.model.ids import ClusterId, Instant, PoolRef, Uid
+from scheduler.model.ids import Instant, PoolRef
 from scheduler.model.policy import PlacementPolicy, PolicySet
 from scheduler.model.ports import Prediction, Predictor
 from scheduler.model.resources import Resources
 from scheduler.model.snapshot import Snapshot
-from scheduler.model.workload import Copy, Hints, Placement, PodSet, Workload
+from scheduler.model.workload import Hints, Placement, PodSet, Workload
 
 
 class Traits(NamedTuple):
@@ -36,25 +37,22 @@ class Traits(NamedTuple):
 
 
 class World:
-    def __init__(self, snapshot: Snapshot, policies: PolicySet, predictor: Predictor) -> None:
+    def __init__(
+        self, snapshot: Snapshot, policies: PolicySet, predictor: Predictor, memory: Memory | None = None
+    ) -> None:
         self.snapshot = snapshot
         self.policies = policies
         self.now: Instant = snapshot.now
         self.clusters = tuple(sorted(snapshot.clusters, key=lambda cluster: cluster.id))
         self.cluster_of = {cluster.id: cluster for cluster in self.clusters}
-        self.workloads = tuple(sorted(snapshot.workloads, key=_name))
+        self.memory = Memory() if memory is None else memory
+        self.roll = self.memory.take_roll(snapshot)
         backoffs = {backoff.pool: backoff for backoff in sorted(snapshot.backoffs, key=lambda b: (b.pool, b.until))}
-        self.rooms: dict[PoolRef, PoolRoom] = {
-            pool.ref: PoolRoom(cluster, pool, self.now, backoffs.get(pool.ref))
-            for cluster in self.clusters
-            for pool in sorted(cluster.pools, key=lambda pool: pool.ref)
-        }
+        self._members = [self.memory.take_rooms(cluster, self.now, backoffs) for cluster in self.clusters]
+        self.rooms: dict[PoolRef, PoolRoom] = {room.pool.ref: room for each in self._members for room in each.rooms}
         self._room_at = {(room.pool.ref.cluster, room.pool.ref.pool): room for room in self.rooms.values()}
-        self.copies: dict[tuple[Uid, ClusterId], Copy] = {
-            (copy.origin, copy.cluster): copy
-            for copy in sorted(snapshot.copies, key=lambda c: (c.origin, c.cluster, c.attempt, c.uid))
-        }
-        self.capacity: Resources = federation_capacity(self.clusters)
+        self.copies = self.roll.copies
+        self.capacity: Resources = sum((each.capacity for each in self._members), Resources())
         self.quotas = QuotaLedger(policies)
         self.budgets = BudgetLedger(policies.policies, snapshot.spend, self.now)
         self.commitments = Commitments()
@@ -75,6 +73,15 @@ class World:
         self._groups: dict[tuple[int, str, bool, bool], int] = {}
         self._predictions: dict[tuple[int, PoolRef, int], Prediction] = {}
         self._idle_seconds: dict[PoolRef, float] = {}
+
+    @cached_property
+    def workloads(self) -> tuple[Workload, ...]:
+        """All, by name."""
+        return tuple(sorted(self.snapshot.workloads, key=by_name))
+
+    def close(self) -> None:
+        """The end of the cycle: what may be of use again goes back into the memory."""
+        self.memory.keep(self.roll, self._members)
 
     def wake_at(self, instant: Instant) -> None:
         """Note a future instant at which time alone may change the plan."""
@@ -206,7 +213,7 @@ class World:
             self.budgets.commit_idle(room.pool, usd)
 
 
-def _name(workload: Workload) -> tuple[str, str, str, str]:
+def by_name(workload: Workload) -> tuple[str, str, str, str]:
     """As `WorkloadRef` orders, without its cost."""
     ref = workload.ref
     return ref.kind, ref.namespace, ref.name, ref.uid
