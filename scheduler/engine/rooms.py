@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
 from scheduler.engine.packing import (
     DEFAULT_PODS_PER_NODE,
     REFUSING_EFFECTS,
@@ -50,6 +53,8 @@ class PoolRoom:
         self.pool = pool
         self.backoff = backoff if backoff is not None and backoff.until > now else None
         self.version = 0
+        self.arrays: tuple[int, npt.NDArray[np.float64], npt.NDArray[np.float64]] | None = None
+        """What the bins have free, as `table` reads it, and of which version."""
         self.nodes = tuple(sorted((n for n in cluster.nodes if n.pool == pool.ref.pool), key=lambda node: node.name))
         young = [node for node in self.nodes if self._boots(node, float("-inf"))]
         self.timeless = not young

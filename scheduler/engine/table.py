@@ -76,7 +76,8 @@ class RoomTable:
         for code, room in zip(self.sizes.tolist(), rooms, strict=True):
             self._of_size.setdefault(code, room)
         self._holds: dict[int, Flags] = {}
-        self._free = ([_free(room.ready) for room in rooms], [_free(_more(room)) for room in rooms])
+        both = [_both(room) for room in rooms]
+        self._free = ([ready for ready, _ in both], [more for _, more in both])
         self._can_open = np.array([room.can_open for room in rooms], dtype=np.float64)
         self._tainted = [any(bin_.taints for bin_ in (*room.ready, *room.coming)) for room in rooms]
         self._masks: dict[tuple[Hashable, int, int], Floats] = {}
@@ -86,8 +87,7 @@ class RoomTable:
     def touched(self, room: PoolRoom) -> None:
         """The bins of the room have changed."""
         number = self.index[room.pool.ref]
-        self._free[_READY][number] = _free(room.ready)
-        self._free[_MORE][number] = _free(_more(room))
+        self._free[_READY][number], self._free[_MORE][number] = _both(room)
         self._can_open[number] = room.can_open
         self._log.append(number)
 
@@ -176,6 +176,14 @@ class RoomTable:
 
 def _more(room: PoolRoom) -> list[Bin]:
     return [*room.coming, *room.opened]
+
+
+def _both(room: PoolRoom) -> tuple[Floats, Floats]:
+    """What is free on the bins that are ready, and on the others; read once for each version of the room."""
+    known = room.arrays
+    if known is None or known[0] != room.version:
+        known = room.arrays = room.version, _free(room.ready), _free(_more(room))
+    return known[1], known[2]
 
 
 def _free(bins: Sequence[Bin]) -> Floats:

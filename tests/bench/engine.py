@@ -93,10 +93,17 @@ def timed(snap: Snapshot, *, one_by_one: bool = False, rules: PolicySet = RULES)
 
 
 def obeyed(snap: Snapshot, plan: Plan) -> Snapshot:
-    """The federation once everything that starts at once runs; what is reserved waits for its nodes."""
+    """The federation once all nodes that were asked for are there and all that was placed runs."""
     where = {each.workload.uid: each.placement for each in plan.placements}
     workloads = tuple(replace(each, placement=where.get(each.ref.uid)) for each in snap.workloads)
-    started = [w for w in workloads if w.placement is not None and w.placement.state is PlacementState.STARTED]
+    workloads = tuple(_running(each) for each in workloads)
+    started = [each for each in workloads if each.placement is not None]
+    more: dict[str, list[Node]] = defaultdict(list)
+    for scale in plan.scales:
+        where_to = scale.pool
+        fresh = (f"{where_to}-{n}" for n in range(scale.desired_nodes - scale.current_nodes))
+        more[where_to.cluster] += [node(where_to.pool, name) for name in fresh]
+    snap = replace(snap, clusters=tuple(replace(one, nodes=(*one.nodes, *more[one.id])) for one in snap.clusters))
     free: dict[PoolRef, list[Node]] = defaultdict(list)
     full: list[Node] = []
     for one in snap.clusters:
@@ -115,6 +122,12 @@ def obeyed(snap: Snapshot, plan: Plan) -> Snapshot:
     clusters = tuple(replace(one, pools=tuple(_sized(p, sized.get(p.ref)) for p in one.pools)) for one in clusters)
     copies = tuple(copy_of(each) for each in started)
     return replace(snap, clusters=clusters, workloads=workloads, copies=copies)
+
+
+def _running(one: Workload) -> Workload:
+    if one.placement is None:
+        return one
+    return replace(one, placement=replace(one.placement, state=PlacementState.STARTED))
 
 
 def _sized(of: NodePool, nodes: int | None) -> NodePool:
