@@ -15,6 +15,7 @@ from scheduler.daemon.mirror import Mirror
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.daemon.waiting import happened_or_due
 from scheduler.engine.cycle import cycle
+from scheduler.engine.memory import Memory
 from scheduler.model.ids import ClusterId, Instant
 from scheduler.model.plan import Decision, Plan, RemoveNode, ScalePool, SetPlacement
 from scheduler.model.ports import Clock, Predictor
@@ -67,6 +68,7 @@ class Planner:
         self._spend = spend
         self._placements = placements
         self._pools = pools
+        self._memory = Memory()
         self._changed = asyncio.Event()
         self._cycle_began: float | None = None
         self._wanted_since: float | None = None
@@ -127,9 +129,9 @@ class Planner:
         clock = asyncio.get_running_loop().time
         started = clock()
         if self.last_cycle_seconds > _OFF_LOOP_SECONDS:
-            plan = await asyncio.to_thread(cycle, snapshot, policies, self._predictor)
+            plan = await asyncio.to_thread(cycle, snapshot, policies, self._predictor, memory=self._memory)
         else:
-            plan = cycle(snapshot, policies, self._predictor)
+            plan = cycle(snapshot, policies, self._predictor, memory=self._memory)
         self.last_cycle_seconds = clock() - started
         self.cycles += 1
         self.last_plan = plan

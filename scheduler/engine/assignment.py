@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from scheduler.engine import explain
+from scheduler.engine.bulk import Bulk, runs_of, turn_size
+from scheduler.engine.bulk import attempt_number as attempt_number
 from scheduler.engine.candidates import Weighed, Weigher, in_time
-from scheduler.engine.filters import Ask
+from scheduler.engine.filters import WAITING, Ask
 from scheduler.engine.guide import Guide
 from scheduler.engine.queue_order import Turns
 from scheduler.engine.world import World
-from scheduler.model.ids import Instant
 from scheduler.model.plan import Candidate, Decision, SetPlacement, ShadowPrice, WaitOption
 from scheduler.model.policy import PlacementPolicy
 from scheduler.model.verdict import Reason
@@ -27,17 +28,6 @@ CHEAPER_TO_WAIT: Final = Reason("CheaperToWait", "waits for owned capacity")
 WAIT_TEXT: Final = "waiting for owned capacity costs less than any other offering, its time included"
 Rank = Callable[[Workload, Weighed], Any]
 """A key by which the best of the offerings that fit comes first."""
-PLACED_PER_MILLISECOND: Final = 1000
-
-
-def attempt_number(now: Instant, index: int) -> int:
-    """The attempt of the `index`-th placement of a cycle at `now`.
-
-    When a placement has been cleared nothing tells the number of the last attempt, so numbers come from the time: whole
-    milliseconds since the epoch, then three digits that number the placements of one cycle. They grow with every later
-    placement of the same workload, and stay below 2**53 until the year 2255, so that JSON keeps them exactly.
-    """
-    return round(now * 1000) * PLACED_PER_MILLISECOND + min(index, PLACED_PER_MILLISECOND - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +38,6 @@ class _Refusal:
     text: str
     waits: bool
     codes: frozenset[str] = frozenset()
-    weighed: tuple[Weighed, ...] = ()
     alternatives: tuple[Candidate, ...] = ()
     refused: tuple[tuple[Reason, int], ...] = ()
 
@@ -56,7 +45,9 @@ class _Refusal:
 class Assignment:
     """Goes through the pending workloads once; collects placements and decisions."""
 
-    def __init__(self, world: World, weigher: Weigher, rank: Rank | None = None) -> None:
+    def __init__(self, world: World, weigher: Weigher, rank: Rank | None = None, *, one_by_one: bool = False) -> None:
+        """`one_by_one`: every workload is weighed by itself, however many there are: the measure for all that is
+        faster."""
         self._rank: Rank = rank if rank is not None else lambda workload, each: each.order
         self._world = world
         self._weigher = weigher
@@ -65,17 +56,63 @@ class Assignment:
         self.guide: Guide | None = None
         self.placements: list[SetPlacement] = []
         self.decisions: list[Decision] = []
+        self._bulk: Bulk | None = None
+        if rank is None and not one_by_one and not world.tracks_money:
+            self._bulk = Bulk(world, weigher, self.placements, self.decisions)
 
     def run(self) -> None:
         world = self._world
-        pending = [workload for workload in world.workloads if _is_pending(workload)]
+        pending = world.roll.pending.values()
         self.guide = Guide(world, self._weigher, (each for each in pending if self._may_be_placed(each)))
         turns = Turns(pending, world.quotas, world.capacity)
-        while (workload := turns.next()) is not None:
-            blocked = self._consider(workload)
-            if blocked and world.quotas.spec(workload.queue).strict_fifo:
-                for later in turns.rest_of(workload.queue):
-                    self._hold(later, world.policy_of(later), _Refusal(BEHIND, BEHIND.text, waits=True))
+        most = 1 if self._bulk is None else turn_size(len(pending))
+        while line := turns.next(most):
+            if world.quotas.spec(line[0].queue).strict_fifo:
+                self._consider_strictly(line, turns)
+            elif self._bulk is None:
+                self._consider(line[0])
+            else:
+                self._consider_together(line, self._bulk)
+
+    def _consider_strictly(self, line: tuple[Workload, ...], turns: Turns) -> None:
+        """In order; once one waits for capacity all behind it wait with it."""
+        for index, workload in enumerate(line):
+            if self._consider(workload):
+                for later in (*line[index + 1 :], *turns.rest_of(workload.queue)):
+                    self._hold(later, self._world.policy_of(later), _Refusal(BEHIND, BEHIND.text, waits=True))
+                return
+
+    def _consider_together(self, line: tuple[Workload, ...], bulk: Bulk) -> None:
+        """By classes, where arrays can speak for them; the classes in the order of their first workloads."""
+        for ask, run in runs_of((self._ask_for_bulk(each, bulk), each) for each in line):
+            if ask is None:
+                self._consider(run[0])
+                continue
+            known = self._refused.get(ask.number)
+            placed = bulk.place(ask, run) if known is None else 0
+            if placed < len(run):
+                if known is None:
+                    known = self._refused[ask.number] = self._refuse_by_board(ask, bulk)
+                for workload in run[placed:]:
+                    self._note_wakes(workload, ask.policy, known)
+                    self._hold(workload, ask.policy, known)
+
+    def _ask_for_bulk(self, workload: Workload, bulk: Bulk) -> Ask | None:
+        """Its class; None: it is to be looked at by itself."""
+        if not self._may_be_placed(workload) or (self.guide is not None and self.guide.speaks_for(workload)):
+            return None
+        ask = self._world.ask_for(workload)
+        return ask if ask is not None and bulk.suits(ask) else None
+
+    def _refuse_by_board(self, ask: Ask, bulk: Bulk) -> _Refusal:
+        quota = self._world.quotas.refusal(ask.queue, ask.shape.requests)
+        if quota is not None:
+            return _Refusal(quota, quota.text, waits=True)
+        board, view = bulk.board, bulk.board.view(ask)
+        counted = board.histogram(view)
+        reason, text = explain.hold_words(counted, len(view.codes))
+        waits = any(each.code in WAITING for each, _ in counted)
+        return _Refusal(reason, text, waits, board.codes(view), board.others(ask, view, None), counted)
 
     def _may_be_placed(self, workload: Workload) -> bool:
         world = self._world
@@ -130,9 +167,7 @@ class Assignment:
             refused = explain.refusals(weighed)
             if self.guide is not None and self.guide.speaks_for(ask.workload):
                 weighed = self.guide.explain(ask.workload, weighed)
-            return _Refusal(
-                CHEAPER_TO_WAIT, WAIT_TEXT, True, frozenset(), weighed, explain.others(weighed, None), refused
-            )
+            return _Refusal(CHEAPER_TO_WAIT, WAIT_TEXT, True, frozenset(), explain.others(weighed, None), refused)
         quota = self._world.quotas.refusal(ask.queue, ask.shape.requests)
         if quota is not None:
             refusal = _Refusal(quota, quota.text, waits=True)
@@ -144,7 +179,6 @@ class Assignment:
                 text,
                 explain.waits_for_capacity(weighed),
                 codes,
-                weighed,
                 explain.others(weighed, None),
                 explain.refusals(weighed),
             )
@@ -156,6 +190,8 @@ class Assignment:
         assert fit is not None
         if not room.assume(ask.shape.pod_sets, buy=not fit.now):
             raise AssertionError(f"{workload.ref} was weighed as fitting on {room.pool.ref} but does not")
+        if self._bulk is not None:
+            self._bulk.board.table.touched(room)
         world.quotas.add(workload.queue, ask.shape.requests)
         world.commit(workload, ask.policy.name, room, chosen.prediction)
         state = PlacementState.STARTED if fit.now else PlacementState.RESERVED
@@ -204,14 +240,9 @@ class Assignment:
         if "BurstWaiting" in refusal.codes and policy.burst is not None:
             world.wake_at(workload.queued_at + policy.burst.after_wait_seconds)
         if "BackedOff" in refusal.codes:
-            for each in refusal.weighed:
-                if each.room.backoff is not None:
-                    world.wake_at(each.room.backoff.until)
+            for each in world.backed_off:
+                world.wake_at(each.until)
         if "OverBudget" in refusal.codes:
             end = world.budgets.next_window_end()
             if end is not None:
                 world.wake_at(end)
-
-
-def _is_pending(workload: Workload) -> bool:
-    return workload.placement is None and not (workload.suspended or workload.finished or workload.deleting)

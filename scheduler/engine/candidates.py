@@ -79,6 +79,10 @@ class Weigher:
             known = self._static[key] = filters.all_reasons(filters.STATIC, ask, Offer(room, False))
         return known
 
+    def priced(self, ask: Ask, offer: Offer) -> Weighed:
+        """What the gang costs where it fits; refused when that alone forbids it. Not for tracked money."""
+        return self._checked(ask, self._price(ask, offer))
+
     def _weigh(self, ask: Ask, room: PoolRoom) -> Weighed:
         key = (ask.number, room.pool.ref)
         money = self._world.commitments.version
@@ -130,7 +134,7 @@ class Weigher:
             if prediction.run_seconds is not None:
                 cost = cost_usd(usd_per_hour, prediction.run_seconds)
         priced = Offer(room, offer.paused, fit, prediction, usd_per_hour, cost)
-        candidate = _candidate(priced, ())
+        candidate = unscored(priced, ())
         score = load_objective(ask.policy.objective)(candidate)
         accepted = Weighed(replace(candidate, score=score), room, fit, prediction)
         charge = None
@@ -187,10 +191,11 @@ def _part_of(usd_per_hour: Usd, nodes: Fraction) -> Usd:
 
 
 def _refused(offer: Offer, reasons: tuple[Reason, ...]) -> Weighed:
-    return Weighed(_candidate(offer, reasons), offer.room, None, offer.prediction)
+    return Weighed(unscored(offer, reasons), offer.room, None, offer.prediction)
 
 
-def _candidate(offer: Offer, refused: tuple[Reason, ...]) -> Candidate:
+def unscored(offer: Offer, refused: tuple[Reason, ...]) -> Candidate:
+    """The offering for people to read, without a score."""
     pool = offer.room.pool
     return Candidate(
         pool=pool.ref,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from scheduler.engine.assignment import Assignment, Rank
 from scheduler.engine.burst import scales
 from scheduler.engine.candidates import Weigher
 from scheduler.engine.fairshare import dominant_share, weighted_share
 from scheduler.engine.give_back import removals
+from scheduler.engine.memory import Memory
 from scheduler.engine.settlement import settle
 from scheduler.engine.world import World
 from scheduler.model.plan import Plan, QueueUsage
@@ -18,24 +17,34 @@ from scheduler.model.resources import Resources
 from scheduler.model.snapshot import Snapshot
 
 
-def cycle(snapshot: Snapshot, policies: PolicySet, predictor: Predictor, rank: Rank | None = None) -> Plan:
+def cycle(
+    snapshot: Snapshot,
+    policies: PolicySet,
+    predictor: Predictor,
+    rank: Rank | None = None,
+    memory: Memory | None = None,
+    *,
+    one_by_one: bool = False,
+) -> Plan:
     """What should be done now, and why; the same for every order of the snapshot's tuples.
 
     First what is placed already gets its capacity (settlement), then pending workloads are placed in turn
     (assignment), then pools grow to what is assumed on them (burst) and idle bought nodes go back (give_back).
     Until the hub has synced nothing is decided. `rank` puts offerings in another order than the policy's objective:
-    the simulator's baselines differ in that.
+    the simulator's baselines differ in that. `memory` is what an earlier cycle of the same caller has left: it makes
+    this one cheaper, and never another. `one_by_one` weighs every workload by itself: slow, and the measure for
+    the rest (see `tests/bench/engine.py`).
     """
     if not snapshot.hub_synced:
         return Plan(at=snapshot.now)
-    world = World(snapshot, policies, predictor)
+    world = World(snapshot, policies, predictor, memory)
     weigher = Weigher(world)
     moves = settle(world, weigher)
-    assignment = Assignment(world, weigher, rank)
+    assignment = Assignment(world, weigher, rank, one_by_one=one_by_one)
     assignment.run()
     grown = scales(world)
     given_back = removals(world)
-    return Plan(
+    plan = Plan(
         at=snapshot.now,
         placements=(*(placement for placement, _ in moves), *assignment.placements),
         scales=grown,
@@ -47,13 +56,13 @@ def cycle(snapshot: Snapshot, policies: PolicySet, predictor: Predictor, rank: R
         shadow_prices=() if assignment.guide is None else assignment.guide.prices,
         wake_at=min(world.wakes, default=None),
     )
+    world.close()
+    return plan
 
 
 def _usage(world: World) -> tuple[QueueUsage, ...]:
     """Of every queue that is defined or named by a workload, with what this plan places counted in."""
-    alive = [workload for workload in world.workloads if not workload.finished]
-    placed = Counter(workload.queue for workload in alive if workload.placement is not None)
-    pending = Counter(w.queue for w in alive if w.placement is None and not (w.suspended or w.deleting))
+    placed, pending = +world.roll.placed, +world.roll.waiting
     queues = sorted({*placed, *pending, *(spec.id for spec in world.policies.queues)})
     usage: list[QueueUsage] = []
     for queue in queues:

@@ -71,15 +71,7 @@ def placed(
     """The decision to put a pending workload somewhere: `placed`, or `burst` on capacity that is bought."""
     candidate = chosen.candidate
     fitting = sum(each.fit is not None for each in weighed)
-    by = policy.objective if policy.value_of_time is None else "total cost, time included"
-    rank = f"best of {fitting} of {len(weighed)} offerings by {by}"
-    if state is PlacementState.RESERVED:
-        nodes = f"buying {_nodes(candidate.new_nodes)}" if candidate.new_nodes else "waiting for nodes on their way"
-        reason, text = Reason("Bursting", "capacity is being bought"), f"{nodes} in {candidate.pool}: {rank}"
-    elif candidate.bought:
-        reason, text = Reason("Burst", "on bought capacity"), f"on bought capacity in {candidate.pool}: {rank}"
-    else:
-        reason, text = Reason("Placed", "placed"), f"on {candidate.pool}: {rank}"
+    reason, text = placed_words(candidate, fitting, len(weighed), policy, state)
     return Decision(
         id=decision_id(workload, str(attempt), digest, now),
         at=now,
@@ -96,6 +88,20 @@ def placed(
         wait=wait,
         binding=binding,
     )
+
+
+def placed_words(
+    candidate: Candidate, fitting: int, offerings: int, policy: PlacementPolicy, state: PlacementState
+) -> tuple[Reason, str]:
+    """The reason and the sentence of a placement that is the best of so many."""
+    by = policy.objective if policy.value_of_time is None else "total cost, time included"
+    rank = f"best of {fitting} of {offerings} offerings by {by}"
+    if state is PlacementState.RESERVED:
+        nodes = f"buying {_nodes(candidate.new_nodes)}" if candidate.new_nodes else "waiting for nodes on their way"
+        return Reason("Bursting", "capacity is being bought"), f"{nodes} in {candidate.pool}: {rank}"
+    if candidate.bought:
+        return Reason("Burst", "on bought capacity"), f"on bought capacity in {candidate.pool}: {rank}"
+    return Reason("Placed", "placed"), f"on {candidate.pool}: {rank}"
 
 
 def moved(
@@ -128,8 +134,12 @@ def hold_reason(weighed: Iterable[Weighed]) -> tuple[Reason, str]:
     A reason that passes by itself is named before one that needs somebody to change something.
     """
     everything = tuple(weighed)
-    counted = refusals(everything)
-    text = sentence(counted, len(everything))
+    return hold_words(refusals(everything), len(everything))
+
+
+def hold_words(counted: tuple[tuple[Reason, int], ...], offerings: int) -> tuple[Reason, str]:
+    """`hold_reason` of what has been counted already."""
+    text = sentence(counted, offerings)
     if not counted:
         return Reason("NoOfferings", "no member cluster offers any capacity"), text
     waits = [reason for reason, _ in counted if reason.code in WAITING]

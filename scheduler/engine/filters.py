@@ -276,6 +276,12 @@ ROOM: Final[tuple[Filter, ...]] = (
 MONEY: Final[tuple[Filter, ...]] = (duration_unknown, over_run_cost, burst_limit, over_budget)
 """What it would cost."""
 
+ROOM_CODES: Final = frozenset(
+    ("BurstPaused", "NoRoomNow", "PoolNotResizable", "BackedOff", "PoolAtMax", "BurstWaiting")
+)
+MONEY_CODES: Final = frozenset(("DurationUnknown", "OverRunCost", "BurstLimit", "OverBudget"))
+"""The codes that the filters of these tuples give."""
+
 
 def first_reason(filters: tuple[Filter, ...], ask: Ask, offer: Offer) -> Reason | None:
     """The first refusal; None: all let it pass."""

@@ -16,7 +16,7 @@ def removals(world: World) -> tuple[RemoveNode, ...]:
     found: list[RemoveNode] = []
     for room in world.rooms.values():
         pool = room.pool
-        if not pool.bought or pool.desired_nodes is None or not room.cluster.available:
+        if not pool.bought or pool.desired_nodes is None or not room.cluster.available or not room.idle_nodes:
             continue
         idle = world.idle_seconds(room)
         needed = {bin_.key for bin_ in (*room.ready, *room.coming) if bin_.taken}

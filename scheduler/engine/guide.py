@@ -20,7 +20,7 @@ from scheduler.engine.filters import Ask
 from scheduler.engine.outlook import CORES, EDGES, GPUS, MIDDLES, Reserve
 from scheduler.engine.programme import Answer, Floats, Question, UnsolvedError, solve
 from scheduler.engine.rooms import PoolRoom
-from scheduler.engine.world import World
+from scheduler.engine.world import World, by_name
 from scheduler.model.ids import Uid
 from scheduler.model.plan import CostPart, ShadowPrice, WaitOption
 from scheduler.model.resources import Resources
@@ -81,7 +81,8 @@ class Guide:
         """optimal, or greedy where no optimum was found; "" when there was nothing to solve."""
         self.prices: tuple[ShadowPrice, ...] = ()
         self._wait_options: dict[int, WaitOption] = {}
-        self._classes = self._classify(list(pending))
+        self._any_values_time = any(each.value_of_time is not None for each in world.policies.policies)
+        self._classes = self._classify([each for each in pending if self._values_time(each)])
         self._left: Floats = np.zeros((0, 0))
         if self._classes:
             self._solve()
@@ -118,10 +119,15 @@ class Guide:
         """What waiting would be like for it, by the prices of the programme's answer; None: it can wait for nothing."""
         return self._wait_options.get(self._row_of[workload.ref.uid])
 
+    def _values_time(self, workload: Workload) -> bool:
+        policy = self._world.policy_of(workload) if self._any_values_time else None
+        return policy is not None and policy.value_of_time is not None
+
     # -- the classes -------------------------------------------------------------------------------------------
 
     def _classify(self, pending: list[Workload]) -> list[_Class]:
         """Equal workloads, and such whose run times differ little; coarser until there are few enough."""
+        pending.sort(key=by_name)
         steps = float(_STEPS_AN_OCTAVE)
         while True:
             found = self._group(pending, steps)

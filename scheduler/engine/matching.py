@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from scheduler.engine.filters import same_model
 from scheduler.engine.rooms import PoolRoom
@@ -16,6 +16,12 @@ DEFAULT_IDLE_SECONDS: Final = 300.0
 """For a pool that no policy buys in."""
 
 
+class Rule(NamedTuple):
+    policy: PlacementPolicy | None
+    certain: bool
+    """Whether it is the same for every workload of that queue, kind and labels."""
+
+
 class Matcher:
     """The policies in the order in which they are tried: highest precedence first, then by name."""
 
@@ -25,18 +31,31 @@ class Matcher:
 
     def policy_of(self, workload: Workload) -> PlacementPolicy | None:
         """The first policy that matches; None: no policy speaks for it."""
-        key = (workload.queue, workload.ref.kind)
-        possible = self._for_queue.get(key)
-        if possible is None:
-            possible = tuple(policy for policy in self._ordered if _may_match(policy, *key))
-            self._for_queue[key] = possible
-        for policy in possible:
+        for policy in self._possible(workload):
             match = policy.match
             if match.labels and not set(match.labels) <= set(workload.labels):
                 continue
             if match.expression is None or match.expression.matches(workload):
                 return policy
         return None
+
+    def rule_of(self, workload: Workload) -> Rule:
+        """The policy that speaks for all workloads of its queue, kind and labels, or that no policy does; unless an
+        expression would have to be asked for each of them."""
+        for policy in self._possible(workload):
+            match = policy.match
+            if match.labels and not set(match.labels) <= set(workload.labels):
+                continue
+            return Rule(policy, True) if match.expression is None else Rule(None, False)
+        return Rule(None, True)
+
+    def _possible(self, workload: Workload) -> tuple[PlacementPolicy, ...]:
+        key = (workload.queue, workload.ref.kind)
+        possible = self._for_queue.get(key)
+        if possible is None:
+            possible = tuple(policy for policy in self._ordered if _may_match(policy, *key))
+            self._for_queue[key] = possible
+        return possible
 
 
 def _may_match(policy: PlacementPolicy, queue: QueueId, kind: str) -> bool:

@@ -139,7 +139,7 @@ class Opener:
 
     def __init__(self, template: Resources, labels: tuple[tuple[str, str], ...], limit: int, start: int = 0) -> None:
         self.template = template
-        self.labels = labels
+        self.labels = frozenset(labels)
         self.limit = limit
         self.start = start
         self.opened: list[Bin] = []
@@ -148,7 +148,9 @@ class Opener:
         """Another empty node; None when the limit is reached."""
         if len(self.opened) >= self.limit:
             return None
-        fresh = make_bin(f"new-{self.start + len(self.opened):05d}", self.template, self.labels)
+        size, key = self.template, f"new-{self.start + len(self.opened):05d}"
+        extended = dict(size.extended)
+        fresh = Bin(key, size.cpu_milli, size.memory_bytes, size.gpus, size.pods, extended, self.labels)
         self.opened.append(fresh)
         return fresh
 

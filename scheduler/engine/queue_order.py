@@ -17,7 +17,7 @@ _NOTHING: Final = Resources()
 
 
 class Turns:
-    """A heap of queues; each `next` gives the first workload of the queue with the lowest weighted dominant share.
+    """A heap of queues; each `next` gives the first workloads of the queue with the lowest weighted dominant share.
 
     The share is that of the ledger at the time when the queue comes back into the heap, so a queue whose workload has
     just been placed steps back.
@@ -36,15 +36,22 @@ class Turns:
         heapq.heapify(self._heap)
         self._out: QueueId | None = None
 
-    def next(self) -> Workload | None:
-        """The workload whose turn it is; None when all have had theirs."""
+    def next(self, most: int = 1) -> tuple[Workload, ...]:
+        """The workloads whose turn it is, at most so many; () when all have had theirs.
+
+        With more than one at a time a queue gets ahead of its share by no more than what the last turn gave it: it had
+        the lowest share when that began.
+        """
         if self._out is not None and self._lines[self._out]:
             heapq.heappush(self._heap, (self._share(self._out), self._out))
         self._out = None
         if not self._heap:
-            return None
+            return ()
         _, self._out = heapq.heappop(self._heap)
-        return self._lines[self._out].pop()
+        line = self._lines[self._out]
+        given = tuple(reversed(line[-most:]))
+        del line[-most:]
+        return given
 
     def rest_of(self, queue: QueueId) -> tuple[Workload, ...]:
         """Ends the queue's turns; those still in it, in order."""

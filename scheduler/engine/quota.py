@@ -81,6 +81,16 @@ class QuotaLedger:
                 return Reason("QuotaExceeded", self._why(queue, quota, asked))
         return None
 
+    def most(self, queue: QueueId, requests: Resources, limit: int) -> int:
+        """How many times `requests` the queue may still use, at most `limit`: each use takes as much off what is
+        available as it asks for."""
+        for quota in self._quotas.get(queue, {}).values():
+            asked = requests.amount(quota.resource)
+            available = self.available(queue, quota.resource)
+            if asked and available is not None:
+                limit = min(limit, max(0, available // asked))
+        return limit
+
     def _why(self, queue: QueueId, quota: Quota, asked: int) -> str:
         cohort = self._specs[queue].cohort
         limit = f"queue {queue}: {quota.resource} quota of {_amount(quota.resource, quota.nominal)}"

@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
 from scheduler.engine.packing import (
     DEFAULT_PODS_PER_NODE,
     REFUSING_EFFECTS,
@@ -50,13 +53,19 @@ class PoolRoom:
         self.pool = pool
         self.backoff = backoff if backoff is not None and backoff.until > now else None
         self.version = 0
+        self.arrays: tuple[int, npt.NDArray[np.float64], npt.NDArray[np.float64]] | None = None
+        """What the bins have free, as `table` reads it, and of which version."""
         self.nodes = tuple(sorted((n for n in cluster.nodes if n.pool == pool.ref.pool), key=lambda node: node.name))
-        self.booting = {node.name for node in self.nodes if self._boots(node, now)}
+        young = [node for node in self.nodes if self._boots(node, float("-inf"))]
+        self.timeless = not young
+        """Whether the passing of time alone leaves it as it is."""
+        self.booting = {node.name for node in young if self._boots(node, now)}
         usable = [
             node for node in self.nodes if node.usable and not is_draining(node) and node.name not in self.booting
         ]
         self.node_size = _true_size(_with_pods(pool.node_resources), usable)
         """What an empty node of it holds."""
+        self.idle_nodes = any(node.idle_since is not None and not node.workload_pods for node in self.nodes)
         # A bought node is cordoned when it is given back; one that somebody else cordoned or its cloud takes back holds
         # nothing new either.
         going = [node for node in self.nodes if node.leaving or is_draining(node)]
@@ -89,7 +98,13 @@ class PoolRoom:
         """Nodes to be bought, by what this cycle has assumed."""
         self._fits: dict[tuple[int, bool], tuple[int, Fit | None]] = {}
         real = {_key(node.allocatable): node.allocatable for node in usable if node.workload_pods}
-        self._sizes = (self.node_size, *(real[key] for key in sorted(real)))
+        self.sizes = (self.node_size, *(real[key] for key in sorted(real)))
+        """Of an empty node: as described, and as the real ones that are in use."""
+
+    def begin_again(self, now: Instant, backoff: Backoff | None) -> None:
+        """For another cycle, in which all but the time and the backoff are as they were; nothing may be assumed yet."""
+        self.backoff = backoff if backoff is not None and backoff.until > now else None
+        self._fits.clear()
 
     @property
     def growable(self) -> bool:
@@ -119,7 +134,7 @@ class PoolRoom:
 
     def holds_one(self, pod: Resources) -> bool:
         """Whether an empty node of the pool, as described or as any real one, holds such a pod."""
-        return any(pod.fits_in(size) for size in self._sizes)
+        return any(pod.fits_in(size) for size in self.sizes)
 
     def fit(self, shape: Shape, *, grow: bool) -> Fit | None:
         """How the gang would fit; nothing is assumed. With `grow`, nodes to come and to buy count too."""
@@ -180,7 +195,7 @@ class PoolRoom:
 
 def is_draining(node: Node) -> bool:
     """Whether Overspill is giving the node back."""
-    return any(taint.key == TAINT_DRAINING for taint in node.taints)
+    return bool(node.taints) and any(taint.key == TAINT_DRAINING for taint in node.taints)
 
 
 def dominant_part(pod: Resources, node: Resources) -> Fraction:

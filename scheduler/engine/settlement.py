@@ -12,7 +12,7 @@ from scheduler.engine import explain
 from scheduler.engine.candidates import Weigher
 from scheduler.engine.rooms import DEFAULT_PROVISIONING_SECONDS, OVERDUE_FACTOR, PoolRoom
 from scheduler.engine.world import World
-from scheduler.model.ids import Instant
+from scheduler.model.ids import Instant, Uid
 from scheduler.model.plan import Decision, SetPlacement
 from scheduler.model.policy import PlacementPolicy
 from scheduler.model.verdict import Reason
@@ -25,11 +25,8 @@ Move = tuple[SetPlacement, Decision]
 
 def settle(world: World, weigher: Weigher) -> list[Move]:
     """Assume all placed workloads onto their pools and return the moves that are due, in the order of placing."""
-    _count_quota(world)
-    placed = sorted(
-        (w for w in world.workloads if w.placement is not None and not w.finished and not w.deleting),
-        key=_placed_order,
-    )
+    world.quotas.used.update(world.roll.used)
+    placed = sorted(world.roll.restless.values(), key=_placed_order)
     moves: list[Move] = []
     for workload in placed:
         placement = workload.placement
@@ -44,7 +41,7 @@ def settle(world: World, weigher: Weigher) -> list[Move]:
         elif placement.state is PlacementState.RESERVED:
             moves += _settle_reserved(world, weigher, workload, placement)
     released = {move[0].workload.uid for move in moves if move[0].placement.state is PlacementState.RELEASING}
-    _count_commitments(world, [workload for workload in placed if workload.ref.uid not in released])
+    _count_commitments(world, released)
     return moves
 
 
@@ -55,26 +52,20 @@ def _placed_order(workload: Workload) -> tuple[Instant, int, str]:
     return placement.decided_at, placement.attempt, workload.ref.uid
 
 
-def _count_quota(world: World) -> None:
-    """Whatever has a placement uses its queue's quota until the placement is cleared, unless its user suspended it."""
-    requests: dict[str, list[Workload]] = {}
-    for workload in world.workloads:
-        if workload.placement is not None and not workload.finished and not workload.suspended:
-            requests.setdefault(workload.queue, []).append(workload)
-    for line in requests.values():
-        world.quotas.add_all(line[0].queue, (world.shape_of(workload).requests for workload in line))
-
-
-def _count_commitments(world: World, placed: list[Workload]) -> None:
+def _count_commitments(world: World, released: set[Uid]) -> None:
+    """Of all that are placed, those at rest, too, and not just released; in the order of placing."""
     if not world.tracks_money:
         return
-    for workload in placed:
+    there = (w for w in world.workloads if w.placement is not None and not w.finished and not w.deleting)
+    for workload in sorted(there, key=_placed_order):
         placement = workload.placement
         if placement is None or placement.state is PlacementState.RELEASING or workload.suspended:
             continue
         room = world.room_of(placement)
         copy = world.copies.get((workload.ref.uid, placement.cluster))
-        if room is None or not room.pool.bought or (copy is not None and copy.finished):
+        if workload.ref.uid in released or room is None or not room.pool.bought:
+            continue
+        if copy is not None and copy.finished:
             continue
         policy = world.policy_of(workload)
         new_nodes = 1 if placement.state is PlacementState.RESERVED else 0

@@ -5,22 +5,23 @@ Made and thrown away by each `cycle`; nothing of it outlives the call, so the cy
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import NamedTuple
 
 from scheduler.engine.budgets import BudgetLedger
 from scheduler.engine.commitments import UNKNOWN_RUN_SECONDS, Commitments
-from scheduler.engine.fairshare import federation_capacity
 from scheduler.engine.filters import Ask
-from scheduler.engine.matching import Matcher, idle_seconds_of
+from scheduler.engine.matching import Matcher, Rule, idle_seconds_of
+from scheduler.engine.memory import Memory
 from scheduler.engine.packing import Shape, make_shape
 from scheduler.engine.quota import QuotaLedger
 from scheduler.engine.rooms import PoolRoom
-from scheduler.model.ids import ClusterId, Instant, PoolRef, Uid
+from scheduler.model.ids import Instant, PoolRef
 from scheduler.model.policy import PlacementPolicy, PolicySet
 from scheduler.model.ports import Prediction, Predictor
 from scheduler.model.resources import Resources
 from scheduler.model.snapshot import Snapshot
-from scheduler.model.workload import Copy, Hints, Placement, PodSet, Workload
+from scheduler.model.workload import Hints, Placement, PodSet, Workload
 
 
 class Traits(NamedTuple):
@@ -36,25 +37,22 @@ class Traits(NamedTuple):
 
 
 class World:
-    def __init__(self, snapshot: Snapshot, policies: PolicySet, predictor: Predictor) -> None:
+    def __init__(
+        self, snapshot: Snapshot, policies: PolicySet, predictor: Predictor, memory: Memory | None = None
+    ) -> None:
         self.snapshot = snapshot
         self.policies = policies
         self.now: Instant = snapshot.now
         self.clusters = tuple(sorted(snapshot.clusters, key=lambda cluster: cluster.id))
         self.cluster_of = {cluster.id: cluster for cluster in self.clusters}
-        self.workloads = tuple(sorted(snapshot.workloads, key=lambda workload: workload.ref))
+        self.memory = Memory() if memory is None else memory
+        self.roll = self.memory.take_roll(snapshot)
         backoffs = {backoff.pool: backoff for backoff in sorted(snapshot.backoffs, key=lambda b: (b.pool, b.until))}
-        self.rooms: dict[PoolRef, PoolRoom] = {
-            pool.ref: PoolRoom(cluster, pool, self.now, backoffs.get(pool.ref))
-            for cluster in self.clusters
-            for pool in sorted(cluster.pools, key=lambda pool: pool.ref)
-        }
+        self._members = [self.memory.take_rooms(cluster, self.now, backoffs) for cluster in self.clusters]
+        self.rooms: dict[PoolRef, PoolRoom] = {room.pool.ref: room for each in self._members for room in each.rooms}
         self._room_at = {(room.pool.ref.cluster, room.pool.ref.pool): room for room in self.rooms.values()}
-        self.copies: dict[tuple[Uid, ClusterId], Copy] = {
-            (copy.origin, copy.cluster): copy
-            for copy in sorted(snapshot.copies, key=lambda c: (c.origin, c.cluster, c.attempt, c.uid))
-        }
-        self.capacity: Resources = federation_capacity(self.clusters)
+        self.copies = self.roll.copies
+        self.capacity: Resources = sum((each.capacity for each in self._members), Resources())
         self.quotas = QuotaLedger(policies)
         self.budgets = BudgetLedger(policies.policies, snapshot.spend, self.now)
         self.commitments = Commitments()
@@ -62,15 +60,28 @@ class World:
             policy.burst is not None and policy.burst.max_nodes is not None for policy in policies.policies
         )
         self.wakes: set[Instant] = set()
-        self._predictor = predictor
+        self.predictor = predictor
+        self.backed_off = tuple(room.backoff for room in self.rooms.values() if room.backoff is not None)
         self._matcher = Matcher(policies)
         self._shapes: dict[tuple[PodSet, ...], Shape] = {}
-        self._shape_of: dict[Uid, Shape] = {}
-        self._traits_of: dict[Uid, Traits] = {}
-        self._asks: dict[tuple[Traits, str, bool, bool], Ask] = {}
+        self._shape_of: dict[int, Shape] = {}
+        self._traits: dict[Traits, int] = {}
+        self._traits_of: dict[tuple[str, str, str, int, int, int, bool], int] = {}
+        self._rule_of: dict[int, Rule] = {}
+        self._ask_of_class: dict[tuple[int, bool], Ask] = {}
+        self._asks: dict[tuple[int, str, bool, bool], Ask] = {}
         self._groups: dict[tuple[int, str, bool, bool], int] = {}
-        self._predictions: dict[tuple[Traits, PoolRef, int], Prediction] = {}
+        self._predictions: dict[tuple[int, PoolRef, int], Prediction] = {}
         self._idle_seconds: dict[PoolRef, float] = {}
+
+    @cached_property
+    def workloads(self) -> tuple[Workload, ...]:
+        """All, by name."""
+        return tuple(sorted(self.snapshot.workloads, key=by_name))
+
+    def close(self) -> None:
+        """The end of the cycle: what may be of use again goes back into the memory."""
+        self.memory.keep(self.roll, self._members)
 
     def wake_at(self, instant: Instant) -> None:
         """Note a future instant at which time alone may change the plan."""
@@ -80,27 +91,65 @@ class World:
     def policy_of(self, workload: Workload) -> PlacementPolicy | None:
         return self._matcher.policy_of(workload)
 
+    def ask_for(self, workload: Workload) -> Ask | None:
+        """The class of the workload under the policy that speaks for it; None: none does."""
+        traits = self.traits_of(workload)
+        known = self._rule_of.get(traits)
+        if known is None:
+            known = self._rule_of[traits] = self._matcher.rule_of(workload)
+        policy = known.policy
+        if not known.certain:
+            policy = self._matcher.policy_of(workload)
+        if policy is None:
+            return None
+        if not known.certain or (policy.burst is not None and policy.burst.expression is not None):
+            return self.ask_of(workload, policy)
+        waited = policy.burst is not None and self.now >= workload.queued_at + policy.burst.after_wait_seconds
+        ask = self._ask_of_class.get((traits, waited))
+        if ask is None:
+            ask = self._ask_of_class[traits, waited] = self.ask_of(workload, policy)
+        return ask
+
     def room_of(self, placement: Placement) -> PoolRoom | None:
         """The pool it is placed on; None when that is no longer there."""
         return self._room_at.get((placement.cluster, placement.pool))
 
     def shape_of(self, workload: Workload) -> Shape:
-        shape = self._shape_of.get(workload.ref.uid)
+        # Equal pod sets are mostly one object, and an object is found faster than its equal. The snapshot holds them
+        # all, so that no two have one id while this world lives.
+        shape = self._shape_of.get(id(workload.pod_sets))
         if shape is None:
             shape = self._shapes.get(workload.pod_sets)
             if shape is None:
                 shape = self._shapes[workload.pod_sets] = make_shape(len(self._shapes), workload)
-            self._shape_of[workload.ref.uid] = shape
+            self._shape_of[id(workload.pod_sets)] = shape
         return shape
 
-    def traits_of(self, workload: Workload) -> Traits:
-        traits = self._traits_of.get(workload.ref.uid)
-        if traits is None:
-            kind, namespace, number = workload.ref.kind, workload.ref.namespace, self.shape_of(workload).number
-            traits = self._traits_of[workload.ref.uid] = Traits(
-                workload.queue, kind, namespace, number, workload.hints, workload.labels, workload.runs_forever
+    def traits_of(self, workload: Workload) -> int:
+        """The number of what equal workloads have in common."""
+        ref = workload.ref
+        by_id = (
+            workload.queue,
+            ref.kind,
+            ref.namespace,
+            id(workload.pod_sets),
+            id(workload.hints),
+            id(workload.labels),
+            workload.runs_forever,
+        )
+        number = self._traits_of.get(by_id)
+        if number is None:
+            traits = Traits(
+                workload.queue,
+                ref.kind,
+                ref.namespace,
+                self.shape_of(workload).number,
+                workload.hints,
+                workload.labels,
+                workload.runs_forever,
             )
-        return traits
+            number = self._traits_of[by_id] = self._traits.setdefault(traits, len(self._traits))
+        return number
 
     def ask_of(self, workload: Workload, policy: PlacementPolicy) -> Ask:
         """The class of the workload under its policy, made once for all that are equal."""
@@ -120,7 +169,7 @@ class World:
         key = (self.traits_of(workload), room.pool.ref, new_nodes)
         known = self._predictions.get(key)
         if known is None:
-            known = self._predictions[key] = self._predictor.predict(workload, room.pool, new_nodes)
+            known = self._predictions[key] = self.predictor.predict(workload, room.pool, new_nodes)
         return known
 
     def idle_seconds(self, room: PoolRoom) -> float:
@@ -162,3 +211,9 @@ class World:
         usd = self.commitments.add_idle(room, self.idle_seconds(room))
         if usd is not None:
             self.budgets.commit_idle(room.pool, usd)
+
+
+def by_name(workload: Workload) -> tuple[str, str, str, str]:
+    """As `WorkloadRef` orders, without its cost."""
+    ref = workload.ref
+    return ref.kind, ref.namespace, ref.name, ref.uid

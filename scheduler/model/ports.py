@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -40,6 +40,15 @@ class Predictor(Protocol):
     """Pure: the same arguments give the same answer."""
 
     def predict(self, workload: Workload, pool: NodePool, new_nodes: int) -> Prediction: ...
+
+
+@runtime_checkable
+class GroupingPredictor(Predictor, Protocol):
+    """A predictor that says which pools are alike to it, so that one prediction serves all of them."""
+
+    def alike(self, pool: NodePool) -> Hashable:
+        """Pools with equal answers have equal predictions, whatever the workload and the number of new nodes."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

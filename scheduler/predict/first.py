@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from typing import Final
 
 from scheduler.model.cluster import SPOT, NodePool
@@ -34,6 +35,10 @@ class FirstPredictor:
         if pool.provisioning_seconds is None:
             return Prediction(run, None, lost)
         return Prediction(run, pool.provisioning_seconds + POD_START_SECONDS, lost)
+
+    def alike(self, pool: NodePool) -> Hashable:
+        """All that a prediction looks at of a pool."""
+        return pool.capacity_type == SPOT, pool.provisioning_seconds
 
 
 def lost_to_reclaims(run_seconds: float, reclaims_per_hour: float, checkpoint_seconds: float | None) -> float:

@@ -6,12 +6,13 @@ The decider of a policy is `engine.cycle` itself; those of the baselines are in 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Protocol
 
 from scheduler.engine.cycle import cycle
+from scheduler.engine.memory import Memory
 from scheduler.model.cluster import Cluster, NodePool
 from scheduler.model.errors import OverspillError
 from scheduler.model.ids import Instant, PoolRef
@@ -71,7 +72,7 @@ class TracePredictor:
 
     def __init__(self, speeds: Speeds) -> None:
         self._speeds = speeds
-        self._first: Predictor = FirstPredictor()
+        self._first = FirstPredictor()
 
     def predict(self, workload: Workload, pool: NodePool, new_nodes: int) -> Prediction:
         plain = self._first.predict(workload, pool, new_nodes)
@@ -80,6 +81,10 @@ class TracePredictor:
             return plain
         speed = self._speeds[profile].get(pool.gpu_model or "")
         return Prediction(None if not speed else plain.run_seconds / speed, plain.start_seconds)
+
+    def alike(self, pool: NodePool) -> Hashable:
+        """All that a prediction looks at of a pool."""
+        return self._first.alike(pool), pool.gpu_model
 
 
 @dataclass(slots=True)
@@ -90,9 +95,10 @@ class PolicyDecider:
     policies: PolicySet
     predictor: Predictor
     kind: str = "policy"
+    memory: Memory = field(default_factory=Memory)
 
     def decide(self, snapshot: Snapshot) -> Plan:
-        return cycle(snapshot, self.policies, self.predictor)
+        return cycle(snapshot, self.policies, self.predictor, memory=self.memory)
 
 
 def replay(

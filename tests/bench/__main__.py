@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-MODULES = ("tests.bench.engine_cycle", "tests.bench.loop", "tests.bench.metrics_round")
+MODULES = ("tests.bench.engine_cycle", "tests.bench.engine", "tests.bench.loop", "tests.bench.metrics_round")
 
 
 def main() -> int:

@@ -1,0 +1,221 @@
+"""All offerings weighed for a class of workloads at once, by arrays; says what `Weigher.weigh` says one by one.
+
+Rooms of one kind (see `table`) into which a gang fits equally cost the same, so one of them is priced and scored for
+all. An objective therefore may not look at an offering's name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+
+from scheduler.engine import filters
+from scheduler.engine.candidates import Weighed, Weigher, unscored
+from scheduler.engine.explain import MAX_ALTERNATIVES, MAX_REFUSED
+from scheduler.engine.filling import Way
+from scheduler.engine.filters import Ask, Offer
+from scheduler.engine.rooms import Fit, dominant_part
+from scheduler.engine.table import Flags, Indices, RoomTable, Space
+from scheduler.engine.world import World
+from scheduler.model.plan import Candidate
+from scheduler.model.verdict import Reason
+
+Order = tuple[object, ...]
+_SPAN = 1 << 20
+"""More pods than a gang has, and more nodes than are bought for one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rooms into which a gang of the class fits equally and at equal cost, in order of their names."""
+
+    order: Order
+    """Of the first of them; see `Weighed.order`."""
+    weighed: Weighed
+    """Of one of them."""
+    members: tuple[int, ...]
+    """The first of them, enough to name alternatives."""
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The offerings as they are now for one class."""
+
+    groups: tuple[Group, ...]
+    """Best first."""
+    codes: Indices
+    """(J,) why each room is refused: a number for `Board.reasons`; 0: it is not."""
+    space: Space
+    fitting: int
+
+
+class Board:
+    """One for a cycle. Only for classes whose shape is `countable`, and while no money is tracked."""
+
+    def __init__(self, world: World, weigher: Weigher, table: RoomTable) -> None:
+        self._world = world
+        self._weigher = weigher
+        self.table = table
+        self.reasons: list[tuple[Reason, ...]] = [()]
+        self._code_of: dict[tuple[Reason, ...], int] = {(): 0}
+        self._static: dict[tuple[object, ...], Indices] = {}
+        self._static_of: dict[int, Indices] = {}
+        self._priced: dict[tuple[int, int], Weighed] = {}
+        self._named: dict[tuple[int, int], Candidate] = {}
+        self._refused: dict[tuple[int, int, int], Candidate] = {}
+
+    def view(self, ask: Ask) -> View:
+        """Every room weighed for the class, as it is now."""
+        space = self.table.space(ask.shape)
+        codes = self._room_codes(ask, space, self._static_codes(ask))
+        fitting = np.flatnonzero(codes == 0)
+        likes = (self.table.kind[fitting] * _SPAN + space.new[fitting]) * _SPAN + space.existing[fitting]
+        groups: list[Group] = []
+        for like in dict.fromkeys(likes.tolist()):
+            members = fitting[likes == like]
+            weighed = self._price_like(ask, like, int(members[0]))
+            if weighed.fit is None:
+                codes[members] = self._code(weighed.candidate.refused)
+                continue
+            nearest = tuple(members[: MAX_ALTERNATIVES + 1].tolist())
+            groups.append(Group(self.order(weighed, nearest[0]), weighed, nearest, len(members)))
+        groups.sort(key=lambda group: group.order)
+        return View(tuple(groups), codes, space, sum(group.size for group in groups))
+
+    def price(self, ask: Ask, number: int, new: int, existing: int) -> Weighed:
+        """What placing the gang so would be; refused when money forbids it. Equal for rooms of one kind but for the
+        name, which is that of whichever was asked for first."""
+        return self._price_like(ask, (self.table.kinds[number] * _SPAN + new) * _SPAN + existing, number)
+
+    def _price_like(self, ask: Ask, like: int, number: int) -> Weighed:
+        known = self._priced.get((ask.number, like))
+        if known is None:
+            rest, existing = divmod(like, _SPAN)
+            part = dominant_part(ask.shape.pod_sets[0].requests, self.table.rooms[number].node_size)
+            fit = Fit(False, rest % _SPAN, part * existing)
+            offer = Offer(self.table.rooms[number], self._world.snapshot.bursting_paused, fit)
+            known = self._priced[ask.number, like] = self._weigher.priced(ask, offer)
+        return known
+
+    def order(self, weighed: Weighed, number: int) -> Order:
+        """`Weighed.order` of the room, of which `weighed` is like."""
+        return (*weighed.order[:4], self.table.rooms[number].pool.ref)
+
+    def forbidden(self, ask: Ask, number: int, way: Way) -> bool:
+        """Whether the room, as it is now, may not be used in such a way."""
+        fit = Fit(way.now, way.new_nodes, Fraction(0))
+        offer = Offer(self.table.rooms[number], self._world.snapshot.bursting_paused, fit)
+        return filters.first_reason(filters.ROOM, ask, offer) is not None
+
+    def candidate(self, weighed: Weighed, number: int) -> Candidate:
+        """What is told of a room that is like the one in `weighed`."""
+        # The weighings are all kept, so that no two have one id.
+        known = self._named.get((id(weighed), number))
+        if known is None:
+            ref = self.table.rooms[number].pool.ref
+            known = self._named[id(weighed), number] = replace(weighed.candidate, pool=ref)
+        return known
+
+    def others(self, ask: Ask, view: View, chosen: int | None) -> tuple[Candidate, ...]:
+        """As `explain.others`: the best other offerings, then the first refused ones."""
+        best: list[tuple[Order, Weighed, int]] = []
+        for group in view.groups:
+            if len(best) > MAX_ALTERNATIVES and group.order > sorted(each[0] for each in best)[MAX_ALTERNATIVES]:
+                break
+            best += [(self.order(group.weighed, number), group.weighed, number) for number in group.members]
+        best.sort(key=lambda each: each[0])
+        fitting = [self.candidate(weighed, number) for _, weighed, number in best if number != chosen]
+        refused = np.flatnonzero(view.codes)[:MAX_REFUSED].tolist()
+        return (*fitting[:MAX_ALTERNATIVES], *(self._refused_candidate(ask, view, number) for number in refused))
+
+    def histogram(self, view: View) -> tuple[tuple[Reason, int], ...]:
+        """As `explain.refusals`."""
+        counted: dict[Reason, int] = {}
+        for code, count in enumerate(np.bincount(view.codes).tolist()):
+            if code and count:
+                first = self.reasons[code][0]
+                counted[first] = counted.get(first, 0) + count
+        return tuple(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
+
+    def codes(self, view: View) -> frozenset[str]:
+        """The codes of all reasons of all rooms."""
+        there = np.flatnonzero(np.bincount(view.codes)).tolist()
+        return frozenset(reason.code for code in there for reason in self.reasons[code])
+
+    # -- why not -----------------------------------------------------------------------------------------------
+
+    def _code(self, reasons: tuple[Reason, ...]) -> int:
+        code = self._code_of.get(reasons)
+        if code is None:
+            code = self._code_of[reasons] = len(self.reasons)
+            self.reasons.append(reasons)
+        return code
+
+    def _static_codes(self, ask: Ask) -> Indices:
+        """(J,) why each room, as it is, is not for the class."""
+        known = self._static_of.get(ask.group)
+        if known is not None:
+            return known
+        holds = self.table.holds_one(ask.shape)
+        asked = (ask.policy.name, ask.burst_matches, ask.shape.gpus > 0, ask.shape.gpu_models)
+        selectors = tuple(each.node_selector for each in ask.shape.pod_sets)
+        known = np.where(
+            holds,
+            self._static_part(ask, (*asked, selectors), holds, True),
+            self._static_part(ask, (*asked, selectors), holds, False),
+        )
+        self._static_of[ask.group] = known
+        return known
+
+    def _static_part(self, ask: Ask, key: tuple[object, ...], holds: Flags, held: bool) -> Indices:
+        """(J,) codes for the rooms that do (or do not) hold a single pod; -1 where nobody has asked yet.
+
+        Beyond that the static filters look only at what `key` says of the class.
+        """
+        part = self._static.setdefault((*key, held), np.full(len(holds), -1, dtype=np.int64))
+        for number in np.flatnonzero((part < 0) & (holds == held)).tolist():
+            part[number] = self._code(self._weigher.static_reasons(ask, self.table.rooms[number]))
+        return part
+
+    def _room_codes(self, ask: Ask, space: Space, static: Indices) -> Indices:
+        """(J,) the first of the filters of `filters.ROOM` that refuses each room which is not refused already."""
+        table, none = self.table, ~space.fits
+        rule, nowhere = ask.policy.burst, np.zeros(len(none), dtype=bool)
+        refusing: dict[filters.Filter, Flags] = {
+            filters.burst_paused: table.bought if self._world.snapshot.bursting_paused else nowhere,
+            filters.no_room_now: none & ~table.managed,
+            filters.pool_not_resizable: none & ~table.growable,
+            filters.backed_off: table.backed_off & ~space.now,
+            filters.pool_at_max: none,
+            filters.burst_waiting: nowhere if rule is None or ask.waited else table.bought & (space.new > 0),
+        }
+        codes, open_ = static.copy(), static == 0
+        for each in reversed(filters.ROOM):
+            refused = np.flatnonzero(refusing[each] & open_)
+            if len(refused):
+                codes[refused] = self._room_code(each, ask, int(refused[0]), space)
+        return codes
+
+    def _room_code(self, refusing: filters.Filter, ask: Ask, number: int, space: Space) -> int:
+        """What the filter says of all rooms that it refuses: its words are the same for each."""
+        fit = Fit(bool(space.now[number]), int(space.new[number]), Fraction(0)) if space.fits[number] else None
+        reason = refusing(ask, Offer(self.table.rooms[number], self._world.snapshot.bursting_paused, fit))
+        assert reason is not None
+        return self._code((reason,))
+
+    def _refused_candidate(self, ask: Ask, view: View, number: int) -> Candidate:
+        code = int(view.codes[number])
+        first = self.reasons[code][0].code
+        if first in filters.MONEY_CODES:
+            new, existing = int(view.space.new[number]), int(view.space.existing[number])
+            return self.candidate(self.price(ask, number, new, existing), number)
+        new = int(view.space.new[number]) if first in filters.ROOM_CODES else 0
+        known = self._refused.get((number, code, new))
+        if known is None:
+            fit = Fit(False, new, Fraction(0))
+            known = unscored(Offer(self.table.rooms[number], False, fit), self.reasons[code])
+            self._refused[number, code, new] = known
+        return known
