@@ -9,7 +9,7 @@ from typing import Final
 from clusters.kubernetes.codec import NodeFacts, PodFacts, parse_node, parse_pod
 from scheduler.daemon.federation import Member
 from scheduler.model.cluster import Cluster, Node, NodePool
-from scheduler.model.ids import Instant, PoolId, Uid
+from scheduler.model.ids import Instant, NodeName, PoolId, Uid
 from scheduler.model.ports import PoolStatus, RawObject, WorkloadKind
 from scheduler.model.resources import Resources
 from scheduler.model.workload import Copy
@@ -62,6 +62,7 @@ class MemberMirror:
         self.copies: dict[CopyKey, CopyEntry] = {}
         self.copies_of: dict[Uid, set[CopyKey]] = {}
         self.bound: dict[Uid, int] = {}
+        self._holds: dict[Uid, dict[NodeName, Resources]] = {}
         self.pool_status: dict[PoolId, PoolStatus] = {}
         self._usage: dict[str, Usage] = {}
         self._idle_since: dict[str, Instant] = {}
@@ -159,8 +160,19 @@ class MemberMirror:
             self.bound[uid] = self.bound.get(uid, 0) + sign
             if not self.bound[uid]:
                 del self.bound[uid]
+            self._hold(uid, pod, sign)
             node = self.nodes.get(pod.node)
             self._pod_moved(pod, node.uid if node is not None else "", sign > 0)
+
+    def _hold(self, uid: Uid, pod: PodFacts, sign: int) -> None:
+        assert pod.node is not None
+        mine = self._holds.setdefault(uid, {})
+        held = mine.get(pod.node, Resources())
+        mine[pod.node] = held + pod.requests if sign > 0 else held - pod.requests
+        if mine[pod.node] == Resources():
+            del mine[pod.node]
+        if not mine:
+            del self._holds[uid]
 
     # -- copies ------------------------------------------------------------------------------------------------
 
@@ -199,9 +211,12 @@ class MemberMirror:
         return [self.copies[key] for key in sorted(self.copies_of.get(uid, ()))]
 
     def copy_now(self, entry: CopyEntry) -> Copy:
-        """The copy with the number of its pods that are bound."""
+        """The copy with the number of its pods that are bound, and what they hold on which nodes."""
         bound = self.bound.get(entry.copy.origin, 0)
-        return replace(entry.copy, pods_bound=bound) if bound else entry.copy
+        if not bound:
+            return entry.copy
+        holds = tuple(sorted(self._holds.get(entry.copy.origin, {}).items()))
+        return replace(entry.copy, pods_bound=bound, holds=holds)
 
     # -- the frozen view ---------------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ def cycle(snapshot: Snapshot, policies: PolicySet, predictor: Predictor, rank: R
     moves = settle(world, weigher)
     assignment = Assignment(world, weigher, rank)
     assignment.run()
+    moves += assignment.front.moves
     grown = scales(world)
     given_back = removals(world)
     return Plan(
