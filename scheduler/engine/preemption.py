@@ -28,7 +28,7 @@ from scheduler.engine.reservations import Reservations
 from scheduler.engine.rooms import PoolRoom
 from scheduler.engine.settlement import Move, release
 from scheduler.engine.world import World
-from scheduler.model.ids import QueueId
+from scheduler.model.ids import NodeName, QueueId
 from scheduler.model.policy import Quota
 from scheduler.model.resources import Resources
 from scheduler.model.verdict import Reason
@@ -36,6 +36,8 @@ from scheduler.model.workload import PlacementState, Workload
 
 MAKING_ROOM: Final = "MakingRoom"
 _SLACK: Final = 1e-9
+_GRACE_SECONDS: Final = 120.0
+"""How long pods may take to end after their copy is gone: four times what Kubernetes gives them by default."""
 
 
 class Preemption:
@@ -254,7 +256,25 @@ class Preemption:
                 copy = self._world.copies.get((workload.ref.uid, placement.cluster))
                 if copy is not None and copy.pods_bound and not copy.holds:
                     return True
-        return False
+        return self._pods_linger(room)
+
+    def _pods_linger(self, room: PoolRoom) -> bool:
+        """Whether pods of a workload that was released a moment ago may still be there: its copy is gone, they end in
+        their grace period. Pods that nobody here answers for are waited for no longer than that."""
+        told: dict[NodeName, int] = {}
+        for holding in self._forecast.holdings(room):
+            for name, held in holding.on:
+                told[name] = told.get(name, 0) + held.pods
+        if all(node.workload_pods <= told.get(node.name, 0) for node in room.nodes):
+            return False
+        over = [
+            each.queued_at + _GRACE_SECONDS
+            for each in self._world.workloads
+            if each.placement is None and each.queued_at > each.created_at
+        ]
+        until = max(over, default=self._world.now)
+        self._world.wake_at(until)
+        return until > self._world.now
 
     def _room(self, holding: Holding) -> PoolRoom | None:
         placement = holding.workload.placement

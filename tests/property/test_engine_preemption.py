@@ -189,6 +189,17 @@ def test_what_is_on_its_way_out_is_enough() -> None:
     assert [(c.workload.name, c.placement.state) for c in plan.placements] == [("w", PlacementState.STARTED)]
 
 
+@pytest.mark.parametrize(("ago", "want_stopped"), [(30.0, {}), (600.0, {"v1": "Reclaimed"})])
+def test_pods_that_linger_when_their_copy_is_gone_are_waited_for(ago: float, want_stopped: dict[str, str]) -> None:
+    gone = replace(FULL[0][0], placement=None, queued_at=NOW - ago, created_at=NOW - 9000)
+    snap = world_of(2, FULL, job("w", "blue", 4))
+    others = tuple(each for each in snap.workloads if each.ref.name != "v0")
+    snap = replace(snap, workloads=(*others, gone), copies=snap.copies[1:])
+    plan = cycle(snap, rules(queue("red", 4), queue("blue", 8)), FirstPredictor())
+    assert stopped(plan) == want_stopped
+    assert ago > 60 or (plan.wake_at is not None and plan.wake_at <= NOW + 120)
+
+
 def test_a_queue_that_waits_only_for_quota_stops_those_who_borrowed_it() -> None:
     """There is room on the third node, but red uses all the quota of the cohort."""
     ruled = rules(queue("red", 8), queue("blue", 8))

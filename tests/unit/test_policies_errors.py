@@ -63,7 +63,8 @@ CASES = [
     (
         "reclaim from nobody",
         QUEUE + "  preemption: {reclaim: borrowed}\n",
-        "p.yaml:6:25: preemption.reclaim: has nobody to reclaim from without a cohort; name one in cohort or write never",
+        "p.yaml:6:25: preemption.reclaim: has nobody to reclaim from without a cohort; "
+        "name one in cohort or write never",
     ),
     (
         "a limit on nothing",
