@@ -35,6 +35,8 @@ from scheduler.model.workload import Workload
 RESERVED: Final = "Reserved"
 _FULL: Final = ("NoRoomNow", "PoolAtMax")
 """What a pool says that would do but for those who are on it."""
+MOST_LOOKS: Final = 256
+"""So many pools are looked at in one cycle for when they will have room; the first in line is always looked after."""
 Place = Callable[[Workload, Ask, Weighed, tuple[Weighed, ...]], None]
 Pick = Callable[[Workload, Iterable[Weighed]], Weighed | None]
 
@@ -54,12 +56,13 @@ class Front:
         self.moves: list[Move] = []
         self._strict: dict[QueueId, list[Uid]] = defaultdict(list)
         """Of queues in which nobody overtakes: who is left, the last one first."""
+        self._looks = 0
 
     def run(self, pending: Iterable[Workload]) -> None:
         waiting = [(each, policy) for each in pending if (policy := self._world.policy_of(each)) is not None]
-        for workload, _ in sorted(waiting, key=_urgency, reverse=True):
-            if self._world.quotas.spec(workload.queue).strict_fifo:
-                self._strict[workload.queue].append(workload.ref.uid)
+        strict = [each for each in waiting if self._world.quotas.spec(each[0].queue).strict_fifo]
+        for workload, _ in sorted(strict, key=_urgency, reverse=True):
+            self._strict[workload.queue].append(workload.ref.uid)
         if self._preemption.possible:
             self._make_room(sorted(waiting, key=_urgency))
         self._serve_the_patient([each for each in waiting if self._has_waited(*each)])
@@ -88,6 +91,8 @@ class Front:
     def _serve_the_patient(self, line: list[tuple[Workload, PlacementPolicy]]) -> None:
         hopeless: set[int] = set()
         for workload, policy in sorted(line, key=_urgency):
+            if self._looks > MOST_LOOKS:
+                break
             if workload.ref.uid in self.placed or self.reservations.of(workload) is not None:
                 continue
             ask = self._world.ask_of(workload, policy)
@@ -101,12 +106,12 @@ class Front:
         weighed = self._weigh(workload, ask)
         if self._started(workload, ask, weighed):
             return True
+        full = [each for each in weighed if _is_full(each) and not self.reservations.on(each.room)]
+        self._looks += len(full)
         found = [
             (at, each.order, each.room)
-            for each in weighed
-            if _is_full(each)
-            and not self.reservations.on(each.room)
-            and (at := self.reservations.earliest(ask.shape, each.room)) is not None
+            for each in full
+            if (at := self.reservations.earliest(ask.shape, each.room)) is not None
         ]
         if not found:
             return False
