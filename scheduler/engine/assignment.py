@@ -80,6 +80,7 @@ class Assignment:
             if blocked and world.quotas.spec(workload.queue).strict_fifo:
                 for later in turns.rest_of(workload.queue):
                     self._hold(later, world.policy_of(later), _Refusal(BEHIND, BEHIND.text, waits=True))
+        self.front.close()
 
     def _may_be_placed(self, workload: Workload) -> bool:
         world = self._world

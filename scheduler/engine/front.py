@@ -67,6 +67,10 @@ class Front:
             self._make_room(sorted(waiting, key=_urgency))
         self._serve_the_patient([each for each in waiting if self._has_waited(*each)])
 
+    def close(self) -> None:
+        """After everybody else has had his turn."""
+        self._preemption.close()
+
     # -- capacity that a queue gets back -----------------------------------------------------------------------
 
     def _make_room(self, line: list[tuple[Workload, PlacementPolicy]]) -> None:

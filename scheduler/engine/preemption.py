@@ -49,6 +49,7 @@ class Preemption:
         self._reservations = reservations
         self.possible = any(spec.preemption.reclaim or spec.preemption.lower_priority for spec in world.policies.queues)
         self._used: dict[QueueId, Resources] = {}
+        self._kept_quota: list[tuple[QueueId, Resources]] = []
         self._running: dict[QueueId, list[Workload]] = {}
         self._weights: dict[str, float] = {}
         self._hopeless: set[tuple[int, int]] = set()
@@ -99,6 +100,9 @@ class Preemption:
         reason = Reason(MAKING_ROOM, f"waits until room that is being freed on {room.pool.ref} is its own")
         self._reservations.keep(workload, ask.shape, room, self._world.now, reason, here)
         self.promise(workload)
+        # Nor may anybody borrow the quota that it will need.
+        self._world.quotas.add(workload.queue, ask.shape.requests)
+        self._kept_quota.append((workload.queue, ask.shape.requests))
         moves = [self._stop(victim, workload) for victim in victims]
         for victim in victims:
             self._add(victim.workload, -1)
@@ -106,6 +110,12 @@ class Preemption:
             assert place is not None
             self._forecast.leaves(victim, place)
         return moves
+
+    def close(self) -> None:
+        """Nothing more is placed in this cycle: quota that was only kept counts as unused again."""
+        for queue, asked in self._kept_quota:
+            self._world.quotas.used[queue] -= asked
+        self._kept_quota.clear()
 
     def lost(self, holding: Holding) -> float:
         """GPU-seconds of work (of a run without GPUs: seconds) that stopping it now throws away."""

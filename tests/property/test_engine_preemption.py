@@ -207,6 +207,16 @@ def test_a_queue_that_waits_only_for_quota_stops_those_who_borrowed_it() -> None
     assert stopped(plan) == {"v0": "Reclaimed"}
 
 
+def test_nobody_borrows_the_quota_of_one_for_whom_room_is_made() -> None:
+    """16 GPUs of quota, 24 there: the borrower would fit on the third node, but then blue could not start."""
+    borrower = job("x", "red", 4, queued_at=NOW - 900, priority=3)
+    ruled = rules(queue("red", 4), queue("blue", 12))
+    plan = cycle(world_of(3, FULL[:3], job("w", "blue", 8, queued_at=NOW - 5), borrower), ruled, FirstPredictor())
+    assert stopped(plan) == {"v0": "Reclaimed"}
+    assert not [change for change in plan.placements if change.workload.name == "x"]
+    assert {usage.queue: usage.gpus_used for usage in plan.queues} == {"red": 12, "blue": 0}
+
+
 @st.composite
 def jobs(draw: st.DrawFn) -> list[Workload]:
     found = []
