@@ -35,6 +35,7 @@ def placement_policy(document: schema.PlacementPolicyDocument) -> model.Placemen
         give_back=model.ReturnRule(idle_seconds=spec.give_back.idle),
         budgets=tuple(_budget(budget) for budget in spec.budgets),
         disruption=model.DisruptionRule(member_lost_seconds=spec.disruption.member_lost),
+        reservation=model.ReservationRule(after_wait_seconds=spec.reservation.after_wait),
     )
 
 
@@ -46,6 +47,11 @@ def queue(document: schema.QueueDocument) -> model.QueueSpec:
         weight=spec.weight,
         quotas=tuple(sorted((_quota(quota) for quota in spec.quotas), key=lambda quota: quota.resource)),
         strict_fifo=spec.strict_fifo,
+        preemption=model.PreemptionRule(
+            reclaim=spec.preemption.reclaim == "borrowed",
+            lower_priority=spec.preemption.priority == "lower",
+            max_lost_seconds=spec.preemption.max_lost_work,
+        ),
     )
 
 

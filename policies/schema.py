@@ -139,6 +139,13 @@ class DisruptionSpec(Strict):
     """How long a silent member keeps its workloads before they are placed elsewhere, or never. Default 15m."""
 
 
+class ReservationSpec(Strict):
+    """When room is kept for a workload that does not fit yet, so that smaller ones cannot keep it waiting for ever."""
+
+    after_wait: DurationOrNever = 21600.0
+    """How long it waits before that, or never. Others may use the room meanwhile if they end in time. Default 6h."""
+
+
 class PlacementSpec(Strict):
     """Where the matched workloads may run, what to optimise, and what may be spent."""
 
@@ -160,6 +167,8 @@ class PlacementSpec(Strict):
     """Spend limits."""
     disruption: DisruptionSpec = Field(default_factory=DisruptionSpec)
     """What happens when things break."""
+    reservation: ReservationSpec = Field(default_factory=ReservationSpec)
+    """When room is kept for a workload that waits."""
 
     @model_validator(mode="after")
     def _budget_names(self) -> PlacementSpec:
@@ -219,6 +228,26 @@ class QuotaSpec(Strict):
         return quantity(value, milli=self.resource == "cpu")
 
 
+class PreemptionSpec(Strict):
+    """What may be stopped, and queued again, so that a workload of the queue can start."""
+
+    reclaim: Literal["never", "borrowed"] = "never"
+    """borrowed: workloads of queues of the cohort that use more than their share (nominal quota, or by weight where
+    there is no quota), while this queue stays within its own. Default never."""
+    priority: Literal["never", "lower"] = "never"
+    """lower: workloads of this queue with a lower priority. Default never."""
+    max_lost_work: Duration | None = None
+    """Most work that one of them may lose, since its last checkpoint or, without checkpoints, since its start.
+    Default: no limit."""
+
+    @model_validator(mode="after")
+    def _some_limit(self) -> PreemptionSpec:
+        allowed = self.reclaim != "never" or self.priority != "never"
+        if "max_lost_work" in self.model_fields_set and not allowed:
+            raise refuse(Problem(("maxLostWork",), "limits nothing; allow reclaim or priority, or remove it"))
+        return self
+
+
 class QueueSpecification(Strict):
     """A queue's share of the federation."""
 
@@ -230,9 +259,14 @@ class QueueSpecification(Strict):
     """A resource without a quota is not limited."""
     strict_fifo: bool = False
     """true: the oldest workload blocks those behind it. Default false."""
+    preemption: PreemptionSpec = Field(default_factory=PreemptionSpec)
+    """What may be stopped for it. Default: nothing."""
 
     @model_validator(mode="after")
     def _resources(self) -> QueueSpecification:
+        if self.preemption.reclaim == "borrowed" and self.cohort is None:
+            text = "has nobody to reclaim from without a cohort; name one in cohort or write never"
+            raise refuse(Problem(("preemption", "reclaim"), text))
         names = [quota.resource for quota in self.quotas]
         if problems := list(duplicates(names, "quota for", "resource", "quotas")):
             raise refuse(*problems)

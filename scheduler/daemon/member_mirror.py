@@ -19,7 +19,7 @@ from clusters.kubernetes.reclaim import (
 from scheduler.daemon.discovery import Discovered
 from scheduler.daemon.federation import Member
 from scheduler.model.cluster import Cluster, Node, NodePool, Reclaim
-from scheduler.model.ids import ClusterId, Instant, PoolId, Uid
+from scheduler.model.ids import ClusterId, Instant, NodeName, PoolId, Uid
 from scheduler.model.money import Price
 from scheduler.model.ports import PoolStatus, RawObject, WorkloadKind
 from scheduler.model.resources import Resources
@@ -78,6 +78,7 @@ class MemberMirror:
         self.copies: dict[CopyKey, CopyEntry] = {}
         self.copies_of: dict[Uid, set[CopyKey]] = {}
         self.bound: dict[Uid, int] = {}
+        self._holds: dict[Uid, dict[NodeName, Resources]] = {}
         self.pool_status: dict[PoolId, PoolStatus] = {}
         """Of the pools that the federation file names, as far as it is known what the provider aims at."""
         self.discovered = Discovered()
@@ -248,8 +249,19 @@ class MemberMirror:
             self.bound[uid] = self.bound.get(uid, 0) + sign
             if not self.bound[uid]:
                 del self.bound[uid]
+            self._hold(uid, pod, sign)
             node = self.nodes.get(pod.node)
             self._pod_moved(pod, node.uid if node is not None else "", sign > 0)
+
+    def _hold(self, uid: Uid, pod: PodFacts, sign: int) -> None:
+        assert pod.node is not None
+        mine = self._holds.setdefault(uid, {})
+        held = mine.get(pod.node, Resources())
+        mine[pod.node] = held + pod.requests if sign > 0 else held - pod.requests
+        if mine[pod.node] == Resources():
+            del mine[pod.node]
+        if not mine:
+            del self._holds[uid]
 
     # -- copies ------------------------------------------------------------------------------------------------
 
@@ -288,9 +300,12 @@ class MemberMirror:
         return [self.copies[key] for key in sorted(self.copies_of.get(uid, ()))]
 
     def copy_now(self, entry: CopyEntry) -> Copy:
-        """The copy with the number of its pods that are bound."""
+        """The copy with the number of its pods that are bound, and what they hold on which nodes."""
         bound = self.bound.get(entry.copy.origin, 0)
-        return replace(entry.copy, pods_bound=bound) if bound else entry.copy
+        if not bound:
+            return entry.copy
+        holds = tuple(sorted(self._holds.get(entry.copy.origin, {}).items()))
+        return replace(entry.copy, pods_bound=bound, holds=holds)
 
     # -- prices ------------------------------------------------------------------------------------------------
 

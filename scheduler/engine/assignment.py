@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -11,6 +11,7 @@ from scheduler.engine.bulk import Bulk, runs_of, turn_size
 from scheduler.engine.bulk import attempt_number as attempt_number
 from scheduler.engine.candidates import Weighed, Weigher, in_time
 from scheduler.engine.filters import WAITING, Ask
+from scheduler.engine.front import Front
 from scheduler.engine.guide import Guide
 from scheduler.engine.queue_order import Turns
 from scheduler.engine.world import World
@@ -54,6 +55,7 @@ class Assignment:
         self._refused: dict[int, _Refusal] = {}
         """Classes that fit nowhere: room, quota and budgets only shrink within a cycle, so equal ones need no look."""
         self.guide: Guide | None = None
+        self.front = Front(world, weigher, self._place, self._best)
         self.placements: list[SetPlacement] = []
         self.decisions: list[Decision] = []
         self._bulk: Bulk | None = None
@@ -62,7 +64,8 @@ class Assignment:
 
     def run(self) -> None:
         world = self._world
-        pending = world.roll.pending.values()
+        self.front.run(each for each in world.roll.pending.values() if self._may_be_placed(each))
+        pending = [each for each in world.roll.pending.values() if each.ref.uid not in self.front.placed]
         self.guide = Guide(world, self._weigher, (each for each in pending if self._may_be_placed(each)))
         turns = Turns(pending, world.quotas, world.capacity)
         most = 1 if self._bulk is None else turn_size(len(pending))
@@ -73,6 +76,7 @@ class Assignment:
                 self._consider(line[0])
             else:
                 self._consider_together(line, self._bulk)
+        self.front.close()
 
     def _consider_strictly(self, line: tuple[Workload, ...], turns: Turns) -> None:
         """In order; once one waits for capacity all behind it wait with it."""
@@ -147,7 +151,12 @@ class Assignment:
             if chosen is not None:
                 self._place(workload, ask, chosen, weighed)
                 return False
+            if self._backfill(workload, ask):
+                return False
             known = self._refuse(ask, weighed)
+        reservation = self.front.reservations.of(workload)
+        if reservation is not None:
+            known = replace(known, reason=reservation.reason, text=reservation.reason.text)
         self._note_wakes(workload, policy, known)
         self._hold(workload, policy, known)
         return known.waits
@@ -158,8 +167,26 @@ class Assignment:
         weighed = tuple(in_time(self._weigher.weigh(ask), workload, ask, self._world.now))
         if self.guide is not None and self.guide.speaks_for(workload):
             return self.guide.pick(workload, weighed), weighed
+        return self._best(workload, weighed), weighed
+
+    def _best(self, workload: Workload, weighed: Iterable[Weighed]) -> Weighed | None:
         fitting = (each for each in weighed if each.fit is not None)
-        return min(fitting, key=lambda each: self._rank(workload, each), default=None), weighed
+        return min(fitting, key=lambda each: self._rank(workload, each), default=None)
+
+    def _backfill(self, workload: Workload, ask: Ask) -> bool:
+        """Start it in room that is kept for another, where it will have ended before that is needed. The programme is
+        not asked: to it the room is taken."""
+        if self._world.quotas.refusal(ask.queue, ask.shape.requests) is not None:
+            return False
+        with self.front.reservations.lifted_for(ask) as pools:
+            if not pools:
+                return False
+            weighed = tuple(in_time(self._weigher.weigh(ask), workload, ask, self._world.now))
+            there = (each for each in weighed if each.fit is not None and each.fit.now)
+            chosen = self._best(workload, (each for each in there if each.room.pool.ref in pools))
+            if chosen is not None:
+                self._place(workload, ask, chosen, weighed)
+            return chosen is not None
 
     def _refuse(self, ask: Ask, weighed: tuple[Weighed, ...]) -> _Refusal:
         if any(each.fit is not None for each in weighed):

@@ -96,6 +96,8 @@ class PoolRoom:
         """Nodes that can be counted on, but not yet used."""
         self.opened: list[Bin] = []
         """Nodes to be bought, by what this cycle has assumed."""
+        self.kept_nodes = 0
+        """Nodes that may be bought, but are kept for a reservation."""
         self._fits: dict[tuple[int, bool], tuple[int, Fit | None]] = {}
         real = {_key(node.allocatable): node.allocatable for node in usable if node.workload_pods}
         self.sizes = (self.node_size, *(real[key] for key in sorted(real)))
@@ -113,7 +115,7 @@ class PoolRoom:
     @property
     def can_open(self) -> int:
         """How many more nodes may be bought."""
-        return max(0, self.pool.max_nodes - self.base - len(self.opened)) if self.growable else 0
+        return max(0, self.pool.max_nodes - self.base - len(self.opened) - self.kept_nodes) if self.growable else 0
 
     @property
     def provisioning_seconds(self) -> float:

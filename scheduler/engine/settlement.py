@@ -107,7 +107,7 @@ def _settle_started(world: World, workload: Workload, placement: Placement) -> l
         return [_move(world, workload, placement, PlacementState.PAUSED, Reason("Suspended", "its user suspended it"))]
     if room is None and (workload.ref.uid, placement.cluster) not in world.copies:
         reason = Reason("PoolVanished", "the pool is no longer there")
-        return [_release(world, workload, placement, reason, world.policy_of(workload))]
+        return [release(world, workload, placement, reason, world.policy_of(workload))]
     if room is None or not room.cluster.available:
         return []
     unbound = _unbound(world, workload, placement)
@@ -122,7 +122,7 @@ def _if_removed(world: World, workload: Workload, placement: Placement) -> list[
     if policy is None or policy.disruption.member_lost_seconds is None:
         return []
     reason = Reason("MemberRemoved", f"cluster {placement.cluster} is no longer in the federation")
-    return [_release(world, workload, placement, reason, policy)]
+    return [release(world, workload, placement, reason, policy)]
 
 
 def _if_lost(world: World, workload: Workload, placement: Placement, since: Instant) -> list[Move]:
@@ -135,7 +135,7 @@ def _if_lost(world: World, workload: Workload, placement: Placement, since: Inst
         world.wake_at(since + patience)
         return []
     reason = Reason("MemberLost", f"cluster {placement.cluster} cannot be reached any more")
-    return [_release(world, workload, placement, reason, policy)]
+    return [release(world, workload, placement, reason, policy)]
 
 
 def _unbound(world: World, workload: Workload, placement: Placement) -> tuple[PodSet, ...]:
@@ -165,14 +165,14 @@ def _settle_reserved(world: World, weigher: Weigher, workload: Workload, placeme
     room = world.room_of(placement)
     reason = _must_leave(world, weigher, workload, policy, room)
     if reason is not None:
-        return [_release(world, workload, placement, reason, policy)]
+        return [release(world, workload, placement, reason, policy)]
     assert room is not None
     sets = world.shape_of(workload).pod_sets
     if room.cluster.available and room.assume(sets):
         started = Reason("Started", "its nodes are there")
         return [_move(world, workload, placement, PlacementState.STARTED, started)]
     reason = _overdue(world, room, placement) or _shortage(world, room, placement, sets)
-    return [] if reason is None else [_release(world, workload, placement, reason, policy)]
+    return [] if reason is None else [release(world, workload, placement, reason, policy)]
 
 
 def _must_leave(
@@ -229,9 +229,10 @@ def _move(world: World, workload: Workload, placement: Placement, state: Placeme
     return SetPlacement(workload.ref, after, placement, decision.id), decision
 
 
-def _release(
+def release(
     world: World, workload: Workload, placement: Placement, reason: Reason, policy: PlacementPolicy | None
 ) -> Move:
+    """Off its pool and, once its copy is gone for certain, back into its queue."""
     decision = explain.moved(workload, placement, "released", reason, policy, world.policies.digest, world.now)
     after = replace(
         placement,

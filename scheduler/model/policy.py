@@ -33,6 +33,18 @@ class Quota:
 
 
 @dataclass(frozen=True, slots=True)
+class PreemptionRule:
+    """What may be stopped so that a workload of the queue can start. Nothing, unless it says so."""
+
+    reclaim: bool = False
+    """Workloads of queues of its cohort that use more than their share, while this one stays within its own."""
+    lower_priority: bool = False
+    """Workloads of the queue itself that have a lower priority."""
+    max_lost_seconds: float | None = None
+    """Most work that any one of them may lose; None: no limit."""
+
+
+@dataclass(frozen=True, slots=True)
 class QueueSpec:
     id: QueueId
     cohort: str | None = None
@@ -42,6 +54,7 @@ class QueueSpec:
     """A resource without a quota is not limited."""
     strict_fifo: bool = False
     """True: the oldest workload blocks those behind it; False: those behind may go first if it does not fit."""
+    preemption: PreemptionRule = PreemptionRule()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +135,12 @@ class DisruptionRule:
 
 
 @dataclass(frozen=True, slots=True)
+class ReservationRule:
+    after_wait_seconds: float | None = 21600.0
+    """How long a workload waits before room is kept for it; None: never."""
+
+
+@dataclass(frozen=True, slots=True)
 class PlacementPolicy:
     name: str
     precedence: int = 0
@@ -136,6 +155,7 @@ class PlacementPolicy:
     give_back: ReturnRule = ReturnRule()
     budgets: tuple[Budget, ...] = ()
     disruption: DisruptionRule = DisruptionRule()
+    reservation: ReservationRule = ReservationRule()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from scheduler.model.ids import ClusterId, Instant, PoolId, PoolRef, QueueId, Uid, WorkloadRef
+from scheduler.model.ids import ClusterId, Instant, NodeName, PoolId, PoolRef, QueueId, Uid, WorkloadRef
 from scheduler.model.resources import Resources
 
 
@@ -146,6 +146,9 @@ class Copy:
     """Of those, how many are bound to a node and not terminal; filled in by the mirror."""
     origin_cluster: str = ""
     """The hub that it came from (its configured name): one member may serve two hubs."""
+    holds: tuple[tuple[NodeName, Resources], ...] = ()
+    """What its bound pods ask for on each node (`pods`: how many they are), by node name. Filled in by the mirror;
+    empty although pods are bound: not told."""
 
     @property
     def finished(self) -> bool:

@@ -244,7 +244,9 @@ class SimulatedFederation:
         run.speed = self._speed(run.job, pool)
         run.spots, run.running_since, run.epoch = spots, self.now + start, run.epoch + 1
         assert run.copy is not None
-        run.copy = replace(run.copy, state=CopyState.RUNNING, started_at=self.now, pods_bound=run.copy.pods_wanted)
+        run.copy = replace(
+            run.copy, state=CopyState.RUNNING, started_at=self.now, pods_bound=run.copy.pods_wanted, holds=_holds(spots)
+        )  # fmt: skip
         record = run.record
         record.first_started_at = self.now if record.first_started_at is None else record.first_started_at
         record.last_pool = pool.ref
@@ -391,3 +393,11 @@ def _why(run: _Run) -> str:
     if run.workload.condition is not None:
         return run.workload.condition[1]
     return "nothing was decided about it"
+
+
+def _holds(spots: Iterable[tuple[Machine, Resources, int]]) -> tuple[tuple[NodeName, Resources], ...]:
+    """What the pods ask for on each node, by its name."""
+    found: dict[NodeName, Resources] = {}
+    for machine, pod, count in spots:
+        found[machine.name] = found.get(machine.name, Resources()) + pod.times(count)
+    return tuple(sorted(found.items()))

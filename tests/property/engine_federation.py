@@ -37,6 +37,14 @@ class Federation:
     made: int = 0
     ledger: SpendLedger = field(default_factory=SpendLedger)
     lifetimes: dict[NodeName, NodeLifetime] = field(default_factory=dict)
+    arrivals: list[Workload] = field(default_factory=list)
+    """Workloads to come, each when it is `queued_at`."""
+    first_started: dict[Uid, Instant] = field(default_factory=dict)
+    release_seconds: float = 0.0
+    """How long a copy that is told to go stays on its nodes."""
+    leaves_at: dict[Uid, Instant] = field(default_factory=dict)
+    releases: list[tuple[Instant, Uid, str]] = field(default_factory=list)
+    """(when, who, why) of every placement that was released."""
 
     def snapshot(self) -> Snapshot:
         self.ledger = advance(self.ledger, self.lifetimes.values(), self.now)
@@ -70,6 +78,7 @@ class Federation:
             plan = self.settle()
             events = [plan.wake_at] if plan.wake_at is not None else []
             events += [*self.ends_at.values(), *(at for at, _ in self.machines)]
+            events += [*self.leaves_at.values(), *(each.queued_at for each in self.arrivals)]
             upcoming = [event for event in events if event > self.now]
             if not upcoming or min(upcoming) > until:
                 return
@@ -80,6 +89,13 @@ class Federation:
         for uid, end in sorted(self.ends_at.items()):
             if end <= now:
                 self._end(uid)
+        for uid, at in sorted(self.leaves_at.items()):
+            if at <= now:
+                self._leave(uid)
+        for each in self.arrivals:
+            if each.queued_at <= now:
+                self.workloads[each.ref.uid] = each
+        self.arrivals = [each for each in self.arrivals if each.queued_at > now]
         arrived = [entry for entry in self.machines if entry[0] <= now]
         self.machines = [entry for entry in self.machines if entry[0] > now]
         for _, ref in arrived:
@@ -93,8 +109,11 @@ class Federation:
             state = change.placement.state
             self.bursts += state is PlacementState.RESERVED
             if state is PlacementState.RELEASING:
-                self._free(change.workload.uid)
-                self.workloads[change.workload.uid] = replace(before, placement=None, queued_at=self.now)
+                self.releases.append((self.now, change.workload.uid, change.placement.reason))
+                self.workloads[change.workload.uid] = replace(before, placement=change.placement)
+                self.leaves_at[change.workload.uid] = self.now + self.release_seconds
+                if not self.release_seconds:
+                    self._leave(change.workload.uid)
             else:
                 self.workloads[change.workload.uid] = replace(before, placement=change.placement)
         for decision in plan.decisions:
@@ -123,20 +142,26 @@ class Federation:
         return sum(PoolRef(c.id, n.pool) in bought for c in self.clusters for n in c.nodes if n.pool is not None)
 
     def _copy(self, workload: Workload) -> Copy:
+        holds: dict[NodeName, Resources] = {}
+        for _, name, pod in self.bound.get(workload.ref.uid, []):
+            holds[name] = holds.get(name, Resources()) + pod
         return copy_of(
             workload,
+            holds=tuple(sorted(holds.items())),
             pods_bound=len(self.bound.get(workload.ref.uid, [])),
             started_at=self.started_at.get(workload.ref.uid),
         )
 
     @staticmethod
     def _has_copy(workload: Workload) -> bool:
-        return workload.placement is not None and workload.placement.state is PlacementState.STARTED
+        states = (PlacementState.STARTED, PlacementState.RELEASING)
+        return workload.placement is not None and workload.placement.state in states
 
     def _bind_all(self) -> None:
         """Each member's scheduler: the first node of the pool where a pod fits."""
         for uid, workload in sorted(self.workloads.items()):
-            if workload.placement is None or not self._has_copy(workload) or uid in self.bound:
+            placement = workload.placement
+            if placement is None or placement.state is not PlacementState.STARTED or uid in self.bound:
                 continue
             spots = self._spots(workload)
             if spots is not None:
@@ -144,6 +169,7 @@ class Federation:
                 for cluster, name, pod in spots:
                     self._use(cluster, name, pod, 1)
                 self.started_at[uid] = self.now
+                self.first_started.setdefault(uid, self.now)
                 self.ends_at[uid] = self.now + (workload.hints.expected_seconds or 100.0)
 
     def _spots(self, workload: Workload) -> list[tuple[str, NodeName, Resources]] | None:
@@ -168,10 +194,22 @@ class Federation:
         self.finished.add(uid)
         del self.workloads[uid]
 
+    def _leave(self, uid: Uid) -> None:
+        """Back into the queue, from its beginning or its last checkpoint."""
+        workload = self.workloads[uid]
+        hints, started = workload.hints, self.started_at.get(uid)
+        every = hints.checkpoint_every_seconds
+        if every is not None and hints.expected_seconds is not None and started is not None:
+            ran = self.now - started
+            hints = replace(hints, expected_seconds=max(1.0, hints.expected_seconds - (ran - ran % every)))
+        self._free(uid)
+        self.workloads[uid] = replace(workload, placement=None, queued_at=self.now, hints=hints, condition=None)
+
     def _free(self, uid: Uid) -> None:
         for cluster, name, pod in self.bound.pop(uid, []):
             self._use(cluster, name, pod, -1)
         self.ends_at.pop(uid, None)
+        self.leaves_at.pop(uid, None)
         self.started_at.pop(uid, None)
 
     def _use(self, cluster_id: str, name: NodeName, pod: Resources, sign: int) -> None:

@@ -25,8 +25,10 @@ from scheduler.model.policy import (
     Match,
     PlacementPolicy,
     PolicySet,
+    PreemptionRule,
     QueueSpec,
     Quota,
+    ReservationRule,
     ReturnRule,
 )
 
@@ -59,6 +61,7 @@ spec:
   budgets:
     - {name: b, limitUsd: "123456789012345.000000001", window: week, queues: [q], clusters: [c1], capacityTypes: [spot]}
   disruption: {memberLost: never}
+  reservation: {afterWait: never}
 ---
 apiVersion: overspill.dev/v1alpha1
 kind: Queue
@@ -67,6 +70,7 @@ spec:
   cohort: co
   weight: 0.30
   strictFifo: true
+  preemption: {reclaim: borrowed, priority: lower, maxLostWork: 30m}
   quotas:
     - {resource: rdma/hca, nominal: 8}
     - {resource: memory, nominal: 1.5Ti, borrowingLimit: 1Gi, lendingLimit: 0}
@@ -98,6 +102,7 @@ WANT_EVERYTHING = (
         give_back=ReturnRule(0.0),
         budgets=(Budget("b", Decimal("123456789012345.000000001"), "week", ("q",), ("c1",), ("spot",)),),
         disruption=DisruptionRule(None),
+        reservation=ReservationRule(None),
     ),
 )
 WANT_QUEUES = (
@@ -113,6 +118,7 @@ WANT_QUEUES = (
             Quota("rdma/hca", 8),
         ),
         strict_fifo=True,
+        preemption=PreemptionRule(True, True, 1800.0),
     ),
 )
 

@@ -1,0 +1,172 @@
+"""Those that go before everybody else: workloads whose queue gets its own capacity back, and such as have waited long.
+
+Each starts where it fits; if it fits nowhere, room is made or kept for it, so that no later decision of this cycle, and
+of no other cycle either, can give that room away.
+
+A workload that has waited for as long as its policy's `reservation.afterWait` is taken out of the programme's hands:
+the programme weighs sums of money and time, in which one big gang may lose to small ones for ever. For such a
+workload only owned capacity is taken or kept, so that patience is not turned into spending; whether to buy for it is
+still the programme's answer.
+
+The bound: while its queue has quota and no workload of a higher priority comes, one that some pool could hold starts at
+the latest after `afterWait` and one longest run (with its start) for each workload before it in the line and one more,
+whatever smaller ones come meanwhile: the first in line has its instant at most one longest run ahead, nobody let in
+moves that, and the next is first when it has started.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from scheduler.engine.candidates import Weighed, Weigher, in_time
+from scheduler.engine.filters import Ask
+from scheduler.engine.forecast import Forecast
+from scheduler.engine.preemption import Preemption
+from scheduler.engine.reservations import Reservations
+from scheduler.engine.settlement import Move
+from scheduler.engine.world import World
+from scheduler.model.ids import QueueId, Uid
+from scheduler.model.policy import PlacementPolicy
+from scheduler.model.verdict import Reason
+from scheduler.model.workload import Workload
+
+RESERVED: Final = "Reserved"
+_FULL: Final = ("NoRoomNow", "PoolAtMax")
+"""What a pool says that would do but for those who are on it."""
+MOST_LOOKS: Final = 256
+"""So many pools are looked at in one cycle for when they will have room; the first in line is always looked after."""
+Place = Callable[[Workload, Ask, Weighed, tuple[Weighed, ...]], None]
+Pick = Callable[[Workload, Iterable[Weighed]], Weighed | None]
+
+
+class Front:
+    """Made once a cycle, before the programme is asked; `place` is the assignment's own."""
+
+    def __init__(self, world: World, weigher: Weigher, place: Place, pick: Pick) -> None:
+        self._world = world
+        self._weigher = weigher
+        self._place = place
+        self._pick = pick
+        self.forecast = Forecast(world)
+        self.reservations = Reservations(world, self.forecast)
+        self._preemption = Preemption(world, self.forecast, self.reservations)
+        self.placed: set[Uid] = set()
+        self.moves: list[Move] = []
+        self._strict: dict[QueueId, list[Uid]] = defaultdict(list)
+        """Of queues in which nobody overtakes: who is left, the last one first."""
+        self._looks = 0
+
+    def run(self, pending: Iterable[Workload]) -> None:
+        waiting = [(each, policy) for each in pending if (policy := self._world.policy_of(each)) is not None]
+        strict = [each for each in waiting if self._world.quotas.spec(each[0].queue).strict_fifo]
+        for workload, _ in sorted(strict, key=_urgency, reverse=True):
+            self._strict[workload.queue].append(workload.ref.uid)
+        if self._preemption.possible:
+            self._make_room(sorted(waiting, key=_urgency))
+        self._serve_the_patient([each for each in waiting if self._has_waited(*each)])
+
+    def close(self) -> None:
+        """After everybody else has had his turn."""
+        self._preemption.close()
+
+    # -- capacity that a queue gets back -----------------------------------------------------------------------
+
+    def _make_room(self, line: list[tuple[Workload, PlacementPolicy]]) -> None:
+        """In one order for all, so that whoever was stopped is never before the one he made room for."""
+        for workload, policy in line:
+            if self._preemption.entitled(workload) and self._is_next(workload):
+                self._make_room_for(workload, self._world.ask_of(workload, policy))
+
+    def _make_room_for(self, workload: Workload, ask: Ask) -> None:
+        weighed = self._weigh(workload, ask)
+        if self._preemption.within_share(workload) and self._started(workload, ask, weighed):
+            self._preemption.promise(workload)
+            return
+        has_quota = self._world.quotas.refusal(ask.queue, ask.shape.requests) is None
+        if has_quota and any(each.fit is not None for each in weighed):
+            return
+        rooms = [each.room for each in weighed if _is_full(each) or _fits_now(each)]
+        self.moves += self._preemption.make_room(workload, ask, rooms)
+
+    # -- those that have waited --------------------------------------------------------------------------------
+
+    def _serve_the_patient(self, line: list[tuple[Workload, PlacementPolicy]]) -> None:
+        hopeless: set[int] = set()
+        for workload, policy in sorted(line, key=_urgency):
+            if self._looks > MOST_LOOKS:
+                break
+            if workload.ref.uid in self.placed or self.reservations.of(workload) is not None:
+                continue
+            ask = self._world.ask_of(workload, policy)
+            if ask.number in hopeless or not self._is_next(workload):
+                continue
+            if self._world.quotas.refusal(ask.queue, ask.shape.requests) is not None or not self._serve(workload, ask):
+                hopeless.add(ask.number)
+
+    def _serve(self, workload: Workload, ask: Ask) -> bool:
+        """Start it, or keep room for it; False: neither is possible in this cycle, for all that are equal to it."""
+        weighed = self._weigh(workload, ask)
+        if self._started(workload, ask, weighed):
+            return True
+        full = [each for each in weighed if _is_full(each) and not self.reservations.on(each.room)]
+        self._looks += len(full)
+        found = [
+            (at, each.order, each.room)
+            for each in full
+            if (at := self.reservations.earliest(ask.shape, each.room)) is not None
+        ]
+        if not found:
+            return False
+        at, _, room = min(found, key=lambda one: one[:2])
+        text = f"has waited longest for {room.pool.ref}, where room is kept for it"
+        self.reservations.keep(workload, ask.shape, room, at, Reason(RESERVED, text))
+        return True
+
+    def _has_waited(self, workload: Workload, policy: PlacementPolicy) -> bool:
+        patience = policy.reservation.after_wait_seconds
+        return patience is not None and self._world.now >= workload.queued_at + patience
+
+    # -- both --------------------------------------------------------------------------------------------------
+
+    def _weigh(self, workload: Workload, ask: Ask) -> tuple[Weighed, ...]:
+        weighed = in_time(self._weigher.weigh(ask), workload, ask, self._world.now)
+        return tuple(each for each in weighed if not (_by_programme(ask) and each.room.pool.bought))
+
+    def _started(self, workload: Workload, ask: Ask, weighed: tuple[Weighed, ...]) -> bool:
+        if self._world.quotas.refusal(ask.queue, ask.shape.requests) is not None:
+            return False
+        chosen = self._pick(workload, weighed)
+        if chosen is None:
+            return False
+        self._place(workload, ask, chosen, weighed)
+        self.placed.add(workload.ref.uid)
+        self.forecast.note(chosen.room, self.forecast.ends_at(workload, chosen.room))
+        line = self._strict.get(workload.queue)
+        if line is not None:
+            line.pop()
+        return True
+
+    def _is_next(self, workload: Workload) -> bool:
+        """Whether its queue lets it go now."""
+        line = self._strict.get(workload.queue)
+        return line is None or (bool(line) and line[-1] == workload.ref.uid)
+
+
+def _urgency(one: tuple[Workload, PlacementPolicy]) -> tuple[int, float, str]:
+    workload = one[0]
+    return -workload.priority, workload.queued_at, workload.ref.uid
+
+
+def _by_programme(ask: Ask) -> bool:
+    return ask.policy.value_of_time is not None
+
+
+def _is_full(weighed: Weighed) -> bool:
+    refused = weighed.candidate.refused
+    return bool(refused) and refused[0].code in _FULL
+
+
+def _fits_now(weighed: Weighed) -> bool:
+    return weighed.fit is not None and weighed.fit.now
