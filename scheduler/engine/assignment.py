@@ -129,7 +129,8 @@ class Assignment:
     def _consider(self, workload: Workload) -> bool:
         """Place or hold it; True when it waits for capacity, so that a strict queue waits with it."""
         world = self._world
-        policy = world.policy_of(workload)
+        ask = world.ask_for(workload)
+        policy = None if ask is None else ask.policy
         if workload.invalid is not None:
             self._hold(workload, policy, _Refusal(INVALID, workload.invalid, waits=False))
             return False
@@ -140,11 +141,10 @@ class Assignment:
             text = f"no Queue object named {workload.queue}; create it or change the queue label"
             self._hold(workload, policy, _Refusal(QUEUE_UNKNOWN, text, waits=False))
             return False
-        if policy is None:
+        if ask is None or policy is None:
             text = f"no placement policy matches it; add one that matches queue {workload.queue}"
             self._hold(workload, None, _Refusal(NO_POLICY, text, waits=False))
             return False
-        ask = world.ask_of(workload, policy)
         known = self._refused.get(ask.number)
         if known is None:
             chosen, weighed = self._choose(workload, ask)

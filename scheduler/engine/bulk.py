@@ -38,6 +38,10 @@ def attempt_number(now: Instant, index: int) -> int:
     return round(now * 1000) * PLACED_PER_MILLISECOND + min(index, PLACED_PER_MILLISECOND - 1)
 
 
+_Others = tuple[tuple[Candidate, ...], tuple[tuple[Reason, int], ...]]
+"""The alternatives, and how many were refused for what."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Told:
     """What the decisions of one class in one pool have in common."""
@@ -87,17 +91,18 @@ class Bulk:
         board, number = self.board, view.groups[0].members[0]
         second = min(_runners_up(board, view), default=None)
         filling = Filling(board.table.rooms[number], ask.shape.pod_sets[0])
-        last: Way | None = None
-        told: _Told | None = None
+        others = board.others(ask, view, number), board.histogram(view)
+        known: dict[Way, _Told] = {}
         for workload in workloads:
             way = filling.next_way()
             if way is None:
                 break
-            if way != last or told is None:
+            told = known.get(way)
+            if told is None:
                 weighed = self._allowed(ask, number, way)
                 if weighed is None or (filling.placed and second is not None and board.order(weighed, number) > second):
                     break
-                last, told = way, self._told(ask, view, board.candidate(weighed, number), way)
+                told = known[way] = self._told(ask, view, board.candidate(weighed, number), way, others)
             filling.place(way)
             self._record(workload, ask, told)
         if not filling.placed:
@@ -113,12 +118,10 @@ class Bulk:
         weighed = self.board.price(ask, number, way.new_nodes, way.existing)
         return None if weighed.fit is None else weighed
 
-    def _told(self, ask: Ask, view: View, chosen: Candidate, way: Way) -> _Told:
-        board = self.board
+    def _told(self, ask: Ask, view: View, chosen: Candidate, way: Way, others: _Others) -> _Told:
         state = PlacementState.STARTED if way.now else PlacementState.RESERVED
         reason, sentence = explain.placed_words(chosen, view.fitting, len(view.codes), ask.policy, state)
-        number = board.table.index[chosen.pool]
-        return _Told(chosen, state, reason, sentence, board.others(ask, view, number), board.histogram(view))
+        return _Told(chosen, state, reason, sentence, *others)
 
     def _record(self, workload: Workload, ask: Ask, told: _Told) -> None:
         now, digest, pool = self._world.now, self._world.policies.digest, told.chosen
