@@ -58,15 +58,18 @@ class Assignment:
         self.front = Front(world, weigher, self._place, self._best)
         self.placements: list[SetPlacement] = []
         self.decisions: list[Decision] = []
+        self._by_classes = rank is None and not one_by_one and not world.tracks_money
         self._bulk: Bulk | None = None
-        if rank is None and not one_by_one and not world.tracks_money:
-            self._bulk = Bulk(world, weigher, self.placements, self.decisions)
 
     def run(self) -> None:
         world = self._world
         self.front.run(each for each in world.roll.pending.values() if self._may_be_placed(each))
+        if self._by_classes and not self.front.keeps_room:
+            # Arrays know nothing of room that is kept for somebody.
+            self._bulk = Bulk(world, self._weigher, self.placements, self.decisions)
         pending = [each for each in world.roll.pending.values() if each.ref.uid not in self.front.placed]
-        self.guide = Guide(world, self._weigher, (each for each in pending if self._may_be_placed(each)))
+        hopeful = (each for each in pending if self._may_be_placed(each))
+        self.guide = Guide(world, self._weigher, hopeful, self.front.reservations.earliest)
         turns = Turns(pending, world.quotas, world.capacity)
         most = 1 if self._bulk is None else turn_size(len(pending))
         while line := turns.next(most):
@@ -76,7 +79,6 @@ class Assignment:
                 self._consider(line[0])
             else:
                 self._consider_together(line, self._bulk)
-        self.front.close()
 
     def _consider_strictly(self, line: tuple[Workload, ...], turns: Turns) -> None:
         """In order; once one waits for capacity all behind it wait with it."""

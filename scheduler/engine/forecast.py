@@ -1,6 +1,6 @@
 """Room over time, node by node: who holds what until when, and what would be free at an instant.
 
-Used where a gang has to be told when it can start: `reservations` and `preemption`. The programme's own, coarser view
+Used where a gang has to be told when it can start (`reservations`). The programme's own, coarser view
 of time (amounts, not nodes) is in `outlook`.
 """
 

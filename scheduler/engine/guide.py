@@ -7,7 +7,7 @@ decides amounts; whether a gang really fits, and keeps quota and budget, is chec
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -18,10 +18,11 @@ from scheduler.engine.candidates import Weighed, Weigher, deadline_of
 from scheduler.engine.commitments import UNKNOWN_RUN_SECONDS
 from scheduler.engine.filters import Ask
 from scheduler.engine.outlook import CORES, EDGES, GPUS, MIDDLES, Reserve
+from scheduler.engine.packing import Shape
 from scheduler.engine.programme import Answer, Floats, Question, UnsolvedError, solve
 from scheduler.engine.rooms import PoolRoom
 from scheduler.engine.world import World, by_name
-from scheduler.model.ids import Uid
+from scheduler.model.ids import Instant, PoolRef, Uid
 from scheduler.model.plan import CostPart, ShadowPrice, WaitOption
 from scheduler.model.resources import Resources
 from scheduler.model.workload import Workload
@@ -34,6 +35,10 @@ _WORTH_STARTING: Final = 0.3
 _HOLD_FACTOR: Final = 2.0
 _BUSY_RESOURCES: Final = 3
 """GPUs, cores, GiB."""
+
+
+Earliest = Callable[[Shape, PoolRoom], Instant | None]
+"""When a gang will fit into a pool's nodes if nobody else comes; None: not by what is known."""
 
 
 @dataclass(slots=True, eq=False)
@@ -71,8 +76,10 @@ class _Costs:
 class Guide:
     """Made once a cycle, before anything new is placed."""
 
-    def __init__(self, world: World, weigher: Weigher, pending: Iterable[Workload]) -> None:
+    def __init__(self, world: World, weigher: Weigher, pending: Iterable[Workload], earliest: Earliest) -> None:
         self._world = world
+        self._earliest = earliest
+        self._first_rooms: dict[tuple[int, PoolRef], float] = {}
         self._weigher = weigher
         self._rooms = tuple(world.rooms.values())
         self._column = {room.pool.ref: index for index, room in enumerate(self._rooms)}
@@ -205,9 +212,8 @@ class Guide:
         budgets = self._world.budgets.accounts
         limit_use = np.zeros((len(budgets), *shape))
         for row, one in enumerate(classes):
-            gpus = one.ask.shape.gpus
-            value = _usd_per_second(one.ask)
-            unit = GPUS if gpus else CORES
+            value, deadline = _usd_per_second(one.ask), self._reachable_deadline(one)
+            unit = GPUS if one.ask.shape.gpus else CORES
             for column, weighed in enumerate(self._weigher.weigh(one.ask)):
                 room = rooms[column]
                 reserve = reserve_index.get((room.pool.ref, unit))
@@ -216,11 +222,12 @@ class Guide:
                     seconds = one.run_seconds * self._slowness(one, room)
                     run[row, reserve] = seconds
                     ends = MIDDLES + seconds
-                    late = np.zeros(len(ends), dtype=bool) if one.deadline is None else ends > one.deadline
+                    never = EDGES[1:] <= self._first_room(one, weighed)
+                    late = never if deadline is None else never | (ends > deadline)
                     wait_cost[row, reserve] = np.where(late, np.inf, value * ends)
                 if costs is None:
                     continue
-                if one.deadline is not None and costs.seconds_to_end > one.deadline:
+                if deadline is not None and costs.seconds_to_end > deadline:
                     continue
                 start_cost[row, column] = costs.money + value * costs.seconds_to_end
                 start_most[row, column] = len(one.members)
@@ -247,6 +254,32 @@ class Guide:
             limit_use=limit_use,
             limits=np.array([max(0.0, float(a.budget.limit_usd - a.spent - a.committed)) for a in budgets]),
         )
+
+    def _reachable_deadline(self, one: _Class) -> float | None:
+        """Its deadline in seconds from now; None when there is none, or when nothing meets it: it is then late wherever
+        it goes, and had better go somewhere."""
+        if one.deadline is None:
+            return None
+        ends = [costs.seconds_to_end for each in self._weigher.weigh(one.ask) if (costs := self._costs(one, each))]
+        ends += [
+            float(MIDDLES[0]) + one.run_seconds * self._slowness(one, room)
+            for room in self._rooms
+            if not room.pool.bought and not self._weigher.static_reasons(one.ask, room)
+        ]
+        return one.deadline if min(ends, default=math.inf) <= one.deadline else None
+
+    def _first_room(self, one: _Class, weighed: Weighed) -> float:
+        """Seconds from now until the gang could start on an owned pool at the earliest: 0, unless the pool has enough
+        room in sum but in too small pieces. Capacity over time is fluid to the programme, nodes are not."""
+        room, shape = weighed.room, one.ask.shape
+        free = sum(max(0, each.gpus) for each in room.ready)
+        if weighed.fit is not None or not shape.gpus or free < shape.gpus:
+            return 0.0
+        key = (shape.number, room.pool.ref)
+        if key not in self._first_rooms:
+            at = self._earliest(shape, room)
+            self._first_rooms[key] = 0.0 if at is None else max(0.0, at - self._world.now)
+        return self._first_rooms[key]
 
     def _costs(self, one: _Class, weighed: Weighed) -> _Costs | None:
         """Of starting one there now; None: it cannot, or nobody knows what it costs."""

@@ -37,8 +37,12 @@ def reserves(world: World) -> dict[Reserve, Floats]:
             total = sum(_units(node.allocatable.gpus, node.allocatable.cpu_milli, unit) for node in room.nodes)
             if total <= 0:
                 continue
-            busy = _busy(running.get(room.pool.ref, []), unit)
-            found[room.pool.ref, unit] = np.maximum(0.0, total * np.diff(EDGES) - busy) * (1.0 - KEPT_FOR_ARRIVALS)
+            used = running.get(room.pool.ref, [])
+            widths = np.diff(EDGES)
+            # What is free now is for those who are here; of what frees later a part is left to those who come later.
+            free_now = max(0.0, total - sum(each[1 + unit] for each in used)) * widths
+            later = np.maximum(0.0, total * widths - _busy(used, unit) - free_now)
+            found[room.pool.ref, unit] = free_now + later * (1.0 - KEPT_FOR_ARRIVALS)
     return found
 
 

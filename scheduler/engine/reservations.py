@@ -47,6 +47,9 @@ class Reservations:
         self._by_pool: dict[PoolRef, list[Reservation]] = {}
         self._by_uid: dict[Uid, Reservation] = {}
 
+    def __bool__(self) -> bool:
+        return bool(self._by_uid)
+
     def of(self, workload: Workload) -> Reservation | None:
         return self._by_uid.get(workload.ref.uid)
 
