@@ -23,8 +23,8 @@ def test_a_turn_takes_one_part_in_so_many_of_the_backlog(pending: int, want_size
 
 @pytest.mark.parametrize(("red_weight", "nodes"), [(1, 20), (1, 200), (3, 20)])
 def test_no_queue_gets_ahead_of_its_share_by_more_than_a_turn(red_weight: int, nodes: int) -> None:
-    """Blue's jobs all came first and are of two classes; whatever is placed when, both have had their shares. Nobody has
-    waited for so long yet that room is kept for him."""
+    """Blue's jobs all came first and are of two classes; whatever is placed when, both have had their shares. Nobody
+    has waited for so long yet that room is kept for him."""
     count = 400
     jobs = [
         workload(f"{queue}{n:03d}", pods(1, 1, cpu=1 + n % 2), queue=queue, queued_at=NOW - 2000 + index * 1000 + n)
