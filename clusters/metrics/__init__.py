@@ -7,13 +7,10 @@ Adding a source is adding a file here. Modules whose name begins with an undersc
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import pkgutil
 from typing import Final, Protocol, cast
 
+from clusters._plugins import load_plugin, plugin_names
 from clusters.metrics._settings import MetricsSettings
-from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import ClusterId
 from scheduler.model.metrics import MetricsSource
 from scheduler.model.ports import Clock
@@ -35,8 +32,7 @@ class MetricsSourceModule(Protocol):
 
 def metrics_source_names() -> tuple[str, ...]:
     """Every type of source there is a file for, sorted; nothing is imported."""
-    found = (module.name for module in pkgutil.iter_modules(__path__))
-    return tuple(sorted(name for name in found if not name.startswith("_") and name not in _NO_SOURCES))
+    return plugin_names(__path__, _NO_SOURCES)
 
 
 def load_metrics_source(type_name: str) -> MetricsSourceModule:
@@ -44,18 +40,12 @@ def load_metrics_source(type_name: str) -> MetricsSourceModule:
 
     Raises: InvalidObjectError, naming the source, when there is none of that name or it cannot be imported.
     """
-    names = metrics_source_names()
-    if type_name not in names:
-        near = difflib.get_close_matches(type_name, names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
-        raise InvalidObjectError(f"metrics type {type_name!r} is not known; {hint}")
-    try:
-        module = importlib.import_module(f"{__name__}.{type_name}")
-    except ImportError as error:
-        raise InvalidObjectError(
-            f"metrics source {type_name!r} cannot be imported: {error}; install what it needs or name another"
-        ) from error
-    for wanted in ("Settings", "create"):
-        if not hasattr(module, wanted):
-            raise InvalidObjectError(f"metrics source {type_name!r} is incomplete: {module.__name__} lacks {wanted!r}")
+    module = load_plugin(
+        __name__,
+        type_name,
+        metrics_source_names(),
+        kind="metrics source",
+        type_of="metrics type",
+        otherwise="name another",
+    )
     return cast(MetricsSourceModule, module)

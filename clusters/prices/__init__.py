@@ -7,13 +7,10 @@ sources it is configured with and no more.
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import pkgutil
 from typing import Final, Protocol, cast, runtime_checkable
 
+from clusters._plugins import load_plugin, plugin_names
 from clusters.prices._settings import PriceSettings
-from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ports import Clock
 from scheduler.model.prices import PriceSource
 
@@ -54,8 +51,7 @@ class MayBeIncomplete(Protocol):
 
 def price_source_names() -> tuple[str, ...]:
     """Every price source there is a file for, sorted; nothing is imported."""
-    found = (module.name for module in pkgutil.iter_modules(__path__))
-    return tuple(sorted(name for name in found if not name.startswith("_") and name not in _SERVING))
+    return plugin_names(__path__, _SERVING)
 
 
 def load_price_source(type_name: str) -> PriceSourceModule:
@@ -63,18 +59,12 @@ def load_price_source(type_name: str) -> PriceSourceModule:
 
     Raises: InvalidObjectError, naming the source, when there is none of that name or it cannot be imported.
     """
-    names = price_source_names()
-    if type_name not in names:
-        near = difflib.get_close_matches(type_name, names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
-        raise InvalidObjectError(f"price source type {type_name!r} is not known; {hint}")
-    try:
-        module = importlib.import_module(f"{__name__}.{type_name}")
-    except ImportError as error:
-        raise InvalidObjectError(
-            f"price source {type_name!r} cannot be imported: {error}; install what it needs or remove it from the file"
-        ) from error
-    for wanted in ("Settings", "create"):
-        if not hasattr(module, wanted):
-            raise InvalidObjectError(f"price source {type_name!r} is incomplete: {module.__name__} lacks {wanted!r}")
+    module = load_plugin(
+        __name__,
+        type_name,
+        price_source_names(),
+        kind="price source",
+        type_of="price source type",
+        otherwise="remove it from the file",
+    )
     return cast(PriceSourceModule, module)

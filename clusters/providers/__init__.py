@@ -6,14 +6,11 @@ imported by its own module only, so that a daemon pays in memory for the clouds 
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import pkgutil
 from typing import Protocol, cast
 
 from pydantic import BaseModel
 
-from scheduler.model.errors import InvalidObjectError
+from clusters._plugins import load_plugin, plugin_names
 from scheduler.model.ports import Clock, NodePoolProvider
 
 
@@ -30,7 +27,7 @@ class ProviderModule(Protocol):
 
 def provider_names() -> tuple[str, ...]:
     """Every provider there is a file for, sorted; nothing is imported."""
-    return tuple(sorted(found.name for found in pkgutil.iter_modules(__path__) if not found.name.startswith("_")))
+    return plugin_names(__path__)
 
 
 def load_provider(type_name: str) -> ProviderModule:
@@ -38,18 +35,12 @@ def load_provider(type_name: str) -> ProviderModule:
 
     Raises: InvalidObjectError, naming the provider, when there is none of that name or it cannot be imported.
     """
-    names = provider_names()
-    if type_name not in names:
-        near = difflib.get_close_matches(type_name, names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
-        raise InvalidObjectError(f"provider type {type_name!r} is not known; {hint}")
-    try:
-        module = importlib.import_module(f"{__name__}.{type_name}")
-    except ImportError as error:
-        raise InvalidObjectError(
-            f"provider {type_name!r} cannot be imported: {error}; install what it needs or remove it from the file"
-        ) from error
-    for wanted in ("Settings", "create"):
-        if not hasattr(module, wanted):
-            raise InvalidObjectError(f"provider {type_name!r} is incomplete: {module.__name__} lacks {wanted!r}")
+    module = load_plugin(
+        __name__,
+        type_name,
+        provider_names(),
+        kind="provider",
+        type_of="provider type",
+        otherwise="remove it from the file",
+    )
     return cast(ProviderModule, module)
