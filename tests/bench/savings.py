@@ -21,9 +21,12 @@ GPUS_A_NODE = 8
 
 
 def owned_nodes(days: float) -> int:
-    """So many that the work that arrives in the window is 100 % of what they could do in it."""
+    """So many that what the jobs could do within the window, each from its arrival on, is 100 % of what they could.
+
+    Counting whole runs would size the cluster by a few that go on for weeks, and leave it idle.
+    """
     window = read_trace(TRACE).window(FIRST_DAY * 86400, days * 86400)
-    gpu_seconds = sum(job.run_seconds * job.gpus for job in window.jobs)
+    gpu_seconds = sum(min(job.run_seconds, days * 86400 - job.arrival_seconds) * job.gpus for job in window.jobs)
     return round(gpu_seconds / (days * 86400) / GPUS_A_NODE)
 
 
