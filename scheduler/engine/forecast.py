@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -73,16 +72,14 @@ class Forecast:
         found = {self._world.now, self._unplaced[room.pool.ref], *(h.ends_at for h in self.holdings(room))}
         return sorted(end for end in found if self._world.now <= end < NEVER)
 
-    def free_at(self, room: PoolRoom, at: Instant, without: Iterable[Holding] = ()) -> tuple[list[Bin], list[Bin]]:
+    def free_at(self, room: PoolRoom, at: Instant) -> tuple[list[Bin], list[Bin]]:
         """(ready nodes, nodes on their way) with the room that they will have when all that ends by `at` has ended,
-        and `without` too; in the order of the room's own."""
+        in the order of the room's own."""
         self._load()
         ready = [replace(each, extended=dict(each.extended)) for each in room.ready]
         coming = [replace(each, extended=dict(each.extended)) for each in room.coming]
         by_name: dict[str, Bin] = {each.key: each for each in ready}
-        gone = [each for each in self.holdings(room) if each.ends_at <= at]
-        known = {each.workload.ref.uid for each in gone}
-        for holding in (*gone, *(each for each in without if each.workload.ref.uid not in known)):
+        for holding in (each for each in self.holdings(room) if each.ends_at <= at):
             for name, held in holding.on:
                 if name in by_name:
                     shift(by_name[name], held, 1)

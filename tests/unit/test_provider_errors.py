@@ -1,4 +1,4 @@
-"""What each cloud's own words become in the taxonomy, and the calls in threads that carry them."""
+"""Shortages that begin and end, and the calls in threads that carry a cloud's SDK."""
 
 from __future__ import annotations
 
