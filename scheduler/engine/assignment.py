@@ -155,7 +155,7 @@ class Assignment:
                 return False
             if self._backfill(workload, ask):
                 return False
-            known = self._refuse(ask, weighed)
+            known = self._refuse(workload, ask, weighed)
         reservation = self.front.reservations.of(workload)
         if reservation is not None:
             known = replace(known, reason=reservation.reason, text=reservation.reason.text)
@@ -190,13 +190,10 @@ class Assignment:
                 self._place(workload, ask, chosen, weighed)
             return chosen is not None
 
-    def _refuse(self, ask: Ask, weighed: tuple[Weighed, ...]) -> _Refusal:
+    def _refuse(self, workload: Workload, ask: Ask, weighed: tuple[Weighed, ...]) -> _Refusal:
         if any(each.fit is not None for each in weighed):
             # Only the guide passes over an offering that fits; another of the class may be meant to start.
-            refused = explain.refusals(weighed)
-            if self.guide is not None and self.guide.speaks_for(ask.workload):
-                weighed = self.guide.explain(ask.workload, weighed)
-            return _Refusal(CHEAPER_TO_WAIT, WAIT_TEXT, True, frozenset(), explain.others(weighed, None), refused)
+            return self._refuse_by_guide(workload, weighed)
         quota = self._world.quotas.refusal(ask.queue, ask.shape.requests)
         if quota is not None:
             refusal = _Refusal(quota, quota.text, waits=True)
@@ -213,6 +210,16 @@ class Assignment:
             )
         self._refused[ask.number] = refusal
         return refusal
+
+    def _refuse_by_guide(self, workload: Workload, weighed: tuple[Weighed, ...]) -> _Refusal:
+        said = workload.condition == (CHEAPER_TO_WAIT.code, WAIT_TEXT)
+        if said and self.front.reservations.of(workload) is None:
+            # It makes no decision, so nobody will read the alternatives.
+            return _Refusal(CHEAPER_TO_WAIT, WAIT_TEXT, True)
+        refused = explain.refusals(weighed)
+        if self.guide is not None and self.guide.speaks_for(workload):
+            weighed = self.guide.explain(workload, weighed)
+        return _Refusal(CHEAPER_TO_WAIT, WAIT_TEXT, True, frozenset(), explain.others(weighed, None), refused)
 
     def _place(self, workload: Workload, ask: Ask, chosen: Weighed, weighed: tuple[Weighed, ...]) -> None:
         world, room, fit = self._world, chosen.room, chosen.fit

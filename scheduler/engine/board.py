@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 
 from scheduler.engine import filters
-from scheduler.engine.candidates import Weighed, Weigher, unscored
+from scheduler.engine.candidates import Weighed, Weigher, described
 from scheduler.engine.explain import MAX_ALTERNATIVES, MAX_REFUSED
 from scheduler.engine.filling import Way
 from scheduler.engine.filters import Ask, Offer
@@ -216,6 +216,6 @@ class Board:
         known = self._refused.get((number, code, new))
         if known is None:
             fit = Fit(False, new, Fraction(0))
-            known = unscored(Offer(self.table.rooms[number], False, fit), self.reasons[code])
+            known = described(Offer(self.table.rooms[number], False, fit), self.reasons[code])
             self._refused[number, code, new] = known
         return known

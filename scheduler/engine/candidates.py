@@ -97,9 +97,11 @@ class Weigher:
         if isinstance(screened, Weighed):
             return screened
         known = self._price(ask, screened)
-        known = replace(known, weighed=self._checked(ask, known))
+        weighed = self._checked(ask, known)
+        if weighed is not known.weighed:
+            known = replace(known, weighed=weighed)
         self._known[key] = known
-        return known.weighed
+        return weighed
 
     def _screen(self, ask: Ask, room: PoolRoom) -> Weighed | Offer:
         """Refused for what the pool is or has now, or how the gang fits; the same for the whole group."""
@@ -134,9 +136,8 @@ class Weigher:
             if prediction.run_seconds is not None:
                 cost = cost_usd(usd_per_hour, prediction.run_seconds)
         priced = Offer(room, offer.paused, fit, prediction, usd_per_hour, cost)
-        candidate = unscored(priced, ())
-        score = load_objective(ask.policy.objective)(candidate)
-        accepted = Weighed(replace(candidate, score=score), room, fit, prediction)
+        score = load_objective(ask.policy.objective)(described(priced, ()))
+        accepted = Weighed(described(priced, (), score), room, fit, prediction)
         charge = None
         if world.tracks_money and room.pool.bought:
             seconds = world.busy_seconds(ask.workload, room, prediction)
@@ -191,17 +192,17 @@ def _part_of(usd_per_hour: Usd, nodes: Fraction) -> Usd:
 
 
 def _refused(offer: Offer, reasons: tuple[Reason, ...]) -> Weighed:
-    return Weighed(unscored(offer, reasons), offer.room, None, offer.prediction)
+    return Weighed(described(offer, reasons), offer.room, None, offer.prediction)
 
 
-def unscored(offer: Offer, refused: tuple[Reason, ...]) -> Candidate:
-    """The offering for people to read, without a score."""
+def described(offer: Offer, refused: tuple[Reason, ...], score: float | None = None) -> Candidate:
+    """The offering for people to read."""
     pool = offer.room.pool
     return Candidate(
         pool=pool.ref,
         capacity_type=pool.capacity_type,
         bought=pool.bought,
-        score=None,
+        score=score,
         usd_per_hour=offer.usd_per_hour,
         expected_cost_usd=offer.cost_usd,
         expected_start_seconds=offer.prediction.start_seconds,

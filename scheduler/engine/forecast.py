@@ -45,6 +45,8 @@ class Forecast:
         self._unplaced: dict[PoolRef, Instant] = defaultdict(lambda: -math.inf)
         """When the last of those will have ended of which nobody knows on which nodes they are."""
         self._claims: dict[PoolRef, list[tuple[str, Resources]]] = defaultdict(list)
+        self._unknown: dict[PoolRef, tuple[int, list[tuple[str, Resources]]]] = {}
+        """By pool, the version of its room for which it was reckoned."""
         self._loaded = False
 
     def note(self, room: PoolRoom, ends_at: Instant) -> None:
@@ -76,8 +78,8 @@ class Forecast:
         """(ready nodes, nodes on their way) with the room that they will have when all that ends by `at` has ended,
         in the order of the room's own."""
         self._load()
-        ready = [replace(each, extended=dict(each.extended)) for each in room.ready]
-        coming = [replace(each, extended=dict(each.extended)) for each in room.coming]
+        ready = [each.copy() for each in room.ready]
+        coming = [each.copy() for each in room.coming]
         by_name: dict[str, Bin] = {each.key: each for each in ready}
         for holding in (each for each in self.holdings(room) if each.ends_at <= at):
             for name, held in holding.on:
@@ -87,7 +89,8 @@ class Forecast:
             if node in by_name:
                 shift(by_name[node], amount, -1)
         if self._unplaced[room.pool.ref] <= at:
-            self._clear_unknown(room, by_name)
+            for name, amount in self._unknown_on(room):
+                shift(by_name[name], amount, 1)
         return ready, coming
 
     def ends_at(self, workload: Workload, room: PoolRoom) -> Instant:
@@ -139,23 +142,30 @@ class Forecast:
         end = started + (prediction.start_seconds or 0.0) + prediction.run_seconds
         return end if end > now else now + max(now - started, _OVERDUE_SECONDS)
 
-    def _clear_unknown(self, room: PoolRoom, by_name: dict[str, Bin]) -> None:
-        """Give back what was assumed in this cycle, and on nodes where pods are that nobody tells of, all but theirs
-        of whom it is known."""
-        told: dict[str, list[Holding]] = defaultdict(list)
+    def _unknown_on(self, room: PoolRoom) -> list[tuple[str, Resources]]:
+        """By node, what was assumed in this cycle, and on nodes where pods are that nobody tells of, all but theirs of
+        whom it is known. Reckoned again only when the room has changed."""
+        known = self._unknown.get(room.pool.ref)
+        if known is None or known[0] != room.version:
+            known = self._unknown[room.pool.ref] = (room.version, self._find_unknown(room))
+        return known[1]
+
+    def _find_unknown(self, room: PoolRoom) -> list[tuple[str, Resources]]:
+        told: dict[str, list[Resources]] = defaultdict(list)
         for holding in self.holdings(room):
-            for name, _ in holding.on:
-                told[name].append(holding)
+            for name, held in holding.on:
+                told[name].append(held)
         real = {each.key: each for each in room.ready}
+        found: list[tuple[str, Resources]] = []
         for node in room.nodes:
-            bin_ = by_name.get(node.name)
-            if bin_ is None:
+            if node.name not in real:
                 continue
-            shift(bin_, node.allocatable - node.used - amount_of(real[node.name]), 1)
-            pods = sum(held.pods for each in told[node.name] for name, held in each.on if name == node.name)
-            if node.workload_pods > pods:
-                known = sum((h for each in told[node.name] for n, h in each.on if n == node.name), Resources())
-                shift(bin_, positive(node.used - known - (node.allocatable - room.node_size)), 1)
+            found.append((node.name, node.allocatable - node.used - amount_of(real[node.name])))
+            known = told[node.name]
+            if node.workload_pods > sum(held.pods for held in known):
+                others = node.used - sum(known, Resources()) - (node.allocatable - room.node_size)
+                found.append((node.name, positive(others)))
+        return [(name, amount) for name, amount in found if amount != Resources()]
 
 
 def shift(bin_: Bin, by: Resources, sign: int) -> None:
