@@ -89,8 +89,8 @@ class Forecast:
             if node in by_name:
                 shift(by_name[node], amount, -1)
         if self._unplaced[room.pool.ref] <= at:
-            for name, amount in self._unknown_on(room):
-                shift(by_name[name], amount, 1)
+            for node_name, amount in self._unknown_on(room):
+                shift(by_name[node_name], amount, 1)
         return ready, coming
 
     def ends_at(self, workload: Workload, room: PoolRoom) -> Instant:

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from scheduler.engine.packing import Bin, Shape, make_bin
 from scheduler.engine.rooms import PoolRoom
-from scheduler.model.cluster import NodePool
-from scheduler.model.ports import GroupingPredictor, Predictor
+from scheduler.engine.world import alike_to
+from scheduler.model.ports import Predictor
 from scheduler.model.resources import Resources
 from scheduler.model.workload import PodSet
 
@@ -205,12 +205,7 @@ def _room_for(free: Floats, pod: Resources) -> Floats:
 def _kind(room: PoolRoom, predictor: Predictor) -> Hashable:
     pool = room.pool
     price = None if pool.price is None else pool.price.usd_per_hour
-    return price, pool.capacity_type, pool.bought, room.node_size, _alike(predictor, pool)
-
-
-def _alike(predictor: Predictor, pool: NodePool) -> Hashable:
-    """What the predictor looks at of a pool; of one that does not say, each pool is like no other."""
-    return predictor.alike(pool) if isinstance(predictor, GroupingPredictor) else pool.ref
+    return price, pool.capacity_type, pool.bought, room.node_size, alike_to(predictor, pool)
 
 
 def _coded(values: Sequence[Hashable]) -> Indices:

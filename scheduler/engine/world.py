@@ -5,6 +5,7 @@ Made and thrown away by each `cycle`; nothing of it outlives the call, so the cy
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import cached_property
 from typing import NamedTuple
 
@@ -16,9 +17,10 @@ from scheduler.engine.memory import Memory
 from scheduler.engine.packing import Shape, make_shape
 from scheduler.engine.quota import QuotaLedger
 from scheduler.engine.rooms import PoolRoom
+from scheduler.model.cluster import NodePool
 from scheduler.model.ids import Instant, PoolRef
 from scheduler.model.policy import PlacementPolicy, PolicySet
-from scheduler.model.ports import Prediction, Predictor
+from scheduler.model.ports import GroupingPredictor, Prediction, Predictor
 from scheduler.model.resources import Resources
 from scheduler.model.snapshot import Snapshot
 from scheduler.model.workload import Hints, Placement, PodSet, Workload
@@ -71,7 +73,9 @@ class World:
         self._ask_of_class: dict[tuple[int, bool], Ask] = {}
         self._asks: dict[tuple[int, str, bool, bool], Ask] = {}
         self._groups: dict[tuple[int, str, bool, bool], int] = {}
-        self._predictions: dict[tuple[int, PoolRef, int], Prediction] = {}
+        self._predictions: dict[tuple[int, int, int], Prediction] = {}
+        self._alike: dict[Hashable, int] = {}
+        self._alike_of: dict[int, int] = {}
         self._idle_seconds: dict[PoolRef, float] = {}
 
     @cached_property
@@ -166,7 +170,12 @@ class World:
         return ask
 
     def predict(self, workload: Workload, room: PoolRoom, new_nodes: int) -> Prediction:
-        key = (self.traits_of(workload), room.pool.ref, new_nodes)
+        """One prediction serves all pools that are alike to the predictor."""
+        alike = self._alike_of.get(id(room))
+        if alike is None:
+            same = alike_to(self.predictor, room.pool)
+            alike = self._alike_of[id(room)] = self._alike.setdefault(same, len(self._alike))
+        key = (self.traits_of(workload), alike, new_nodes)
         known = self._predictions.get(key)
         if known is None:
             known = self._predictions[key] = self.predictor.predict(workload, room.pool, new_nodes)
@@ -211,6 +220,11 @@ class World:
         usd = self.commitments.add_idle(room, self.idle_seconds(room))
         if usd is not None:
             self.budgets.commit_idle(room.pool, usd)
+
+
+def alike_to(predictor: Predictor, pool: NodePool) -> Hashable:
+    """What the predictor looks at of a pool; of one that does not say, each pool is like no other."""
+    return predictor.alike(pool) if isinstance(predictor, GroupingPredictor) else pool.ref
 
 
 def by_name(workload: Workload) -> tuple[str, str, str, str]:
