@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linprog
-from scipy.sparse import coo_array, csr_array
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -119,6 +120,10 @@ def solve(question: Question, *, iterations: int = MOST_ITERATIONS) -> Answer:
 
 def _relaxed(q: Question, model: _Model, lower: Floats, upper: Floats, iterations: int) -> Any:
     """scipy's result for the programme in fractions between these bounds; None: there is no optimum."""
+    # Imported when there is something to solve: scipy takes 50 MiB, and a daemon whose policies do not value time
+    # never needs it.
+    from scipy.optimize import linprog
+
     found = linprog(
         model.cost,
         A_ub=model.limits,
@@ -180,6 +185,8 @@ class _Model:
 
 
 def _model(q: Question) -> _Model:
+    from scipy.sparse import coo_array
+
     classes = len(q.counts)
     reserves, intervals = q.freed.shape
     k_start, j_start = np.nonzero(np.isfinite(q.start_cost) & (q.start_most > 0))
