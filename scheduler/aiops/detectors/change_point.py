@@ -14,7 +14,7 @@ from scheduler.aiops.series import Columns, Field, Floats, Samples
 VERSION = 1
 FIELDS = (Field("count"), Field("mean"), Field("variance"), Field("up"), Field("down"))
 WARM_UP = 100
-SPAN = 500.0
+SPAN = 1000.0
 DRIFT = 0.5
 LARGEST = 4.0
 """Of one standardised residual: a shift shows in many samples, a spike is not one."""

@@ -15,7 +15,7 @@ VERSION = 1
 FIELDS = (Field("count"), Field("level"), Field("mean"), Field("variance"), Field("recent"))
 WARM_UP = 50
 PREDICTOR_SPAN = 6.0
-SHORT_SPAN = 6.0
+SHORT_SPAN = 3.0
 LONG_SPAN = 2000.0
 
 

@@ -25,7 +25,7 @@ WARM_UP = 50
 HOUR_SPAN = 60.0
 DAY_SPAN = 600.0
 SPAN = 2000.0
-SHORT_SPAN = 6.0
+SHORT_SPAN = 3.0
 
 
 def step(columns: Columns, samples: Samples) -> tuple[Columns, Floats]:
