@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from scheduler.aiops import calibration
 from scheduler.aiops.detectors import detector_names, load_detector
-from scheduler.aiops.series import Column, Columns, Field, Floats, Samples, adopt, bytes_per_series, empty, select
+from scheduler.aiops.series import Columns, Field, Floats, Samples, adopt, bytes_per_series, empty, select
 from scheduler.model.errors import InvalidObjectError
 
 BURST = "burst"
@@ -74,7 +74,7 @@ def rearrange(bank: Bank, rows: Sequence[int]) -> Bank:
     return Bank(len(chosen), bank.detectors, parts)
 
 
-def stored(bank: Bank) -> dict[str, Column]:
+def stored(bank: Bank) -> dict[str, Floats]:
     """The bank as flat arrays, named PART@VERSION/COLUMN, to be kept somewhere."""
     return {
         f"{part}@{_version(part)}/{name}": column
@@ -83,7 +83,7 @@ def stored(bank: Bank) -> dict[str, Column]:
     }
 
 
-def restored(arrays: Mapping[str, Column], detectors: Sequence[str] | None = None) -> Bank:
+def restored(arrays: Mapping[str, Floats], detectors: Sequence[str] | None = None) -> Bank:
     """The bank that `stored` gave. A detector of another version, or a new one, starts anew.
 
     Raises: InvalidObjectError for arrays that do not belong together.
@@ -106,7 +106,7 @@ def detector_bytes(name: str) -> int:
 
 
 def _layout(detectors: Sequence[str]) -> dict[str, tuple[Field, ...]]:
-    layout = {BURST: calibration.BURST_FIELDS}
+    layout: dict[str, tuple[Field, ...]] = {BURST: calibration.BURST_FIELDS}
     for name in detectors:
         layout[name] = load_detector(name).FIELDS
         layout[name + _TAIL] = calibration.FIELDS

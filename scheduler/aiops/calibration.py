@@ -73,7 +73,7 @@ class Tail:
         ratio = probability / self.share
         if abs(self.shape) < 1e-6:
             return self.start - self.scale * math.log(ratio)
-        return self.start + self.scale / self.shape * (ratio**-self.shape - 1.0)
+        return self.start + self.scale / self.shape * math.expm1(-self.shape * math.log(ratio))
 
 
 LEAST_PEAKS: Final = 50

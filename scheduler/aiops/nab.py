@@ -112,6 +112,15 @@ def best_threshold(files: Sequence[Scored], profile: Profile) -> Best:
     return Best(float(thresholds[at]), raw, normalised)
 
 
+def score_at(files: Sequence[Scored], profile: Profile, threshold: float) -> float:
+    """The normalised score at a threshold that was chosen elsewhere."""
+    points = [_points(file, profile) for file in files]
+    null = sum(point.null for point in points)
+    perfect = sum(point.perfect for point in points)
+    gained = sum(float(point.gains[point.scores >= threshold].sum()) for point in points)
+    return 100.0 * gained / (perfect - null) if perfect > null else 100.0
+
+
 @dataclass(frozen=True, slots=True)
 class _Points:
     scores: Floats

@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.model.errors import InvalidObjectError
 
-Floats = NDArray[np.float64]
-Column = NDArray[np.float32] | NDArray[np.float64]
-Columns = Mapping[str, Column]
+Floats = NDArray[np.floating[Any]]
+Columns = Mapping[str, Floats]
 
 MOST_SERIES: Final = 2_000_000
 """Rows of one bank; more belong into a bank of their own."""
@@ -98,7 +97,7 @@ def select(fields: Sequence[Field], columns: Columns, rows: NDArray[np.int64]) -
     return fresh
 
 
-def adopt(fields: Sequence[Field], columns: Mapping[str, Column], *, where: str) -> Columns:
+def adopt(fields: Sequence[Field], columns: Mapping[str, Floats], *, where: str) -> Columns:
     """Columns that were stored somewhere, checked against what is expected.
 
     Raises: InvalidObjectError, naming the column, for one that is missing, too many, or of another shape or type.

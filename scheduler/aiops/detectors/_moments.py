@@ -14,7 +14,7 @@ LEAST_SHARE = 1e-3
 
 def weight(count: Floats, span: float) -> Floats:
     """Weight of the next sample: 1/n at first (the plain mean), 1/span later."""
-    return 1.0 / np.minimum(count + 1.0, span)
+    return np.asarray(1.0 / np.minimum(count + 1.0, span))
 
 
 def follow(mean: Floats, variance: Floats, value: Floats, share: Floats) -> tuple[Floats, Floats]:
@@ -40,4 +40,4 @@ def two_tails(z: Floats) -> Floats:
 
 def deviation(variance: Floats, level: Floats) -> Floats:
     """Standard deviation, but never below the rounding of `level`."""
-    return np.sqrt(variance) + LEAST_SHARE * np.abs(level) + TINY
+    return np.asarray(np.sqrt(variance) + LEAST_SHARE * np.abs(level) + TINY

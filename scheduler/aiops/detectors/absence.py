@@ -1,7 +1,7 @@
 """A series that has stopped reporting: how long it has been silent, in its own usual intervals.
 
-Gaps are taken as exponential with the usual interval as their mean, which is generous for a scraped series. It speaks of
-rows without a sample; one that reports is not absent.
+Gaps are taken as exponential with the usual interval as their mean, which is generous for a scraped series. It speaks
+of rows without a sample; one that reports is not absent.
 """
 
 from __future__ import annotations

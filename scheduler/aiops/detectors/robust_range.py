@@ -35,5 +35,3 @@ def step(columns: Columns, samples: Samples) -> tuple[Columns, Floats]:
         "high": np.fmax(high, value),
     }
     return after, np.where(known, surprise, np.nan)
-
-
