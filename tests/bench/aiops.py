@@ -3,7 +3,7 @@
 Time: one sample of each of 100,000 series through every detector, calibration and thinning, as CPU time of one thread,
 beside a Python loop over the series that follows one mean and one variance each (the least that any detector does).
 
-Alarms: duty cycle and memory of real inference GPUs (Alibaba GenAI, 7 h at 57 s), of which nothing is known to be wrong.
+Alarms: duty cycle and memory of real inference GPUs (Alibaba GenAI, 7 h at 57 s), of which no fault is known.
 Pods with even numbers fit the fleet's tail, those with odd ones are counted. "by model" counts each point that some
 detector holds for a 3-sigma event, "by series" the same after each series' own calibration, "thinned" what bursts leave
 of that; then what passes the fleet's threshold for one false alarm a day among these series, or among 10,000.
@@ -93,7 +93,7 @@ def read_gpus() -> tuple[Floats, list[int]]:
 
 
 def model_surprise(values: Floats) -> Floats:
-    """The largest surprise of any detector, as its own model has it; absence left out (nothing arrived to be judged)."""
+    """The largest surprise of any detector, as its own model has it."""
     worst = np.full(values.shape, np.nan)
     for name in detector_names():
         detector = load_detector(name)

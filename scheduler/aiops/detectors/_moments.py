@@ -40,4 +40,4 @@ def two_tails(z: Floats) -> Floats:
 
 def deviation(variance: Floats, level: Floats) -> Floats:
     """Standard deviation, but never below the rounding of `level`."""
-    return np.asarray(np.sqrt(variance) + LEAST_SHARE * np.abs(level) + TINY
+    return np.asarray(np.sqrt(variance) + LEAST_SHARE * np.abs(level) + TINY)
