@@ -53,12 +53,13 @@ def observe(bank: Bank, samples: Samples) -> tuple[Bank, Scores]:
     """The bank after one round, and what it thinks of it. Raises: InvalidObjectError when the rows do not match."""
     if len(samples.values) != bank.rows:
         raise InvalidObjectError(f"{len(samples.values)} samples for a bank of {bank.rows} series")
+    arrived = ~np.isnan(samples.values)
     parts: dict[str, Columns] = {}
     best = np.full(bank.rows, np.nan)
     which = np.full(bank.rows, -1, dtype=np.int64)
     for number, name in enumerate(bank.detectors):
         parts[name], surprise = load_detector(name).step(bank.parts[name], samples)
-        parts[name + _TAIL], score = calibration.calibrate(bank.parts[name + _TAIL], surprise)
+        parts[name + _TAIL], score = calibration.calibrate(bank.parts[name + _TAIL], surprise, arrived)
         better = (score > best) | (np.isnan(best) & ~np.isnan(score))
         best = np.where(better, score, best)
         which = np.where(better, number, which)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scheduler.aiops.series import Columns, Field, Floats
 from scheduler.model.errors import InvalidObjectError
@@ -34,27 +35,37 @@ FIELDS: Final = (
 )
 
 
-def calibrate(columns: Columns, surprise: Floats) -> tuple[Columns, Floats]:
+def calibrate(columns: Columns, surprise: Floats, arrived: NDArray[np.bool_]) -> tuple[Columns, Floats]:
     """What has been learnt of each series' tail, and -ln of the probability of `surprise` by what was known before it.
 
     0 below the tail's threshold; NaN where the surprise is. The threshold follows its quantile by stochastic
-    approximation (Robbins and Monro 1951); the excess over it is taken as exponential.
+    approximation (Robbins and Monro 1951); the excess over it is taken as exponential, as far as the series' own samples
+    can show: n of them say nothing about what is rarer than 1 in n. Beyond that the tail is taken as a power law.
+    Nothing is learnt where no sample has `arrived`: a silence must not get used to itself.
     """
     known = ~np.isnan(surprise)
     excess = np.where(known, surprise, 0.0) - columns["threshold"]
     peak = known & (excess > 0.0)
     scale = (PRIOR_PEAKS + columns["excess"]) / (PRIOR_PEAKS + columns["peaks"])
     share = (PRIOR_PEAKS + columns["peaks"]) / (PRIOR_PEAKS / TAIL_SHARE + columns["count"])
-    score = np.where(peak, excess / scale - np.log(np.minimum(share, 1.0)), 0.0)
-    count = columns["count"] + known
+    score = _sobered(np.where(peak, excess / scale - np.log(np.minimum(share, 1.0)), 0.0), columns["count"])
+    learnt = known & arrived
+    peak = peak & learnt
+    count = columns["count"] + learnt
     move = scale / np.sqrt(1.0 + count / _STEP_SAMPLES) * (peak - TAIL_SHARE)
     after = {
         "count": count,
-        "threshold": np.where(known, np.maximum(columns["threshold"] + move, 0.0), columns["threshold"]),
+        "threshold": np.where(learnt, np.maximum(columns["threshold"] + move, 0.0), columns["threshold"]),
         "peaks": columns["peaks"] + peak,
         "excess": columns["excess"] + np.where(peak, np.minimum(excess, _LARGEST_EXCESS), 0.0),
     }
     return after, np.where(known, score, np.nan)
+
+
+def _sobered(score: Floats, count: Floats) -> Floats:
+    """Logarithmic beyond ln(n + 1): a flat series that moves once is not a one in 10^300 event."""
+    shown = np.log(count + 2.0)
+    return np.where(score > shown, shown * (1.0 + np.log(np.maximum(score, shown) / shown)), score)
 
 
 @dataclass(frozen=True, slots=True)

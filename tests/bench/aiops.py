@@ -7,6 +7,8 @@ Alarms: duty cycle and memory of real inference GPUs (Alibaba GenAI, 7 h at 57 s
 Pods with even numbers fit the fleet's tail, those with odd ones are counted. "by model" counts each point that some
 detector holds for a 3-sigma event, "by series" the same after each series' own calibration, "thinned" what bursts leave
 of that; then what passes the fleet's threshold for one false alarm a day among these series, or among 10,000.
+So that silence cannot pass for calibration, the same series are run again with faults planted at 4 h, and those that
+pass the threshold are counted.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scheduler.aiops.bank import detector_bytes, new_bank, observe
 from scheduler.aiops.calibration import alarm_threshold, fit_tail
@@ -33,7 +36,8 @@ TRACE = Path("../shared/data/traces/genai_pod_gpu.csv.gz")
 STEP_SECONDS = 57.0
 DAY_SECONDS = 86400.0
 THREE_SIGMA = -math.log(0.00135)
-WARM_UP, ROUNDS = 120, 7
+WARM_UP, ROUNDS = 125, 7
+FAULT_ROW = 253
 
 
 def step_time(series: int) -> dict[str, Any]:
@@ -118,6 +122,36 @@ def _batches(values: Floats) -> list[Samples]:
     return [samples(np.full(values.shape[1], row * STEP_SECONDS), one) for row, one in enumerate(values)]
 
 
+def planted(values: Floats, metric: int, fault: str) -> Floats:
+    """The series with a fault in every one of that metric (0 duty, 1 memory; they alternate)."""
+    faulty = values.copy()
+    part = faulty[FAULT_ROW:, metric::2]
+    match fault:
+        case "stops reporting":
+            part[:] = np.nan
+        case "stuck at 100 %":
+            part[np.isfinite(part)] = 100.0
+        case "doubles":
+            part *= 2.0
+        case "leaks 1 % a minute":
+            part += 0.01 * np.nanmean(values[:FAULT_ROW, metric::2], axis=0) * np.arange(len(part))[:, None]
+    return faulty
+
+
+FAULTS = ((0, "stops reporting"), (0, "stuck at 100 %"), (1, "doubles"), (1, "leaks 1 % a minute"))
+
+
+def found_faults(values: Floats, odd: NDArray[np.bool_], threshold: float) -> dict[str, str]:
+    """Of each planted fault: how many of the odd pods' series pass the threshold after it."""
+    found = {}
+    for metric, fault in FAULTS:
+        _, thinned = bank_scores(planted(values, metric, fault))
+        mine = odd & (np.arange(len(odd)) % 2 == metric)
+        hits = (thinned[FAULT_ROW:, mine] >= threshold).any(axis=0)
+        found[fault] = f"{int(hits.sum())}/{int(mine.sum())}"
+    return found
+
+
 def clean_alarms() -> dict[str, Any]:
     """Alarms a series and day on the odd pods."""
     values, pods = read_gpus()
@@ -133,14 +167,17 @@ def clean_alarms() -> dict[str, Any]:
         "by_series": int((raw[:, odd] > THREE_SIGMA).sum()),
         "thinned": int((thinned[:, odd] > THREE_SIGMA).sum()),
     }
+    thresholds = {}
     for name, series in (("one_a_day_here", int(odd.sum())), ("one_a_day_in_10000", 10_000)):
-        threshold = alarm_threshold(tail, alarms_per_day=1.0, samples_per_day=daily * series)
-        counted[name] = int((thinned[:, odd] > threshold).sum())
+        thresholds[name] = alarm_threshold(tail, alarms_per_day=1.0, samples_per_day=daily * series)
+        counted[name] = int((thinned[:, odd] >= thresholds[name]).sum())
     return {
         "series": int(odd.sum()),
         "series_days": round(days, 2),
         "tail": {"start": tail.start, "scale": tail.scale, "shape": tail.shape, "share": tail.share},
+        "thresholds": thresholds,
         "alarms": counted,
+        "planted": {name: found_faults(values, odd, threshold) for name, threshold in thresholds.items()},
         "alarms_per_series_day": {name: round(count / days, 4) for name, count in counted.items()},
         "highest_score": round(float(thinned[:, odd].max()), 2),
     }
@@ -169,6 +206,9 @@ def main() -> int:
     print(f"clean GPU series: {clean['series']} over {clean['series_days']} series-days")
     for name, count in clean["alarms"].items():
         print(f"  {name:20} {count:6} alarms, {clean['alarms_per_series_day'][name]:10.4f} a series and day")
+    for name, faults in clean["planted"].items():
+        told = ", ".join(f"{fault} {hits}" for fault, hits in faults.items())
+        print(f"  {name}: threshold {clean['thresholds'][name]:.1f}; planted faults found: {told}")
     return 0
 
 

@@ -35,7 +35,7 @@ def upper_tail(z: Floats) -> Floats:
 
 def two_tails(z: Floats) -> Floats:
     """-ln P(|Z| > |z|) of a standard normal."""
-    return np.maximum(upper_tail(np.abs(z)) - np.log(2.0), 0.0)
+    return np.asarray(np.maximum(upper_tail(np.abs(z)) - np.log(2.0), 0.0))
 
 
 def deviation(variance: Floats, level: Floats) -> Floats:

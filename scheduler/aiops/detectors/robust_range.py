@@ -13,7 +13,7 @@ from scheduler.aiops.series import Columns, Field, Floats, Samples
 
 VERSION = 1
 FIELDS = (Field("count"), Field("low", np.inf), Field("high", -np.inf))
-WARM_UP = 50
+WARM_UP = 120
 MARGIN = 0.05
 """Share of the range that a record may go beyond without surprise."""
 

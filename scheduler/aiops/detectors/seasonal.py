@@ -21,7 +21,7 @@ FIELDS = (
     Field("variance"),
     Field("recent"),
 )
-WARM_UP = 50
+WARM_UP = 120
 HOUR_SPAN = 60.0
 DAY_SPAN = 600.0
 SPAN = 2000.0
