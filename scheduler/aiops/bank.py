@@ -58,8 +58,10 @@ def observe(bank: Bank, samples: Samples) -> tuple[Bank, Scores]:
     best = np.full(bank.rows, np.nan)
     which = np.full(bank.rows, -1, dtype=np.int64)
     for number, name in enumerate(bank.detectors):
-        parts[name], surprise = load_detector(name).step(bank.parts[name], samples)
-        parts[name + _TAIL], score = calibration.calibrate(bank.parts[name + _TAIL], surprise, arrived)
+        detector, tail = load_detector(name), bank.parts[name + _TAIL]
+        parts[name], surprise = detector.step(bank.parts[name], samples)
+        parts[name + _TAIL], score = calibration.calibrate(tail, surprise, arrived)
+        score = np.where(tail["count"] >= detector.SPEAKS_AFTER, score, np.nan)
         better = (score > best) | (np.isnan(best) & ~np.isnan(score))
         best = np.where(better, score, best)
         which = np.where(better, number, which)

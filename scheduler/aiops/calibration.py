@@ -39,8 +39,8 @@ def calibrate(columns: Columns, surprise: Floats, arrived: NDArray[np.bool_]) ->
     """What has been learnt of each series' tail, and -ln of the probability of `surprise` by what was known before it.
 
     0 below the tail's threshold; NaN where the surprise is. The threshold follows its quantile by stochastic
-    approximation (Robbins and Monro 1951); the excess over it is taken as exponential, as far as the series' own samples
-    can show: n of them say nothing about what is rarer than 1 in n. Beyond that the tail is taken as a power law.
+    approximation (Robbins and Monro 1951); the excess over it is taken as exponential, as far as the series' own
+    samples can show: n of them say nothing about what is rarer than 1 in n. Beyond, the tail is taken as a power law.
     Nothing is learnt where no sample has `arrived`: a silence must not get used to itself.
     """
     known = ~np.isnan(surprise)

@@ -134,7 +134,7 @@ def planted(values: Floats, metric: int, fault: str) -> Floats:
         case "doubles":
             part *= 2.0
         case "leaks 1 % a minute":
-            part += 0.01 * np.nanmean(values[:FAULT_ROW, metric::2], axis=0) * np.arange(len(part))[:, None]
+            part += 0.01 * np.nan_to_num(values[:FAULT_ROW, metric::2]).mean(axis=0) * np.arange(len(part))[:, None]
     return faulty
 
 

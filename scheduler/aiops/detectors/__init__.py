@@ -1,6 +1,7 @@
 """Detectors, one file each, found by name. Adding one is adding a file.
 
-A detector has `FIELDS` (what it remembers of a series), `VERSION` (raised when their meaning changes) and
+A detector has `FIELDS` (what it remembers of a series), `VERSION` (raised when their meaning changes), `SPEAKS_AFTER`
+(how many of a series' own surprises must be known before one is scored: a start is full of firsts) and
 
     step(columns, samples) -> (columns, surprise)
 
@@ -26,6 +27,7 @@ MOST_BYTES = 200
 class Detector(Protocol):
     FIELDS: tuple[Field, ...]
     VERSION: int
+    SPEAKS_AFTER: int
 
     def step(self, columns: Columns, samples: Samples) -> tuple[Columns, Floats]: ...
 
@@ -46,7 +48,7 @@ def load_detector(name: str) -> Detector:
         module = importlib.import_module(f"{__name__}.{name}")
     except ImportError as error:
         raise InvalidObjectError(f"detector {name!r} cannot be imported: {error}") from error
-    for wanted in ("FIELDS", "VERSION", "step"):
+    for wanted in ("FIELDS", "VERSION", "SPEAKS_AFTER", "step"):
         if not hasattr(module, wanted):
             raise InvalidObjectError(f"detector {name!r} is incomplete: it lacks {wanted!r}")
     return cast("Detector", module)

@@ -14,6 +14,7 @@ from scheduler.aiops.series import Columns, Field, Floats, Samples
 VERSION = 1
 FIELDS = (Field("count"), Field("last"), Field("interval"))
 WARM_UP = 5
+SPEAKS_AFTER = 0
 SPAN = 50.0
 LEAST_SECONDS = 1.0
 

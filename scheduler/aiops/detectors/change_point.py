@@ -13,7 +13,8 @@ from scheduler.aiops.series import Columns, Field, Floats, Samples
 
 VERSION = 1
 FIELDS = (Field("count"), Field("mean"), Field("variance"), Field("up"), Field("down"))
-WARM_UP = 120
+WARM_UP = 100
+SPEAKS_AFTER = 20
 SPAN = 1000.0
 DRIFT = 0.5
 LARGEST = 4.0

@@ -13,7 +13,8 @@ from scheduler.aiops.series import Columns, Field, Floats, Samples
 
 VERSION = 1
 FIELDS = (Field("count"), Field("at"), Field("level"), Field("spread_at"), Field("spread"), Field("together"))
-WARM_UP = 60
+WARM_UP = 30
+SPEAKS_AFTER = 30
 SPAN = 60.0
 HORIZON_SECONDS = 6 * 3600.0
 

@@ -13,7 +13,8 @@ from scheduler.aiops.series import Columns, Field, Floats, Samples
 
 VERSION = 1
 FIELDS = (Field("count"), Field("level"), Field("mean"), Field("variance"), Field("recent"))
-WARM_UP = 120
+WARM_UP = 50
+SPEAKS_AFTER = 70
 PREDICTOR_SPAN = 6.0
 SHORT_SPAN = 3.0
 LONG_SPAN = 2000.0

@@ -15,6 +15,7 @@ from scheduler.aiops.series import Columns, Field, Floats, Samples
 VERSION = 1
 FIELDS = (Field("count"), Field("recent"))
 WARM_UP = 5
+SPEAKS_AFTER = 0
 SHORT_SPAN = 6.0
 LEAST_PEERS = 4
 LEAST_SHARE = 0.02

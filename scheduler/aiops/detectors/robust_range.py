@@ -13,7 +13,8 @@ from scheduler.aiops.series import Columns, Field, Floats, Samples
 
 VERSION = 1
 FIELDS = (Field("count"), Field("low", np.inf), Field("high", -np.inf))
-WARM_UP = 120
+WARM_UP = 50
+SPEAKS_AFTER = 70
 MARGIN = 0.05
 """Share of the range that a record may go beyond without surprise."""
 

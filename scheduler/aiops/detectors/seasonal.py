@@ -21,7 +21,8 @@ FIELDS = (
     Field("variance"),
     Field("recent"),
 )
-WARM_UP = 120
+WARM_UP = 50
+SPEAKS_AFTER = 70
 HOUR_SPAN = 60.0
 DAY_SPAN = 600.0
 SPAN = 2000.0
