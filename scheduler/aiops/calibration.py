@@ -118,16 +118,18 @@ def alarm_threshold(tail: Tail, *, alarms_per_day: float, samples_per_day: float
 
 BURST_FIELDS: Final = (Field("peak"), Field("since"))
 QUIET_SAMPLES: Final = 100
+LEAST_RISE: Final = 1.0
+"""In nats: e times less probable."""
 
 
 def thin(columns: Columns, score: Floats) -> tuple[Columns, Floats]:
-    """Of a burst only what is more surprising than all of it before; 0 for the rest, and for what is NaN.
+    """Of a burst only what is clearly more surprising than what was told of it; 0 for the rest, and for what is NaN.
 
-    A burst of a series ends when nothing has passed its peak for QUIET_SAMPLES samples.
+    A burst of a series ends when nothing has been told of it for QUIET_SAMPLES samples.
     """
     told = np.nan_to_num(score, nan=0.0)
     since = columns["since"] + 1.0
     peak = np.where(since > QUIET_SAMPLES, 0.0, columns["peak"])
-    higher = told > peak
+    higher = told > peak + LEAST_RISE
     after = {"peak": np.where(higher, told, peak), "since": np.where(higher, 0.0, since)}
     return after, np.where(higher, told, 0.0)

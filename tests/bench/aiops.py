@@ -3,12 +3,12 @@
 Time: one sample of each of 100,000 series through every detector, calibration and thinning, as CPU time of one thread,
 beside a Python loop over the series that follows one mean and one variance each (the least that any detector does).
 
-Alarms: duty cycle and memory of real inference GPUs (Alibaba GenAI, 7 h at 57 s), of which no fault is known.
-Pods with even numbers fit the fleet's tail, those with odd ones are counted. "by model" counts each point that some
-detector holds for a 3-sigma event, "by series" the same after each series' own calibration, "thinned" what bursts leave
-of that; then what passes the fleet's threshold for one false alarm a day among these series, or among 10,000.
-So that silence cannot pass for calibration, the same series are run again with faults planted at 4 h, and those that
-pass the threshold are counted.
+Alarms: duty cycle and memory of real inference GPUs (Alibaba GenAI, 7 h at 57 s), of which no fault is known; a pod's
+series ends with its last sample. Pods with even numbers fit the fleet's tail, those with odd ones are counted. "by
+model" counts each point that some detector holds for a 3-sigma event, "by series" the same after each series' own
+calibration, "thinned" what bursts leave of that; then what passes the fleet's threshold for one false alarm a day among
+these series, or among 10,000. So that silence cannot pass for calibration, the same series are run again with faults
+planted at 4 h, and those that pass the threshold are counted.
 """
 
 from __future__ import annotations
@@ -108,6 +108,11 @@ def model_surprise(values: Floats) -> Floats:
     return worst
 
 
+def living(values: Floats) -> NDArray[np.bool_]:
+    """Until each series' last sample: a pod that has ended is not missed."""
+    return np.flip(np.logical_or.accumulate(np.flip(np.isfinite(values), 0)), 0)
+
+
 def bank_scores(values: Floats) -> tuple[Floats, Floats]:
     """Calibrated by series: before and after thinning."""
     bank = new_bank(values.shape[1])
@@ -156,8 +161,8 @@ def clean_alarms() -> dict[str, Any]:
     """Alarms a series and day on the odd pods."""
     values, pods = read_gpus()
     odd = np.array(pods) % 2 == 1
-    surprise = model_surprise(values)
-    raw, thinned = bank_scores(values)
+    alive = living(values)
+    surprise, raw, thinned = (np.where(alive, one, 0.0) for one in (model_surprise(values), *bank_scores(values)))
     points = int((~np.isnan(values[:, odd])).sum())
     days = points * STEP_SECONDS / DAY_SECONDS
     tail = fit_tail(thinned[:, ~odd], int((~np.isnan(values[:, ~odd])).sum()))

@@ -71,13 +71,13 @@ def test_a_flat_series_that_moves_is_no_certainty() -> None:
     assert 10.0 < told[-1, 0] < 40.0
 
 
-def test_of_a_burst_only_what_is_higher_is_told() -> None:
+def test_of_a_burst_only_what_is_clearly_higher_is_told() -> None:
     columns = empty(calibration.BURST_FIELDS, 1)
     told = []
-    for score in [0.0, 5.0, 4.0, 6.0, 6.0, np.nan, *[0.0] * calibration.QUIET_SAMPLES, 3.0]:
+    for score in [0.0, 5.0, 4.0, 5.5, 6.5, 7.0, np.nan, *[0.0] * calibration.QUIET_SAMPLES, 3.0]:
         columns, one = thin(columns, np.array([score]))
         told.append(float(one[0]))
-    assert told[:6] == [0.0, 5.0, 0.0, 6.0, 0.0, 0.0]
+    assert told[:7] == [0.0, 5.0, 0.0, 0.0, 6.5, 0.0, 0.0]
     assert told[-1] == 3.0
 
 
