@@ -21,6 +21,8 @@ Columns = Mapping[str, Floats]
 
 MOST_SERIES: Final = 2_000_000
 """Rows of one bank; more belong into a bank of their own."""
+LARGEST_VALUE: Final = 1e30
+"""Beyond it squares and single precision overflow, and nothing is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +67,12 @@ def samples(
     limits: Sequence[float] | Floats | None = None,
     peers: Sequence[int] | NDArray[np.int64] | None = None,
 ) -> Samples:
-    """A checked batch. An infinite value counts as none. Raises: InvalidObjectError when lengths differ."""
+    """A checked batch. A value beyond LARGEST_VALUE counts as none. Raises: InvalidObjectError when lengths differ."""
     taken = np.asarray(values, dtype=np.float64)
     rows = len(taken)
     batch = Samples(
         np.asarray(at_seconds, dtype=np.float64),
-        np.where(np.isfinite(taken), taken, np.nan),
+        np.where(np.abs(taken) <= LARGEST_VALUE, taken, np.nan),
         np.full(rows, np.nan) if limits is None else np.asarray(limits, dtype=np.float64),
         np.full(rows, -1, dtype=np.int64) if peers is None else np.asarray(peers, dtype=np.int64),
     )

@@ -10,8 +10,10 @@ import csv
 import io
 import itertools
 import json
+import lzma
 import math
 import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -21,7 +23,7 @@ import numpy as np
 
 from scheduler.aiops.evaluation import LabelledSeries
 from scheduler.aiops.nab import Scored
-from scheduler.aiops.series import Floats
+from scheduler.aiops.series import LARGEST_VALUE, Floats
 from scheduler.cli.output import CommandError
 
 MOST_FILES: Final = 10_000
@@ -146,7 +148,7 @@ def _archive(series: Path) -> Iterator[tuple[str, bytes]]:
                 name = _safe_name(member.name.removeprefix("./"), series)
                 content = archive.extractfile(member)
                 yield name, _bounded(content.read(MOST_FILE_BYTES + 1) if content else b"", f"{series}: {name}")
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+    except (tarfile.TarError, lzma.LZMAError, zlib.error, OSError, EOFError, ValueError) as error:
         raise _wrong(f"{series}: neither a folder nor a readable tar archive: {error}") from error
 
 
@@ -194,8 +196,8 @@ def _add(cells: list[str], at: list[float], values: list[float], place: str) -> 
         value = float(cells[1])
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
-        raise _wrong(f"{place}: value {cells[1][:40]!r} is no finite number; leave the line out")
+    if not abs(value) <= LARGEST_VALUE:
+        raise _wrong(f"{place}: value {cells[1][:40]!r} is no number up to {LARGEST_VALUE:g}; leave the line out")
     at.append(time)
     values.append(value)
 

@@ -99,6 +99,21 @@ def test_an_archive_cannot_name_files_outside(tmp_path: Path, capsys: pytest.Cap
     assert "'../../evil.csv' is no relative file name" in err
 
 
+def test_a_broken_archive_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = good(tmp_path)
+    whole = tmp_path / "series.tar.xz"
+    with tarfile.open(whole, "w:xz") as archive:
+        archive.add(tmp_path / "series", arcname=".")
+    content = whole.read_bytes()
+    middle = len(content) // 2
+    for broken in (content[:middle], content[:middle] + bytes(20) + content[middle + 20 :]):
+        whole.write_bytes(broken)
+        status, _, err = run(capsys, "--series", str(whole), *arguments[2:])
+        assert status == 2
+        assert err.count("\n") == 1
+        assert "series.tar.xz" in err
+
+
 HEAD = "timestamp,value\n"
 ONE = f"{HEAD}{stamp(0)},1\n"
 
@@ -118,8 +133,9 @@ ONE = f"{HEAD}{stamp(0)},1\n"
         ({"a.csv": ONE}, {"/etc/a.csv": []}, "is no relative file name"),
         ({"a.csv": HEAD}, {"a.csv": []}, "has no rows"),
         ({"a.csv": "time,x\n"}, {"a.csv": []}, "a.csv:1: the header must be timestamp,value"),
-        ({"a.csv": f"{HEAD}{stamp(0)},nan\n"}, {"a.csv": []}, "a.csv:2: value 'nan' is no finite number"),
-        ({"a.csv": f"{HEAD}{stamp(0)},x\n"}, {"a.csv": []}, "a.csv:2: value 'x' is no finite number"),
+        ({"a.csv": f"{HEAD}{stamp(0)},nan\n"}, {"a.csv": []}, "a.csv:2: value 'nan' is no number up to 1e+30"),
+        ({"a.csv": f"{HEAD}{stamp(0)},x\n"}, {"a.csv": []}, "a.csv:2: value 'x' is no number up to 1e+30"),
+        ({"a.csv": f"{HEAD}{stamp(0)},1e300\n"}, {"a.csv": []}, "a.csv:2: value '1e300' is no number up to 1e+30"),
         ({"a.csv": f"{HEAD}{stamp(0)}\n"}, {"a.csv": []}, "a.csv:2: 1 cells"),
         (
             {"a.csv": f"{HEAD}{stamp(1)},1\n{stamp(0)},1\n"},
