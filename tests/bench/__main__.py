@@ -5,7 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
-MODULES = ("tests.bench.engine_cycle", "tests.bench.engine", "tests.bench.loop", "tests.bench.metrics_round")
+MODULES = (
+    "tests.bench.engine_cycle",
+    "tests.bench.engine",
+    "tests.bench.loop",
+    "tests.bench.metrics_round",
+    "tests.bench.aiops",
+)
 
 
 def main() -> int:
