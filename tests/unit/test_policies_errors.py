@@ -67,6 +67,12 @@ CASES = [
         "name one in cohort or write never",
     ),
     (
+        "reclaim what is not its own",
+        QUEUE + "  cohort: c\n  preemption: {reclaim: borrowed}\n",
+        "p.yaml:7:25: preemption.reclaim: has nothing of its own without a quota for gpu or cpu; "
+        "add one in quotas or write never",
+    ),
+    (
         "a limit on nothing",
         QUEUE + "  preemption: {maxLostWork: 30m}\n",
         "p.yaml:6:29: preemption.maxLostWork: limits nothing; allow reclaim or priority, or remove it",
