@@ -47,6 +47,11 @@ def queue(document: schema.QueueDocument) -> model.QueueSpec:
         weight=spec.weight,
         quotas=tuple(sorted((_quota(quota) for quota in spec.quotas), key=lambda quota: quota.resource)),
         strict_fifo=spec.strict_fifo,
+        preemption=model.PreemptionRule(
+            reclaim=spec.preemption.reclaim == "borrowed",
+            lower_priority=spec.preemption.priority == "lower",
+            max_lost_seconds=spec.preemption.max_lost_work,
+        ),
     )
 
 

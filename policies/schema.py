@@ -228,6 +228,26 @@ class QuotaSpec(Strict):
         return quantity(value, milli=self.resource == "cpu")
 
 
+class PreemptionSpec(Strict):
+    """What may be stopped, and queued again, so that a workload of the queue can start."""
+
+    reclaim: Literal["never", "borrowed"] = "never"
+    """borrowed: workloads by which queues of the cohort exceed their nominal quota, while this queue stays within its
+    own. Default never."""
+    priority: Literal["never", "lower"] = "never"
+    """lower: workloads of this queue with a lower priority. Default never."""
+    max_lost_work: Duration | None = None
+    """Most work that one of them may lose, since its last checkpoint or, without checkpoints, since its start.
+    Default: no limit."""
+
+    @model_validator(mode="after")
+    def _some_limit(self) -> PreemptionSpec:
+        allowed = self.reclaim != "never" or self.priority != "never"
+        if "max_lost_work" in self.model_fields_set and not allowed:
+            raise refuse(Problem(("maxLostWork",), "limits nothing; allow reclaim or priority, or remove it"))
+        return self
+
+
 class QueueSpecification(Strict):
     """A queue's share of the federation."""
 
@@ -239,9 +259,17 @@ class QueueSpecification(Strict):
     """A resource without a quota is not limited."""
     strict_fifo: bool = False
     """true: the oldest workload blocks those behind it. Default false."""
+    preemption: PreemptionSpec = Field(default_factory=PreemptionSpec)
+    """What may be stopped for it. Default: nothing."""
 
     @model_validator(mode="after")
     def _resources(self) -> QueueSpecification:
+        if self.preemption.reclaim == "borrowed" and self.cohort is None:
+            text = "has nobody to reclaim from without a cohort; name one in cohort or write never"
+            raise refuse(Problem(("preemption", "reclaim"), text))
+        if self.preemption.reclaim == "borrowed" and not any(each.resource in ("gpu", "cpu") for each in self.quotas):
+            text = "has nothing of its own without a quota for gpu or cpu; add one in quotas or write never"
+            raise refuse(Problem(("preemption", "reclaim"), text))
         names = [quota.resource for quota in self.quotas]
         if problems := list(duplicates(names, "quota for", "resource", "quotas")):
             raise refuse(*problems)

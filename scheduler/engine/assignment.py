@@ -79,6 +79,7 @@ class Assignment:
                 self._consider(line[0])
             else:
                 self._consider_together(line, self._bulk)
+        self.front.close()
 
     def _consider_strictly(self, line: tuple[Workload, ...], turns: Turns) -> None:
         """In order; once one waits for capacity all behind it wait with it."""

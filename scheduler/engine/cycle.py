@@ -42,6 +42,7 @@ def cycle(
     moves = settle(world, weigher)
     assignment = Assignment(world, weigher, rank, one_by_one=one_by_one)
     assignment.run()
+    moves += assignment.front.moves
     grown = scales(world)
     given_back = removals(world)
     plan = Plan(

@@ -1,6 +1,6 @@
 """Room over time, node by node: who holds what until when, and what would be free at an instant.
 
-Used where a gang has to be told when it can start (`reservations`). The programme's own, coarser view
+Used where a gang has to be told when it can start: `reservations` and `preemption`. The programme's own, coarser view
 of time (amounts, not nodes) is in `outlook`.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -74,14 +75,16 @@ class Forecast:
         found = {self._world.now, self._unplaced[room.pool.ref], *(h.ends_at for h in self.holdings(room))}
         return sorted(end for end in found if self._world.now <= end < NEVER)
 
-    def free_at(self, room: PoolRoom, at: Instant) -> tuple[list[Bin], list[Bin]]:
+    def free_at(self, room: PoolRoom, at: Instant, without: Iterable[Holding] = ()) -> tuple[list[Bin], list[Bin]]:
         """(ready nodes, nodes on their way) with the room that they will have when all that ends by `at` has ended,
-        in the order of the room's own."""
+        and `without` too; in the order of the room's own."""
         self._load()
         ready = [each.copy() for each in room.ready]
         coming = [each.copy() for each in room.coming]
         by_name: dict[str, Bin] = {each.key: each for each in ready}
-        for holding in (each for each in self.holdings(room) if each.ends_at <= at):
+        gone = {each.workload.ref.uid: each for each in self.holdings(room) if each.ends_at <= at}
+        gone.update((each.workload.ref.uid, each) for each in without)
+        for holding in gone.values():
             for name, held in holding.on:
                 if name in by_name:
                     shift(by_name[name], held, 1)

@@ -1,7 +1,7 @@
-"""Those that go before everybody else: workloads that have waited for long.
+"""Those that go before everybody else: workloads whose queue gets its own capacity back, and such as have waited long.
 
-Each starts where it fits; if it fits nowhere, room is kept for it, so that no later decision of this cycle, and of no
-other cycle either, can give that room away.
+Each starts where it fits; if it fits nowhere, room is made or kept for it, so that no later decision of this cycle, and
+of no other cycle either, can give that room away.
 
 A workload that has waited for as long as its policy's `reservation.afterWait` is taken out of the programme's hands:
 the programme weighs sums of money and time, in which one big gang may lose to small ones for ever. For such a
@@ -16,6 +16,7 @@ moves that, and the next is first when it has started.
 
 from __future__ import annotations
 
+import heapq
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -23,7 +24,9 @@ from typing import Final
 from scheduler.engine.candidates import Weighed, Weigher, in_time
 from scheduler.engine.filters import Ask
 from scheduler.engine.forecast import Forecast
+from scheduler.engine.preemption import MOST_GANGS, Preemption
 from scheduler.engine.reservations import Reservations
+from scheduler.engine.settlement import Move
 from scheduler.engine.world import World
 from scheduler.model.ids import QueueId, Uid
 from scheduler.model.policy import PlacementPolicy
@@ -49,7 +52,12 @@ class Front:
         self._pick = pick
         self.forecast = Forecast(world)
         self.reservations = Reservations(world, self.forecast)
+        self._preemption: Preemption | None = None
+        if any(spec.preemption.reclaim or spec.preemption.lower_priority for spec in world.policies.queues):
+            self._preemption = Preemption(world, weigher, self.forecast, self.reservations)
         self.placed: set[Uid] = set()
+        self.moves: list[Move] = []
+        """Of those that are stopped for others."""
         self._strict: dict[QueueId, list[Uid]] = defaultdict(list)
         """Of queues in which nobody overtakes: who is left, the last one first."""
         self._looks = 0
@@ -59,12 +67,43 @@ class Front:
         strict = [each for each in waiting if self._world.quotas.spec(each[0].queue).strict_fifo]
         for workload, _ in sorted(strict, key=_urgency, reverse=True):
             self._strict[workload.queue].append(workload.ref.uid)
+        if self._preemption is not None:
+            self._make_room(self._preemption, waiting)
         self._serve_the_patient([each for each in waiting if self._has_waited(*each)])
+
+    def close(self) -> None:
+        """After everybody else has had his turn."""
+        if self._preemption is not None:
+            self._preemption.close()
 
     @property
     def keeps_room(self) -> bool:
         """Whether some room is kept for somebody in this cycle."""
         return bool(self.reservations)
+
+    # -- capacity that a queue gets back -----------------------------------------------------------------------
+
+    def _make_room(self, preemption: Preemption, waiting: list[tuple[Workload, PlacementPolicy]]) -> None:
+        """The most urgent first, but before them those for whom others are leaving already."""
+        entitled = [each for each in waiting if preemption.entitled(each[0])]
+        heads = heapq.nsmallest(MOST_GANGS, entitled, key=_urgency)
+        heads.sort(key=lambda each: not preemption.owed(each[0]))
+        for workload, policy in heads:
+            if preemption.entitled(workload) and self._is_next(workload):
+                self._make_room_for(preemption, workload, self._world.ask_of(workload, policy))
+
+    def _make_room_for(self, preemption: Preemption, workload: Workload, ask: Ask) -> None:
+        if self._started(workload, ask, self._weigh(workload, ask)):
+            preemption.promise(workload)
+            return
+        weighed = in_time(self._weigher.weigh(ask), workload, ask, self._world.now)
+        has_quota = self._world.quotas.refusal(ask.queue, ask.shape.requests) is None
+        if has_quota and any(each.fit is not None for each in weighed):
+            return  # What can be bought is bought: nobody is stopped.
+        rooms = [each.room for each in weighed if _is_full(each) or _fits_now(each)]
+        self.moves += preemption.make_room(workload, ask, rooms)
+
+    # -- those that have waited --------------------------------------------------------------------------------
 
     def _serve_the_patient(self, line: list[tuple[Workload, PlacementPolicy]]) -> None:
         hopeless: set[int] = set()
@@ -101,6 +140,8 @@ class Front:
     def _has_waited(self, workload: Workload, policy: PlacementPolicy) -> bool:
         patience = policy.reservation.after_wait_seconds
         return patience is not None and self._world.now >= workload.queued_at + patience
+
+    # -- both --------------------------------------------------------------------------------------------------
 
     def _weigh(self, workload: Workload, ask: Ask) -> tuple[Weighed, ...]:
         weighed = in_time(self._weigher.weigh(ask), workload, ask, self._world.now)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from scheduler.engine.filters import Ask
-from scheduler.engine.forecast import Forecast, amount_of, positive, shift
+from scheduler.engine.forecast import Forecast, Holding, amount_of, positive, shift
 from scheduler.engine.packing import Bin, Opener, Shape, pack
 from scheduler.engine.rooms import PoolRoom
 from scheduler.engine.world import World
@@ -73,9 +73,10 @@ class Reservations:
 
     def keep(
         self, workload: Workload, shape: Shape, room: PoolRoom, at: Instant, reason: Reason,
+        without: tuple[Holding, ...] = (),
     ) -> None:  # fmt: skip
-        """Keep the room that the gang will have there at `at`. It must fit then."""
-        ready, coming = self._forecast.free_at(room, at)
+        """Keep the room that the gang will have there at `at`, when `without` are gone, too. It must fit then."""
+        ready, coming = self._forecast.free_at(room, at, without)
         there = {id(each): amount_of(each) for each in (*ready, *coming)}
         opener = _opener(room)
         if pack(shape.pod_sets, (ready, coming), opener) is None:

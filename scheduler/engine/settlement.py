@@ -233,6 +233,7 @@ def release(
     world: World, workload: Workload, placement: Placement, reason: Reason, policy: PlacementPolicy | None
 ) -> Move:
     """Off its pool and, once its copy is gone for certain, back into its queue."""
+    world.released.add(workload.ref.uid)
     decision = explain.moved(workload, placement, "released", reason, policy, world.policies.digest, world.now)
     after = replace(
         placement,

@@ -18,7 +18,7 @@ from scheduler.engine.packing import Shape, make_shape
 from scheduler.engine.quota import QuotaLedger
 from scheduler.engine.rooms import PoolRoom
 from scheduler.model.cluster import NodePool
-from scheduler.model.ids import Instant, PoolRef
+from scheduler.model.ids import Instant, PoolRef, Uid
 from scheduler.model.policy import PlacementPolicy, PolicySet
 from scheduler.model.ports import GroupingPredictor, Prediction, Predictor
 from scheduler.model.resources import Resources
@@ -62,6 +62,8 @@ class World:
             policy.burst is not None and policy.burst.max_nodes is not None for policy in policies.policies
         )
         self.wakes: set[Instant] = set()
+        self.released: set[Uid] = set()
+        """Whose placement this cycle has ended."""
         self.predictor = predictor
         self.backed_off = tuple(room.backoff for room in self.rooms.values() if room.backoff is not None)
         self._matcher = Matcher(policies)

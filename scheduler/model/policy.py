@@ -33,6 +33,18 @@ class Quota:
 
 
 @dataclass(frozen=True, slots=True)
+class PreemptionRule:
+    """What may be stopped so that a workload of the queue can start. Nothing, unless it says so."""
+
+    reclaim: bool = False
+    """Workloads by which queues of its cohort exceed their nominal quota, while this one stays within its own."""
+    lower_priority: bool = False
+    """Workloads of the queue itself that have a lower priority."""
+    max_lost_seconds: float | None = None
+    """Most work that any one of them may lose; None: no limit."""
+
+
+@dataclass(frozen=True, slots=True)
 class QueueSpec:
     id: QueueId
     cohort: str | None = None
@@ -42,6 +54,7 @@ class QueueSpec:
     """A resource without a quota is not limited."""
     strict_fifo: bool = False
     """True: the oldest workload blocks those behind it; False: those behind may go first if it does not fit."""
+    preemption: PreemptionRule = PreemptionRule()
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,28 @@ CASES = [
         'p.yaml:6:28: disruption.memberLost: "nver" is not a duration; write for example 15m, or never',
     ),
     (
+        "reclaim from nobody",
+        QUEUE + "  preemption: {reclaim: borrowed}\n",
+        "p.yaml:6:25: preemption.reclaim: has nobody to reclaim from without a cohort; "
+        "name one in cohort or write never",
+    ),
+    (
+        "reclaim what is not its own",
+        QUEUE + "  cohort: c\n  preemption: {reclaim: borrowed}\n",
+        "p.yaml:7:25: preemption.reclaim: has nothing of its own without a quota for gpu or cpu; "
+        "add one in quotas or write never",
+    ),
+    (
+        "a limit on nothing",
+        QUEUE + "  preemption: {maxLostWork: 30m}\n",
+        "p.yaml:6:29: preemption.maxLostWork: limits nothing; allow reclaim or priority, or remove it",
+    ),
+    (
+        "reclaim, misspelt",
+        QUEUE + "  cohort: c\n  preemption: {reclaim: borowed}\n",
+        'p.yaml:7:25: preemption.reclaim: "borowed" is not allowed; did you mean "borrowed"?',
+    ),
+    (
         "negative money",
         HEAD + "  constraints:\n    maxUsdPerRun: -1\n",
         'p.yaml:7:19: constraints.maxUsdPerRun: "-1" must not be negative; write an amount of USD such as 4.50',

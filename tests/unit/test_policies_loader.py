@@ -25,6 +25,7 @@ from scheduler.model.policy import (
     Match,
     PlacementPolicy,
     PolicySet,
+    PreemptionRule,
     QueueSpec,
     Quota,
     ReservationRule,
@@ -69,6 +70,7 @@ spec:
   cohort: co
   weight: 0.30
   strictFifo: true
+  preemption: {reclaim: borrowed, priority: lower, maxLostWork: 30m}
   quotas:
     - {resource: rdma/hca, nominal: 8}
     - {resource: memory, nominal: 1.5Ti, borrowingLimit: 1Gi, lendingLimit: 0}
@@ -116,6 +118,7 @@ WANT_QUEUES = (
             Quota("rdma/hca", 8),
         ),
         strict_fifo=True,
+        preemption=PreemptionRule(True, True, 1800.0),
     ),
 )
 
