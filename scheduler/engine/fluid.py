@@ -69,13 +69,11 @@ class _Columns:
 
 
 def intervals(backlog: Backlog) -> Floats:
-    """(B + 1,) their edges: long enough for all, each on the pool where it is fastest and evenly spread over time."""
-    fastest = backlog.seconds.argmin(axis=1)
-    best = backlog.seconds.min(axis=1)
-    load = np.zeros(backlog.capacity.shape)
-    np.add.at(load, fastest, best[:, None] * backlog.demand)
+    """(B + 1,) their edges: long enough for all that may run on a pool to be done there, whichever pool that is."""
+    seconds = np.where(np.isfinite(backlog.seconds), backlog.seconds, 0.0)
+    load = seconds.T @ backlog.demand
     busy = np.divide(load, backlog.capacity, out=np.zeros_like(load), where=backlog.capacity > 0)
-    horizon = max(float(best.max()), float(busy.max()))
+    horizon = max(float(seconds.max()), float(busy.max()))
     width = backlog.slice_seconds
     edges = [0.0, width]
     while edges[-1] < horizon:
