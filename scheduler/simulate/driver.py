@@ -116,8 +116,8 @@ def replay(
     """Everything that happens until the last job has ended, or nothing is to be expected any more.
 
     `gather_seconds`: what happens within that time of an event is decided on together. `slice_seconds`: decided is only
-    when so much time has passed again, and then on all that is unfinished: what runs may move. `progress` is told the part of
-    the jobs that has ended. Raises: SimulationError when the decider never comes to rest.
+    when so much time has passed again, and then on all that is unfinished: what runs may move. `progress` is told the
+    part of the jobs that has ended. Raises: SimulationError when the decider never comes to rest.
     """
     names = tuple(sorted(one.id for one in site.clusters))
     record = RunRecord(decider.name, decider.kind, assumptions.seed, names, site.owned_gpus, EPOCH)

@@ -5,8 +5,8 @@ printed for 8 V100, 16 P100 and 24 K80, rounds of 360 s, each GPU-hour of work a
 jobs, throughputs, rounds and prices are replayed here through `engine.cycle` under the policies in `gavel_cluster/`.
 What differs between the models stands in docs/simulate.md.
 
-The policies' amounts were chosen by `--drawn 1` to `--drawn 4`: as many jobs drawn from a trace, with replacement, each with
-0.7 to 1.4 times its work, and at arrivals drawn anew. The traces themselves were not used for that.
+The policies' amounts were chosen on logs made as `--drawn SEED` makes them: as many jobs, drawn from a trace with
+replacement, each with 0.7 to 1.4 times its work, at arrivals drawn anew.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Figures:
     makespan_hours: float
     usd: float
 
-    def beats(self, other: Figures) -> tuple[bool, bool, bool]:
-        """In each column, no worse counted as better: Gavel's figures have two digits."""
+    def no_worse(self, other: Figures) -> tuple[bool, bool, bool]:
+        """In each column whether it is no worse, by the two digits that Gavel's figures have."""
         return (
             round(self.completion_hours, 2) <= other.completion_hours,
             round(self.makespan_hours, 2) <= other.makespan_hours,
@@ -137,7 +137,7 @@ def _tell(trace: str, ours: dict[str, tuple[Figures, Run]], *, told_peers: bool)
     if told_peers:
         print(_line("  Gavel's best of each column", best_of(trace)))
     for name, (each, _) in ours.items():
-        marks = "".join("+" if good else "-" for good in each.beats(best_of(trace))) if told_peers else ""
+        marks = "".join("+" if good else "-" for good in each.no_worse(best_of(trace))) if told_peers else ""
         print(f"{_line(f'  overspill: {name}', each)}  {marks}")
 
 
@@ -154,7 +154,7 @@ def _json(trace: str, ours: dict[str, tuple[Figures, Run]], seconds: float, *, w
         return {"overspill": runs, "cpu_seconds": round(seconds, 2)}
     best = best_of(trace)
     for one, (each, _) in zip(runs, ours.values(), strict=True):
-        one["no_worse_than_gavels_best"] = dict(zip(_figures_json(best), each.beats(best), strict=True))
+        one["no_worse_than_gavels_best"] = dict(zip(_figures_json(best), each.no_worse(best), strict=True))
     peers = [{"name": name, **_figures_json(each)} for name, each in PEER[trace].items()]
     told = {"gavel": peers, "gavels_best_of_each": _figures_json(best), "overspill": runs}
     return {**told, "cpu_seconds": round(seconds, 2)}

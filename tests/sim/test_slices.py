@@ -20,7 +20,7 @@ from scheduler.simulate.record import RunRecord
 from scheduler.simulate.trace import Trace, TraceJob
 from tests.bench.gavel import HERE
 from tests.sim.worlds import EXACT, job, price, told, trace
-from tests.unit.engine_world import amount, cluster, pool
+from tests.unit.engine_world import cluster, pool
 
 SLICE = 360.0
 FREE = replace(EXACT, restart_seconds=0.0)
@@ -73,10 +73,10 @@ def run(what: Trace, policies: PolicySet | None = None, where: Site | None = Non
 
 
 def test_decided_is_when_a_slice_begins_and_only_then() -> None:
-    record, decider = run(trace(fast_only("a", 10.0, 1500.0), fast_only("b", 400.0, 100.0), speeds=SPEEDS))
+    record, decider = run(trace(fast_only("a", 10.0, 500.0), fast_only("b", 400.0, 100.0), speeds=SPEEDS))
     assert {(at - record.started_at) % SLICE for at, _ in decider.plans} == {0.0}
-    # Nobody has the GPUs from 820 s to the next slice.
-    assert told(record) == {"a": (360.0, 2220.0), "b": (720.0, 820.0)}
+    # The slice from 720 s goes to the one that uses more of it; nobody has the GPUs from its end to the next slice.
+    assert told(record) == {"a": (360.0, 860.0), "b": (1080.0, 1180.0)}
 
 
 def test_a_shorter_one_that_comes_takes_the_place_and_no_work_is_lost() -> None:
@@ -122,13 +122,13 @@ def test_gavels_jobs_keep_within_the_cluster_and_all_their_work_is_done() -> Non
     gpus = {each.name: each.gpus for each in few.jobs}
     done: dict[str, float] = defaultdict(float)
     speed = {each.name: few.speeds[each.profile] for each in few.jobs}
-    model = {pool.ref: pool.gpu_model or "" for one in study.site.clusters for pool in one.pools}
+    model = {one.ref: one.gpu_model or "" for each in study.site.clusters for one in each.pools}
     for _, plan in decider.plans:
         used: dict[PoolRef, int] = defaultdict(int)
-        for each in plan.placements:
-            ref = each.placement.pool_ref
-            used[ref] += gpus[each.workload.name]
-            done[each.workload.name] += SLICE * speed[each.workload.name][model[ref]]
+        for change in plan.placements:
+            ref, name = change.placement.pool_ref, change.workload.name
+            used[ref] += gpus[name]
+            done[name] += SLICE * speed[name][model[ref]]
         assert all(count <= 8 * study.site.owned_nodes[ref] for ref, count in used.items())
     for each in record.jobs:
         assert each.finished_at is not None

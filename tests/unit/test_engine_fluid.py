@@ -33,7 +33,7 @@ def backlog(
 
 
 def chosen(what: Backlog) -> list[int]:
-    return whole(what, next_slice(what)).tolist()
+    return [int(each) for each in whole(what, next_slice(what))]
 
 
 @pytest.mark.parametrize(
