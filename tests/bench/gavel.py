@@ -5,8 +5,8 @@ printed for 8 V100, 16 P100 and 24 K80, rounds of 360 s, each GPU-hour of work a
 jobs, throughputs, rounds and prices are replayed here through `engine.cycle` under the policies in `gavel_cluster/`.
 What differs between the models stands in docs/simulate.md.
 
-The policies' amounts were chosen on logs made as `--drawn SEED` makes them: as many jobs, drawn from a trace with
-replacement, each with 0.7 to 1.4 times its work, at arrivals drawn anew.
+The policies' amounts were chosen with a prototype on logs of the kind that `--drawn SEED` makes: as many jobs, drawn
+from a trace with replacement, each with 0.7 to 1.4 times its work, at arrivals drawn anew.
 """
 
 from __future__ import annotations
