@@ -30,6 +30,9 @@ def placement_policy(document: schema.PlacementPolicyDocument) -> model.Placemen
         value_of_time=None
         if spec.value_of_time is None
         else model.ValueOfTime(spec.value_of_time.usd_per_hour, spec.value_of_time.usd_per_gpu_hour),
+        time_slice=None
+        if spec.time_slice is None
+        else model.TimeSliceRule(spec.time_slice.every, spec.time_slice.usd_per_hour_to_last_end),
         constraints=_constraints(spec.constraints),
         burst=None if spec.burst is None else _burst(spec.burst),
         give_back=model.ReturnRule(idle_seconds=spec.give_back.idle),

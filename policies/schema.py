@@ -97,6 +97,15 @@ class ValueOfTimeSpec(Strict):
         return self
 
 
+class TimeSliceSpec(Strict):
+    """Runs may be moved whenever a slice begins, their work kept."""
+
+    every: PositiveDuration
+    """Length of a slice, such as 6m."""
+    usd_per_hour_to_last_end: Money = Decimal(0)
+    """What an hour until the last of these workloads is done is worth, in USD. Default 0."""
+
+
 class BurstSpec(Strict):
     """When capacity may be bought. Without this block: never."""
 
@@ -157,6 +166,8 @@ class PlacementSpec(Strict):
     """What to optimise within the constraints."""
     value_of_time: ValueOfTimeSpec | None = None
     """Weigh money against time: waiting for owned capacity is then an option, taken when it is the cheaper one."""
+    time_slice: TimeSliceSpec | None = None
+    """Share what is there in time slices: at each, the whole backlog is weighed anew. Needs valueOfTime; no burst."""
     constraints: ConstraintsSpec = Field(default_factory=ConstraintsSpec)
     """Hard limits."""
     burst: BurstSpec | None = None
@@ -174,6 +185,14 @@ class PlacementSpec(Strict):
     def _budget_names(self) -> PlacementSpec:
         if problems := list(duplicates([budget.name for budget in self.budgets], "budget", "name", "budgets")):
             raise refuse(*problems)
+        return self
+
+    @model_validator(mode="after")
+    def _slices(self) -> PlacementSpec:
+        if self.time_slice is not None and self.value_of_time is None:
+            raise refuse(Problem(("timeSlice",), "needs valueOfTime, by which the workloads are weighed"))
+        if self.time_slice is not None and self.burst is not None:
+            raise refuse(Problem(("timeSlice",), "shares what is there, so nothing is bought for it; leave burst out"))
         return self
 
 

@@ -235,6 +235,9 @@ def simulate_command(
     ] = None,
     first_day: Annotated[float, typer.Option("--from", min=0, help="Day of the trace to begin at.")] = 0.0,
     days: Annotated[float | None, typer.Option("--days", min=0.001, help="How many days of it.")] = None,
+    queues: Annotated[
+        list[str] | None, typer.Option("--queue", help="Only jobs of this queue; repeatable. Default: all.")
+    ] = None,
     value_usd_per_gpu_hour: Annotated[
         float | None,
         typer.Option(
@@ -250,6 +253,10 @@ def simulate_command(
     gather: Annotated[
         float, typer.Option("--gather", min=0, max=3600, help="Seconds of events that are decided on together.")
     ] = 0.0,
+    slice_seconds: Annotated[
+        float | None,
+        typer.Option("--slice", min=1, max=86400, help="Decide every so many seconds, anew on all: runs may move."),
+    ] = None,
     start_seconds: Annotated[
         float, typer.Option("--start-seconds", min=0, max=86400, help="From binding to running.")
     ] = 15.0,
@@ -299,10 +306,12 @@ def simulate_command(
             seeds=tuple(seed or (0,)),
             first_day=first_day,
             days=days,
+            queues=tuple(queues or ()),
             nodes=tuple(nodes or ()),
             usd_per_gpu_hour=value_usd_per_gpu_hour,
             usd_per_hour=value_usd_per_hour,
             gather_seconds=gather,
+            slice_seconds=slice_seconds,
             pool_reclaims=tuple(pool_reclaims or ()),
             assumptions=Assumptions(
                 start_seconds=start_seconds,

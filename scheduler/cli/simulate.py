@@ -12,6 +12,7 @@ from typing import Any
 from scheduler.cli.output import CommandError, console, print_error, print_json
 from scheduler.cli.simulate_inputs import (
     cut,
+    only_queues,
     parse_nodes,
     parse_rates,
     possible,
@@ -48,10 +49,12 @@ class SimulateOptions:
     seeds: tuple[int, ...] = (0,)
     first_day: float = 0.0
     days: float | None = None
+    queues: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()
     usd_per_gpu_hour: float | None = None
     usd_per_hour: float | None = None
     gather_seconds: float = 0.0
+    slice_seconds: float | None = None
     pool_reclaims: tuple[str, ...] = ()
     assumptions: Assumptions = field(default_factory=Assumptions)
     leave_out_impossible: bool = False
@@ -100,6 +103,7 @@ def prepare(options: SimulateOptions) -> tuple[Study, dict[str, Any]]:
         value,
         options.bound,
         options.gather_seconds,
+        options.slice_seconds,
     )
     return study, _about(study, left_out, source, notes)
 
@@ -125,13 +129,13 @@ def _check_number(name: str, value: object) -> None:
 
 def _trace(options: SimulateOptions) -> tuple[Trace, tuple[str, ...]]:
     if options.trace is not None:
-        return read_log(options.trace, options.first_day, options.days), ()
+        return only_queues(read_log(options.trace, options.first_day, options.days), options.queues), ()
     from scheduler.cli.simulate_history import read_history
 
     trace, notes = read_history(options.federation, options.since_seconds)
     for note in notes:
         print_error(f"note: {note}")
-    return cut(trace, "the history", options.first_day, options.days), notes
+    return only_queues(cut(trace, "the history", options.first_day, options.days), options.queues), notes
 
 
 def _baselines(names: Sequence[str]) -> tuple[str, ...]:
@@ -161,6 +165,7 @@ def _about(study: Study, left_out: Sequence[Impossible], source: str, notes: Seq
         "seeds": list(study.seeds),
         "assumptions": assumptions,
         "gather_seconds": study.gather_seconds,
+        "slice_seconds": study.slice_seconds,
         "value_of_time_from": source,
     }
 

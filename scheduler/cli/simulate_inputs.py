@@ -6,6 +6,7 @@ import difflib
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -172,6 +173,17 @@ def cut(trace: Trace, name: str, first_day: float, days: float | None) -> Trace:
             exit_code=2,
         )
     return window
+
+
+def only_queues(trace: Trace, queues: Sequence[str]) -> Trace:
+    """The jobs of these queues; all, where none is named. Raises: CommandError (2) for one that has no job."""
+    there = sorted({job.queue for job in trace.jobs})
+    for name in queues:
+        if name not in there:
+            near = difflib.get_close_matches(name, there, 1)
+            told = f"did you mean {near[0]}?" if near else f"there are {_listed(there)}"
+            raise CommandError(f"--queue {name[:60]}: {trace.name} has no job of such a queue; {told}", exit_code=2)
+    return replace(trace, jobs=tuple(job for job in trace.jobs if not queues or job.queue in queues))
 
 
 def possible(trace: Trace, site: Site, *, leave_out: bool) -> tuple[Trace, tuple[Impossible, ...]]:

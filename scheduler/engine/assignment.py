@@ -14,6 +14,7 @@ from scheduler.engine.filters import WAITING, Ask
 from scheduler.engine.front import Front
 from scheduler.engine.guide import Guide
 from scheduler.engine.queue_order import Turns
+from scheduler.engine.slices import Slices, guide_of
 from scheduler.engine.world import World
 from scheduler.model.plan import Candidate, Decision, SetPlacement, ShadowPrice, WaitOption
 from scheduler.model.policy import PlacementPolicy
@@ -54,7 +55,7 @@ class Assignment:
         self._weigher = weigher
         self._refused: dict[int, _Refusal] = {}
         """Classes that fit nowhere: room, quota and budgets only shrink within a cycle, so equal ones need no look."""
-        self.guide: Guide | None = None
+        self.guide: Guide | Slices | None = None
         self.front = Front(world, weigher, self._place, self._best)
         self.placements: list[SetPlacement] = []
         self.decisions: list[Decision] = []
@@ -69,7 +70,7 @@ class Assignment:
             self._bulk = Bulk(world, self._weigher, self.placements, self.decisions)
         pending = [each for each in world.roll.pending.values() if each.ref.uid not in self.front.placed]
         hopeful = (each for each in pending if self._may_be_placed(each))
-        self.guide = Guide(world, self._weigher, hopeful, self.front.reservations.earliest)
+        self.guide = guide_of(world, self._weigher, hopeful, self.front.reservations.earliest)
         turns = Turns(pending, world.quotas, world.capacity)
         most = 1 if self._bulk is None else turn_size(len(pending))
         while line := turns.next(most):

@@ -100,6 +100,15 @@ class ValueOfTime:
 
 
 @dataclass(frozen=True, slots=True)
+class TimeSliceRule:
+    """Runs may be moved whenever a slice begins, their work kept."""
+
+    seconds: float
+    usd_per_hour_to_last_end: Usd = Decimal(0)
+    """What an hour until all such workloads are done is worth."""
+
+
+@dataclass(frozen=True, slots=True)
 class BurstRule:
     """When capacity may be bought. No rule: never."""
 
@@ -150,6 +159,8 @@ class PlacementPolicy:
     """Name of an objective plugin in `policies/objectives/`."""
     value_of_time: ValueOfTime | None = None
     """Set: the whole backlog is weighed at once, and waiting for owned capacity is an option like any other."""
+    time_slice: TimeSliceRule | None = None
+    """Set: who runs where is decided for a slice at a time. Needs `value_of_time`."""
     constraints: Constraints = Constraints()
     burst: BurstRule | None = None
     give_back: ReturnRule = ReturnRule()

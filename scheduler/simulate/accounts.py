@@ -56,6 +56,7 @@ class Accounts:
         busy += gpus * (now - since)
         if not template.bought:
             self._record.owned_busy_gpu_seconds += busy
+            self._worked(machine, template, busy)
             return
         usd = None if template.price is None else cost_usd(template.price.usd_per_hour, now - machine.created_at)
         self._record.machines.append(
@@ -77,6 +78,14 @@ class Accounts:
         self._ledger = advance(self._ledger, self._lifetimes.values(), now)
         self._lifetimes = {name: one for name, one in self._lifetimes.items() if not self._ledger.is_settled(one)}
         return self._ledger.buckets
+
+    def _worked(self, machine: Machine, template: NodePool, busy_gpu_seconds: float) -> None:
+        total = self._record.owned_busy_usd
+        if not busy_gpu_seconds or total is None:
+            return
+        price = template.price
+        seconds = busy_gpu_seconds / machine.size.gpus
+        self._record.owned_busy_usd = None if price is None else total + cost_usd(price.usd_per_hour, seconds)
 
     def _count(self, machine: Machine, gpus: int, now: Instant) -> None:
         before, since, busy = self._busy_gpus.get(machine.name, (0, now, 0.0))

@@ -5,6 +5,7 @@ The decider of a policy is `engine.cycle` itself; those of the baselines are in 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
@@ -108,20 +109,22 @@ def replay(
     assumptions: Assumptions,
     *,
     gather_seconds: float = 0.0,
+    slice_seconds: float | None = None,
     meters_budgets: bool = False,
     progress: Callable[[float], None] = lambda done: None,
 ) -> RunRecord:
     """Everything that happens until the last job has ended, or nothing is to be expected any more.
 
-    `gather_seconds`: what happens within that time of an event is decided on together. `progress` is told the part of
-    the jobs that has ended. Raises: SimulationError when the decider never comes to rest.
+    `gather_seconds`: what happens within that time of an event is decided on together. `slice_seconds`: decided is only
+    when so much time has passed again, and then on all that is unfinished: what runs may move. `progress` is told the
+    part of the jobs that has ended. Raises: SimulationError when the decider never comes to rest.
     """
     names = tuple(sorted(one.id for one in site.clusters))
     record = RunRecord(decider.name, decider.kind, assumptions.seed, names, site.owned_gpus, EPOCH)
     world = SimulatedFederation(
         site.clusters, site.owned_nodes, assumptions, trace.speeds, record, meters_budgets=meters_budgets
     )
-    return _Replay(trace, world, decider, gather_seconds, progress).run()
+    return _Replay(trace, world, decider, gather_seconds, slice_seconds, progress).run()
 
 
 class _Replay:
@@ -133,11 +136,12 @@ class _Replay:
         world: SimulatedFederation,
         decider: Decider,
         gather_seconds: float,
+        slice_seconds: float | None,
         progress: Callable[[float], None],
     ) -> None:
         self._arrivals = [(EPOCH + job.arrival_seconds, job) for job in trace.jobs]
         self._world, self._decider = world, decider
-        self._gather_seconds, self._progress = gather_seconds, progress
+        self._gather_seconds, self._slice_seconds, self._progress = gather_seconds, slice_seconds, progress
         self._coming = 0
         """Index of the next arrival."""
         self._look_at: Instant | None = None
@@ -152,7 +156,9 @@ class _Replay:
     def run(self) -> RunRecord:
         world, record = self._world, self._world.record
         while (due := self._due()) is not None:
-            self._happen(due + self._gather_seconds)
+            self._happen(self._until(due))
+            if self._slice_seconds is not None:
+                world.part()
             self._look_at = self._settle()
             self._note_moment()
             if self._coming == len(self._arrivals) and not world.unfinished:
@@ -175,6 +181,18 @@ class _Replay:
         self._looks_in_vain = self._looks_in_vain + 1 if event is None else 0
         given_up = due > self._moved_at + self._patience or self._looks_in_vain > _LOOKS_IN_VAIN
         return None if given_up else due
+
+    def _until(self, due: Instant) -> Instant:
+        """When to decide on what is due then."""
+        if self._slice_seconds is None:
+            return due + self._gather_seconds
+        world = self._world
+        if world.unfinished and world.next_event_at is not None:
+            due = world.now
+        # The next slice; one begins at the very start.
+        passed = math.floor((world.now - EPOCH) / self._slice_seconds + 1e-6) if world.record.cycles else -1
+        wanted = math.ceil((due - EPOCH) / self._slice_seconds - 1e-6)
+        return EPOCH + self._slice_seconds * max(passed + 1, wanted)
 
     def _happen(self, until: Instant) -> None:
         world, before = self._world, (self._coming, self._world.unfinished)

@@ -65,6 +65,8 @@ class Measures:
     """On bought machines whose price is unknown: not in the spend."""
     budgets_broken: int
     makespan_seconds: float
+    owned_busy_usd: float | None
+    """What the owned GPUs' working time comes to at their pools' price; None where one has no price."""
     cycles: int
     extra: dict[str, float] = field(default_factory=dict)
 
@@ -130,6 +132,7 @@ def measure(record: RunRecord, value: ValueOfTime, *, budgets_broken: int = 0) -
             (job.finished_at for job in done if job.finished_at is not None), default=record.started_at
         )
         - record.started_at,
+        owned_busy_usd=None if record.owned_busy_usd is None else float(record.owned_busy_usd),
         cycles=record.cycles,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 from scheduler.model.ids import Instant, PoolRef
 from scheduler.model.money import Usd
@@ -77,6 +78,8 @@ class RunRecord:
     machines: list[MachineRecord] = field(default_factory=list)
     moments: list[Moment] = field(default_factory=list)
     owned_busy_gpu_seconds: float = 0.0
+    owned_busy_usd: Usd | None = Decimal(0)
+    """Those at their pools' price; None once a GPU of unknown price has worked."""
     spend: tuple[SpendBucket, ...] = ()
     """By hour, cluster and queue; empty unless budgets were metered."""
     cycles: int = 0

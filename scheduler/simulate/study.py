@@ -39,6 +39,8 @@ class Study:
     value: ValueOfTime
     with_bound: bool = False
     gather_seconds: float = 0.0
+    slice_seconds: float | None = None
+    """Set: decided is at the beginning of each time slice, and then on all that is unfinished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,7 @@ def _run(study: Study, contender: Contender, seed: int, progress: Callable[[floa
         contender.decider,
         replace(study.assumptions, seed=seed),
         gather_seconds=study.gather_seconds,
+        slice_seconds=study.slice_seconds,
         meters_budgets=has_budgets(contender.policies),
         progress=progress,
     )

@@ -43,6 +43,8 @@ class _Run:
     spots: tuple[tuple[Machine, Resources, int], ...] = ()
     running_since: Instant | None = None
     speed: float = 1.0
+    parted: tuple[Instant, PoolRef] | None = None
+    """When, and where, the last time slice took it off its nodes; it goes on there, or has been moved."""
     epoch: int = 0
     """Grows whenever it starts or stops, so that an outdated end is recognised."""
 
@@ -238,9 +240,7 @@ class SimulatedFederation:
         del self._unbound[uid]
         pool = self.pools[spots[0][0].pool]
         self._shown.pop(pool.ref.cluster, None)
-        start = self._assumptions.start_seconds
-        if run.record.interruptions:
-            start += self._assumptions.restart_seconds
+        start = self._start_seconds(run, pool.ref)
         run.speed = self._speed(run.job, pool)
         run.spots, run.running_since, run.epoch = spots, self.now + start, run.epoch + 1
         assert run.copy is not None
@@ -255,6 +255,26 @@ class SimulatedFederation:
             self._users.setdefault(machine.name, {})[uid] = run
             self._accounts.use_began(machine, run.workload.queue, pod.gpus * count, self.now)
         self._event(run.running_since + run.left_seconds / run.speed, "end", (uid, run.epoch))
+
+    def _start_seconds(self, run: _Run, pool: PoolRef) -> float:
+        """Until it works; nothing where it goes on in the place that the slice before has left it in."""
+        parted, run.parted = run.parted, None
+        if parted == (self.now, pool):
+            return 0.0
+        if parted is not None:
+            run.record.interruptions += 1
+            run.record.preemptions += 1
+        return self._assumptions.start_seconds + (self._assumptions.restart_seconds if run.record.interruptions else 0)
+
+    def part(self) -> None:
+        """A time slice begins: all that runs goes back into the queue with its work kept."""
+        for run in self._runs.values():
+            if run.running_since is None:
+                continue
+            run.left_seconds -= min(run.left_seconds, max(0.0, self.now - run.running_since) * run.speed)
+            run.parted = self.now, run.spots[0][0].pool
+            self._vacate(run)
+            self._wait(run)
 
     def _end(self, subject: object) -> None:
         assert isinstance(subject, tuple)
@@ -277,6 +297,9 @@ class SimulatedFederation:
             run.record.interruptions += 1
             run.record.preemptions += preempted
         self._vacate(run)
+        self._wait(run)
+
+    def _wait(self, run: _Run) -> None:
         hints = self._hints(run.job, run.left_seconds, run.hint_factor)
         run.workload = replace(run.workload, placement=None, queued_at=self.now, hints=hints, condition=None)
 

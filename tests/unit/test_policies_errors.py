@@ -46,6 +46,16 @@ CASES = [
         'p.yaml:8:7: unknown key "limitUSd" in budgets[0]; did you mean "limitUsd"?',
     ),
     (
+        "time slices without a value of time",
+        HEAD + "  timeSlice: {every: 6m}\n",
+        "timeSlice: needs valueOfTime, by which the workloads are weighed",
+    ),
+    (
+        "time slices of what is to be bought",
+        HEAD + "  valueOfTime: {usdPerHour: 1}\n  burst: {}\n  timeSlice: {every: 6m}\n",
+        "timeSlice: shares what is there, so nothing is bought for it; leave burst out",
+    ),
+    (
         "bare number as a duration",
         HEAD + "  burst: {afterWait: 10}\n",
         'p.yaml:6:22: burst.afterWait: "10" is not a duration; write for example 10s, 10m or 10h',

@@ -60,7 +60,9 @@ def changed(base: PolicySet, **changes: Any) -> PolicySet:
     """`base` with every policy changed alike and no value of time: a baseline knows none. Where `base` has no policy
     at all, one that matches everything."""
     policies = base.policies or (PlacementPolicy("any"),)
-    return replace(base, policies=tuple(replace(each, value_of_time=None, **changes) for each in policies))
+    return replace(
+        base, policies=tuple(replace(each, value_of_time=None, time_slice=None, **changes) for each in policies)
+    )
 
 
 def _module(name: str) -> Any:
