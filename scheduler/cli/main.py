@@ -79,7 +79,9 @@ def sandbox_command(
     directory: Annotated[
         Path, typer.Option("--dir", help="Where its kubeconfigs, federation file and clock are written.")
     ] = Path("sandbox"),
-    speed: Annotated[float, typer.Option("--speed", min=0.001, help="Virtual seconds in a second.")] = 60.0,
+    speed: Annotated[
+        float, typer.Option("--speed", min=0.001, max=100_000, help="Virtual seconds in a second.")
+    ] = 60.0,
     seed: Annotated[int, typer.Option("--seed", help="Of delays, shortages and spot reclaims.")] = 0,
     scenario: Annotated[
         Path | None, typer.Option("--scenario", help="Clusters, pools and faults; default: one on-prem, three clouds.")
@@ -103,7 +105,10 @@ def demo_command(
     ] = None,
     first: Annotated[int, typer.Option("--from", min=0, help="Rows of the trace to leave out first.")] = 0,
     speed: Annotated[
-        float, typer.Option("--speed", min=0.001, help="Virtual seconds in a second, between leaps over quiet time.")
+        float,
+        typer.Option(
+            "--speed", min=0.001, max=100_000, help="Virtual seconds in a second, between leaps over quiet time."
+        ),
     ] = 240.0,
     seed: Annotated[int, typer.Option("--seed", help="Of drawn jobs, hints and the sandbox.")] = 0,
     as_json: Annotated[
