@@ -95,6 +95,9 @@ def solve(question: Question, *, iterations: int = MOST_ITERATIONS) -> Answer:
     same question has the same answer on every machine).
     """
     model = _model(question)
+    easy = _uncontended(question, model)
+    if easy is not None:
+        return easy
     found = _relaxed(question, model, model.lower, model.upper, iterations)
     if found is None:
         raise UnsolvedError("HiGHS found no optimum within its iterations")
@@ -115,6 +118,32 @@ def solve(question: Question, *, iterations: int = MOST_ITERATIONS) -> Answer:
         duals[first : first + reserves * intervals].reshape(reserves, intervals),
         duals[first + reserves * intervals :],
         cost,
+    )
+
+
+def _uncontended(q: Question, model: _Model) -> Answer | None:
+    """The answer in which every class has whatever is cheapest for it, where that breaks no limit: nothing can be
+    cheaper, nothing binds, and nobody need be asked. None where they stand in one another's way."""
+    classes, columns = len(q.counts), len(model.cost)
+    waits = len(model.wait[0])
+    k_of = np.concatenate([model.start[0], model.wait[0], np.arange(classes)])
+    order = np.lexsort((np.arange(columns), model.cost, k_of))
+    best = order[np.searchsorted(k_of[order], np.arange(classes))]
+    values = np.zeros(columns)
+    values[best] = q.counts
+    if (values > model.upper).any() or (model.limits @ values > model.room).any():
+        return None
+    start, wait = np.zeros(q.start_cost.shape), np.zeros(q.wait_cost.shape)
+    start[model.start] = values[: len(model.start[0])]
+    wait[model.wait] = values[len(model.start[0]) : len(model.start[0]) + waits]
+    return Answer(
+        start,
+        wait,
+        model.cost[best],
+        np.zeros(q.capacity.shape),
+        np.zeros(q.freed.shape),
+        np.zeros(len(q.limits)),
+        float(model.cost @ values),
     )
 
 
