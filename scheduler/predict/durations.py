@@ -19,6 +19,7 @@ from scheduler.predict.forest import Floats, Forest, fit_forest, quantiles
 LONGEST_SECONDS: Final = 10 * 365 * 86400.0
 _LAST: Final = 5
 _UNSEEN: Final = -1.0
+_PRIOR_LOG_SECONDS: Final = math.log(1800.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +53,15 @@ class History:
         self._groups: dict[tuple[int, str], _Group] = {}
 
     def features(self, run: Run) -> tuple[float, ...]:
-        """Finite numbers; the same length for runs with equally many groups and numbers."""
+        """Finite numbers, equally many for runs with equally many groups and numbers; the first is the base: what the
+        last five runs alike took, as log seconds."""
         now = run.submitted_at
         row = [*run.numbers, (now % 86400.0) / 3600.0, (now // 86400.0) % 7]
-        for level, name in enumerate(run.groups):
-            row += _described(self._groups.get((level, name), _Group()), now)
-        return tuple(row)
+        groups = [self._groups.get((level, name), _Group()) for level, name in enumerate(run.groups)]
+        base = _base(groups)
+        for group in groups:
+            row += _described(group, now, base)
+        return base, *row
 
     def submit(self, run: Run) -> None:
         for level, name in enumerate(run.groups):
@@ -76,30 +80,41 @@ class History:
                 group.mean += (log_seconds - group.mean) / min(group.count, 100)
 
 
-def _described(group: _Group, now: float) -> list[float]:
+def _described(group: _Group, now: float, base: float) -> list[float]:
+    """Lengths and ages beside `base`, so that what holds for short runs can be learned from long ones."""
     recent = [value for _, value in group.finished]
     last = recent[::-1][:_LAST]
-    row = last + [_UNSEEN] * (_LAST - len(last))
+    row = [value - base for value in last] + [0.0] * (_LAST - len(last))
     ages = sorted(math.log1p(max(0.0, now - at)) for at in list(group.going.values())[-50:])
     tail = sorted(last)
     wide = sorted(recent)
     row += [
-        tail[len(tail) // 2] if tail else _UNSEEN,
-        wide[len(wide) // 2] if wide else _UNSEEN,
-        wide[len(wide) // 10] if wide else _UNSEEN,
-        wide[-1 - len(wide) // 10] if wide else _UNSEEN,
-        group.mean if group.count else _UNSEEN,
+        tail[len(tail) // 2] - base if tail else 0.0,
+        wide[len(wide) // 2] - base if wide else 0.0,
+        wide[len(wide) // 10] - base if wide else 0.0,
+        wide[-1 - len(wide) // 10] - base if wide else 0.0,
+        tail[-1] - tail[0] if tail else _UNSEEN,
+        group.mean - base if group.count else 0.0,
         math.log1p(group.count),
         math.log1p(max(0.0, now - group.finished[-1][0])) if group.finished else 20.0,
         math.log1p(max(0.0, now - group.submitted[-1])) if group.submitted else 20.0,
         float(sum(now - at <= 60.0 for at in group.submitted)),
         float(sum(now - at <= 900.0 for at in group.submitted)),
         math.log1p(len(group.going)),
-        ages[0] if ages else _UNSEEN,
-        ages[len(ages) // 2] if ages else _UNSEEN,
-        ages[-1] if ages else _UNSEEN,
+        ages[0] - base if ages else -20.0,
+        ages[len(ages) // 2] - base if ages else -20.0,
+        ages[-1] - base if ages else -20.0,
     ]
     return row
+
+
+def _base(groups: Sequence[_Group]) -> float:
+    """Log seconds: the median of the last five of the finest group that has any."""
+    for group in groups:
+        if group.finished:
+            last = sorted(value for _, value in list(group.finished)[-_LAST:])
+            return last[len(last) // 2] if len(last) % 2 else (last[len(last) // 2 - 1] + last[len(last) // 2]) / 2
+    return _PRIOR_LOG_SECONDS
 
 
 def usable_seconds(seconds: float) -> bool:
@@ -154,13 +169,18 @@ class DurationModel:
         if log_seconds is not None:
             self._rows.append((row, log_seconds))
 
-    def refit(self, now: float, *, trees: int = 40, leaf: int = 8) -> Forest | None:
+    def examples(self) -> tuple[Floats, Floats]:
+        """Features by row as they were at submission, and log seconds; oldest finished first."""
+        return np.array([row for row, _ in self._rows]), np.array([value for _, value in self._rows])
+
+    def refit(self, *, trees: int = 40, leaf: int = 8, half: float = 4000.0) -> Forest | None:
         """A forest of the runs kept; None under 50 of them."""
         if len(self._rows) < 50:
             return None
-        rows = np.array([row for row, _ in self._rows])
-        targets = np.array([value for _, value in self._rows])
-        return fit_forest(rows, targets, np.ones(len(targets)), trees=trees, leaf=leaf)
+        rows, targets = self.examples()
+        targets = targets - rows[:, 0]
+        weights = 0.5 ** (np.arange(len(targets))[::-1] / half)
+        return fit_forest(rows, targets, weights, trees=trees, leaf=leaf)
 
     def distributions(self, rows: Sequence[tuple[float, ...]]) -> Floats | None:
         return None if self.forest is None else self.forest.distribution(np.array(rows))

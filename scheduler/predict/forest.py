@@ -53,7 +53,7 @@ class Forest:
 def fit_forest(features: Floats, targets: Floats, weights: Floats, *, trees: int = 40, leaf: int = 8) -> Forest:
     """A forest over finite `features` (rows x columns); the same rows in the same order give the same forest."""
     model = ExtraTreesRegressor(
-        n_estimators=trees, min_samples_leaf=leaf, max_features=0.5, random_state=0, bootstrap=False
+        n_estimators=trees, min_samples_leaf=leaf, max_features=0.9, random_state=0, bootstrap=False
     ).fit(features, targets, sample_weight=weights)
     edges = np.unique(np.quantile(targets, np.linspace(0.0, 1.0, _BINS + 1)))
     if len(edges) < 2:
