@@ -62,7 +62,9 @@ def run_cost(
         run_usd, start_usd, again_usd = (_usd(usd_per_hour, s) for s in (run_seconds, start_seconds, again))
         return CostParts(run_usd, start_usd, again_usd, egress_usd)
 
-    return RunCost(parts(run.expected, start.expected), parts(max(run.p90, run.expected), max(start.p90, start.expected)))
+    return RunCost(
+        parts(run.expected, start.expected), parts(max(run.p90, run.expected), max(start.p90, start.expected))
+    )
 
 
 def _usd(usd_per_hour: Decimal, seconds: float) -> Decimal:

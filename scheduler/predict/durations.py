@@ -145,7 +145,7 @@ class Estimate:
 class DurationModel:
     """Learns from each finished run at once (history), and by a forest that is fitted anew at intervals."""
 
-    def __init__(self, *, keep: int = 20_000) -> None:
+    def __init__(self, *, keep: int = 10_000) -> None:
         self.history = History()
         self.forest: Forest | None = None
         self._rows: deque[tuple[tuple[float, ...], float]] = deque(maxlen=keep)
@@ -173,7 +173,7 @@ class DurationModel:
         """Features by row as they were at submission, and log seconds; oldest finished first."""
         return np.array([row for row, _ in self._rows]), np.array([value for _, value in self._rows])
 
-    def refit(self, *, trees: int = 40, leaf: int = 8, half: float = 4000.0) -> Forest | None:
+    def refit(self, *, trees: int = 20, leaf: int = 4, half: float = 3000.0) -> Forest | None:
         """A forest of the runs kept; None under 50 of them."""
         if len(self._rows) < 50:
             return None

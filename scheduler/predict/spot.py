@@ -1,4 +1,4 @@
-"""How often nodes of a spot pool are reclaimed: a Poisson rate with a Gamma prior, shared from kind to pool to zone and hour.
+"""How often nodes of a spot pool are reclaimed: a Poisson rate with a Gamma prior, from all pools to zone and hour.
 
 Source: Gelman et al., "Bayesian Data Analysis" (3rd ed.), section 2.6: Gamma(a, b) with n reclaims in t hours becomes
 Gamma(a + n, b + t). What is learned at one level is the prior of the next, worth `PRIOR_HOURS` node hours.
