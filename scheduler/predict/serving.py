@@ -46,7 +46,7 @@ def fit_replica(per_second: Sequence[float], latency_ms: Sequence[float]) -> Rep
     ]
     if len(pairs) < _LEAST_POINTS or len({x for x, _ in pairs}) < 2:
         return None
-    slope, intercept = np.polyfit(*(np.array(column) for column in zip(*pairs, strict=True)), 1)
+    slope, intercept = np.polyfit(np.array([x for x, _ in pairs]), np.array([y for _, y in pairs]), 1)
     if slope >= 0 or intercept <= 0:
         return None
     return Replica(float(1.0 / intercept), float(-intercept / slope))
