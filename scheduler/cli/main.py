@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from scheduler.cli import aiops, clusters, policy
+from scheduler.cli import aiops, clusters, model, policy
 from scheduler.cli.output import CommandError, debugging, print_error
 from scheduler.model.errors import InvalidObjectError, OverspillError
 
@@ -27,6 +27,7 @@ app = typer.Typer(
 app.add_typer(policy.app, name="policy")
 app.add_typer(clusters.app, name="clusters")
 app.add_typer(aiops.app, name="aiops")
+app.add_typer(model.app, name="model")
 
 Url = Annotated[str, typer.Option("--url", help="Where the daemon listens.", envvar="OVERSPILL_URL")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

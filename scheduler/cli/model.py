@@ -1,0 +1,101 @@
+"""`overspill model`: how good the learned predictions are, on a measured log."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from scheduler.cli.output import CommandError, console, print_json
+
+app = typer.Typer(
+    help="The learned model of durations and serving.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
+)
+_HOUR: Final = 3600.0
+
+
+@app.command("evaluate")
+def evaluate_command(
+    durations: Annotated[
+        Path | None, typer.Option("--durations", help="A log of runs, CSV or .csv.gz (docs/model.md: formats).")
+    ] = None,
+    serving: Annotated[
+        Path | None, typer.Option("--serving", help="Latency by time, CSV or .csv.gz (docs/model.md: formats).")
+    ] = None,
+    from_day: Annotated[
+        float, typer.Option("--from-day", help="Report runs submitted from this day on; all are learned from.", min=0)
+    ] = 0.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> int:
+    """Predict a log in the order in which it happened, and say how far off that was."""
+    # The options of other evaluations (--throughput) join here: exactly one is given.
+    chosen: list[Callable[[], dict[str, Any]]] = []
+    if durations is not None:
+        from scheduler.cli.model_durations import evaluate_durations
+
+        chosen.append(lambda: evaluate_durations(durations, from_day))
+    if serving is not None:
+        chosen.append(lambda: evaluate_serving(serving))
+    if len(chosen) != 1:
+        raise CommandError("name one file to evaluate on: --durations or --serving", exit_code=2)
+    found = chosen[0]()
+    if as_json:
+        print_json(found)
+    else:
+        console().print(_table(found))
+    return 0
+
+
+def evaluate_serving(path: Path) -> dict[str, Any]:
+    """p95 of each interval from what was known an hour before; columns t_s and e2e_p95_ms."""
+    import numpy as np
+
+    from scheduler.predict.scores import scores
+    from scheduler.predict.serving import forecast_p95_ms
+    from scheduler.simulate.readers._table import open_table
+
+    points = sorted(
+        (row.number("t_s"), value)
+        for row in open_table(path).rows()
+        if (value := row.optional("e2e_p95_ms", least=1e-6)) is not None
+    )
+    said: dict[str, list[float]] = {"model": [], "last_value": [], "seasonal_naive": []}
+    actual: list[float] = []
+    past: deque[tuple[float, float]] = deque()
+    upto = 0
+    for at, value in points:
+        while upto < len(points) and points[upto][0] <= at - _HOUR:
+            past.append(points[upto])
+            upto += 1
+        forecast = forecast_p95_ms([p95 for _, p95 in past])
+        if forecast is None:
+            continue
+        said["model"].append(forecast)
+        said["last_value"].append(past[-1][1])
+        # A log shorter than two days has no day before; the hour of the cycle is then an hour ago.
+        season = at - 24 * _HOUR
+        said["seasonal_naive"].append(
+            min(past, key=lambda one: abs(one[0] - season))[1] if past[0][0] <= season else past[-1][1]
+        )
+        actual.append(value)
+    if len(actual) < 2:
+        raise CommandError(f"{path}: no interval has another one an hour before it; give a longer log", exit_code=2)
+    rated = {name: scores(np.array(values), np.array(actual)) for name, values in said.items()}
+    return {"intervals": len(actual), **rated.pop("model"), "baselines": rated}
+
+
+def _table(found: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    columns = ("median_ape", "mean_ape", "rmsle", "within_2x", "concordance", "coverage_90")
+    table = Table("model", *columns)
+    for name, one in [("learned", found), *found["baselines"].items()]:
+        table.add_row(name, *(f"{one[key]:.3f}" if math.isfinite(one.get(key, math.nan)) else "-" for key in columns))
+    return table

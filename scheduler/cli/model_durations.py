@@ -1,0 +1,89 @@
+"""A log of runs, evaluated: read, predicted in arrival order, scored beside the baselines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scheduler.cli.output import CommandError
+from scheduler.predict.durations import Run
+from scheduler.predict.prequential import Ended, predict_all
+from scheduler.predict.scores import scores
+from scheduler.simulate.readers._table import Row, Table, open_table
+
+_DAY: Final = 86400.0
+_POINT: Final = 0.0
+"""Share of the mean in the one number given; chosen on the first 35 days of the Philly log."""
+_REQUEST_NUMBERS: Final = (
+    "prompt_length", "negative_prompt_length", "num_images_per_prompt", "num_inference_steps", "num_lora",
+)  # fmt: skip
+_LEAST_OF_A_QUEUE: Final = 500
+
+
+def evaluate_durations(path: Path, from_day: float) -> dict[str, Any]:
+    """Scores of the model and of each baseline over the same runs. Raises: CommandError, InvalidObjectError."""
+    log = read_runs(open_table(path))
+    said = predict_all(log, _POINT)
+    seconds = np.array([one.seconds for one in log])
+    days = np.array([one.run.submitted_at for one in log]) / _DAY
+    usable = (days >= from_day) & np.isfinite(said.model)
+    for values in said.baselines.values():
+        usable &= np.isfinite(values)
+    if usable.sum() < 2:
+        raise CommandError(f"{path}: too few runs to learn from and report; give more, or an earlier --from-day")
+    actual = seconds[usable]
+    covered = ((np.log(seconds) >= said.low) & (np.log(seconds) <= said.high))[usable]
+    queues = np.array([one.queue for one in log])[usable]
+    return {
+        "runs": int(usable.sum()),
+        "split": f"in arrival order, each from runs ended before it; reported from day {from_day:g}",
+        **scores(np.exp(said.model[usable]), actual),
+        "coverage_90": float(covered.mean()),
+        "coverage_90_by_queue": _by_queue(covered, queues),
+        "baselines": {name: scores(np.exp(values[usable]), actual) for name, values in said.baselines.items()},
+    }
+
+
+def _by_queue(covered: NDArray[np.bool_], queues: NDArray[np.str_]) -> dict[str, float]:
+    """Of queues with at least 500 runs."""
+    names, counts = np.unique(queues, return_counts=True)
+    return {
+        str(name): float(covered[queues == name].mean())
+        for name, count in zip(names, counts, strict=True)
+        if count >= _LEAST_OF_A_QUEUE
+    }
+
+
+def read_runs(table: Table) -> list[Ended]:
+    """In order of submission. Raises: InvalidObjectError, CommandError for columns that are of neither format."""
+    if {"arrival_s", "duration_s", "num_gpus"} <= set(table.columns):
+        read = _job
+    elif {"t_s", "exec_time_seconds"} <= set(table.columns):
+        read = _request
+    else:
+        need = "arrival_s, duration_s, num_gpus (and vc), or t_s, exec_time_seconds"
+        raise CommandError(f"{table.path}: the columns must be {need}", exit_code=2)
+    log = [one for index, row in enumerate(table.rows()) if (one := read(str(index), row)) is not None]
+    return sorted(log, key=lambda one: (one.run.submitted_at, int(one.run.run_id)))
+
+
+def _job(run_id: str, row: Row) -> Ended | None:
+    queue, gpus = row.text("vc", "default"), row.number("num_gpus", most=4096)
+    run = Run(run_id, row.number("arrival_s"), (f"{queue}/{gpus:g}", queue), (gpus,))
+    return Ended(run, row.number("duration_s", least=0.001), queue)
+
+
+def _request(run_id: str, row: Row) -> Ended | None:
+    """None for a request that failed or has no time: it teaches no length."""
+    seconds = row.optional("exec_time_seconds")
+    if not seconds or row.text("predict_status", "SUCCEED") != "SUCCEED":
+        return None
+    numbers = [row.optional(name) for name in _REQUEST_NUMBERS]
+    kind, model, user = row.text("predict_type"), row.text("checkpoint_model_version_id"), row.text("groupId")
+    work = "/".join([kind, *(row.text(name) for name in _REQUEST_NUMBERS[2:])])
+    groups = (f"{user}/{model}/{work}", f"{model}/{work}", work, user, model)
+    known = (*(-1.0 if value is None else value for value in numbers), float(kind == "IMG_2_IMG"))
+    return Ended(Run(run_id, row.number("t_s"), groups, known), seconds, kind or "default")

@@ -1,0 +1,71 @@
+"""What a run costs on an offering: expected and p90, in USD, with its parts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from decimal import Decimal
+
+from scheduler.predict.first import lost_to_reclaims
+from scheduler.predict.spot import Hazard
+
+
+@dataclass(frozen=True, slots=True)
+class CostParts:
+    """USD by what is paid for."""
+
+    run_usd: Decimal
+    start_usd: Decimal
+    """Nodes are paid from their creation, before the run begins."""
+    reclaims_usd: Decimal
+    """Work that is done again."""
+    egress_usd: Decimal
+
+    @property
+    def total_usd(self) -> Decimal:
+        return self.run_usd + self.start_usd + self.reclaims_usd + self.egress_usd
+
+
+@dataclass(frozen=True, slots=True)
+class RunCost:
+    expected: CostParts
+    p90: CostParts
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """One quantity: its mean and 90 % quantile."""
+
+    expected: float
+    p90: float
+
+
+def run_cost(
+    usd_per_hour: Decimal | None,
+    run: Seconds | None,
+    start: Seconds,
+    hazard: Hazard | None,
+    checkpoint_seconds: float | None,
+    egress_usd: Decimal = Decimal(0),
+) -> RunCost | None:
+    """None where the price of all nodes together or the length of the run is unknown.
+
+    `hazard` of all nodes together, None for capacity that is not reclaimed. The p90 adds the p90 of each part, as if
+    they were bad together: an upper bound on the 90 % quantile of the sum where parts move together.
+    """
+    if usd_per_hour is None or run is None or not all(map(math.isfinite, (run.expected, run.p90))):
+        return None
+
+    def parts(run_seconds: float, start_seconds: float) -> CostParts:
+        rate = 0.0 if hazard is None else hazard.mean_per_hour
+        again = lost_to_reclaims(run_seconds, rate, checkpoint_seconds)
+        run_usd, start_usd, again_usd = (_usd(usd_per_hour, s) for s in (run_seconds, start_seconds, again))
+        return CostParts(run_usd, start_usd, again_usd, egress_usd)
+
+    return RunCost(
+        parts(run.expected, start.expected), parts(max(run.p90, run.expected), max(start.p90, start.expected))
+    )
+
+
+def _usd(usd_per_hour: Decimal, seconds: float) -> Decimal:
+    return (usd_per_hour * Decimal(str(max(0.0, seconds))) / 3600).quantize(Decimal("1e-9"))

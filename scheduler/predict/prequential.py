@@ -1,0 +1,140 @@
+"""Durations predicted in arrival order, as the daemon would: a prediction uses only runs that ended before it.
+
+Beside the model stand the baselines, each learning from the same runs at the same moments.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from bisect import insort
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from sklearn.ensemble import HistGradientBoostingRegressor
+
+from scheduler.predict.conformal import Calibration
+from scheduler.predict.durations import DurationModel, Run
+from scheduler.predict.forest import Floats, quantiles
+
+_REFIT_EVERY: Final = 1000
+_BOOST_EVERY: Final = 4000
+_LEVELS: Final = np.concatenate([[0.001], np.linspace(0.005, 0.995, 199), [0.999]])
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    run: Run
+    seconds: float
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """Log seconds, one for each run; NaN where nothing could be said yet."""
+
+    model: Floats
+    low: Floats
+    high: Floats
+    baselines: dict[str, Floats]
+
+
+def predict_all(log: Sequence[Ended], point: float) -> Predictions:
+    """`log` in order of submission. `point` is the share of the mean of log seconds in the one number that is given;
+    the rest is their median."""
+    size = len(log)
+    model, given = np.full(size, math.nan), np.full((size, len(_LEVELS)), math.nan)
+    base = {name: np.full(size, math.nan) for name in ("global_median", "group_median", "last_five", "boosting")}
+    learner, medians, booster = DurationModel(), _Medians(), None
+    rows: list[tuple[float, ...]] = []
+    start = 0
+    for index, ended in _in_order(log):
+        if ended:
+            one = log[index]
+            learner.finish(one.run.run_id, one.run.submitted_at + one.seconds, one.seconds)
+            medians.learn(one)
+            continue
+        if index - start >= _REFIT_EVERY:
+            _fill(learner, booster, rows, slice(start, index), model, given, base["boosting"], point)
+            learner.forest, start = learner.refit(), index
+            if index % _BOOST_EVERY == 0:
+                booster = _boosted(learner) or booster
+        base["global_median"][index], base["group_median"][index] = medians.of(log[index].run)
+        row = learner.submit(log[index].run)
+        base["last_five"][index] = row[0]
+        rows.append(row)
+    _fill(learner, booster, rows, slice(start, size), model, given, base["boosting"], point)
+    low, high = _intervals(log, given)
+    return Predictions(model, low, high, base)
+
+
+def _in_order(log: Sequence[Ended]) -> Iterator[tuple[int, bool]]:
+    """Indices: False as runs are submitted, True as they end."""
+    going: list[tuple[float, int]] = []
+    for index, one in enumerate(log):
+        while going and going[0][0] <= one.run.submitted_at:
+            yield heapq.heappop(going)[1], True
+        yield index, False
+        heapq.heappush(going, (one.run.submitted_at + one.seconds, index))
+
+
+class _Medians:
+    def __init__(self) -> None:
+        self._all: list[float] = []
+        self._groups: dict[str, list[float]] = defaultdict(list)
+
+    def learn(self, one: Ended) -> None:
+        insort(self._all, math.log(one.seconds))
+        insort(self._groups[one.run.groups[0]], math.log(one.seconds))
+
+    def of(self, run: Run) -> tuple[float, float]:
+        every = self._all[len(self._all) // 2] if self._all else math.nan
+        group = self._groups.get(run.groups[0])
+        return every, group[len(group) // 2] if group else every
+
+
+def _fill(
+    learner: DurationModel,
+    booster: HistGradientBoostingRegressor | None,
+    rows: Sequence[tuple[float, ...]],
+    part: slice,
+    model: Floats,
+    given: Floats,
+    boosted: Floats,
+    point: float,
+) -> None:
+    """Those submitted since the last refit, all at once: no forest changed between."""
+    block = np.array(rows[part])
+    if not len(block):
+        return
+    if booster is not None:
+        boosted[part] = booster.predict(block)
+    mass = learner.distributions(rows[part])
+    if mass is None or learner.forest is None:
+        return
+    edges, base = learner.forest.edges, block[:, 0]
+    given[part] = quantiles(mass, edges, _LEVELS) + base[:, None]
+    mean = mass @ ((edges[1:] + edges[:-1]) / 2) + base
+    model[part] = point * mean + (1 - point) * given[part][:, len(_LEVELS) // 2]
+
+
+def _boosted(learner: DurationModel) -> HistGradientBoostingRegressor | None:
+    rows, targets = learner.examples()
+    if len(targets) < 50:
+        return None
+    return HistGradientBoostingRegressor(max_iter=100, random_state=0).fit(rows, targets)
+
+
+def _intervals(log: Sequence[Ended], given: Floats) -> tuple[Floats, Floats]:
+    calibration = Calibration()
+    low, high = np.full(len(log), math.nan), np.full(len(log), math.nan)
+    for index, ended in _in_order(log):
+        one = log[index]
+        if not ended:
+            low[index], high[index] = np.interp(calibration.levels(one.queue), _LEVELS, given[index])
+        elif not math.isnan(low[index]):
+            calibration.learn(one.queue, bool(low[index] <= math.log(one.seconds) <= high[index]))
+    return low, high

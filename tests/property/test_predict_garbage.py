@@ -1,0 +1,103 @@
+"""Garbage in moves nothing that it should not."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scheduler.predict.conformal import Calibration
+from scheduler.predict.cost import Seconds, run_cost
+from scheduler.predict.durations import LONGEST_SECONDS, DurationModel, Run
+from scheduler.predict.provisioning import Provisioning
+from scheduler.predict.serving import forecast_p95_ms
+from scheduler.predict.spot import ReclaimHazards
+from scheduler.predict.waits import Ahead, Going, queue_wait_seconds
+
+ABSURD = st.one_of(
+    st.floats(max_value=0.0), st.just(math.nan), st.just(math.inf), st.floats(min_value=LONGEST_SECONDS * 1.01)
+)
+
+
+def _learned(lengths: list[float | None], skew: float = 0.0) -> DurationModel:
+    model = DurationModel()
+    for index in range(60):
+        model.submit(Run(f"good-{index}", index * 100.0, ("q/1", "q"), (1.0,)))
+        model.finish(f"good-{index}", index * 100.0 + 50.0, 50.0)
+    for index, seconds in enumerate(lengths):
+        model.submit(Run(f"bad-{index}", 6000.0 + index, ("q/1", "q"), (1.0,)))
+        model.finish(f"bad-{index}", 6000.0 + index - skew, seconds)
+    return model
+
+
+@given(st.lists(st.one_of(ABSURD, st.none()), max_size=5))
+def test_absurd_lengths_and_failed_runs_teach_no_length(lengths: list[float | None]) -> None:
+    assert _learned(lengths).examples()[1].tolist() == _learned([]).examples()[1].tolist()
+
+
+@given(st.floats(min_value=0, max_value=1e9))
+def test_clock_skew_leaves_features_finite(skew: float) -> None:
+    model = _learned([60.0, 70.0], skew)
+    assert all(map(math.isfinite, model.submit(Run("next", 10.0, ("q/1", "q"), (1.0,)))))
+
+
+@given(st.floats(min_value=1e-3, max_value=LONGEST_SECONDS))
+@settings(max_examples=20)
+def test_a_single_outlier_does_not_move_the_base(seconds: float) -> None:
+    row = _learned([seconds]).submit(Run("next", 7000.0, ("q/1", "q"), (1.0,)))
+    assert math.isclose(math.exp(row[0]), 50.0)
+
+
+def test_all_runs_failed_leaves_nothing_to_fit() -> None:
+    model = DurationModel()
+    for index in range(100):
+        model.submit(Run(str(index), float(index), ("q",)))
+        model.finish(str(index), index + 1.0, None)
+    assert model.refit() is None
+
+
+@given(st.lists(st.booleans(), max_size=300))
+@settings(max_examples=30)
+def test_levels_stay_in_order_and_within_bounds(covered: list[bool]) -> None:
+    calibration = Calibration()
+    for held in covered:
+        calibration.learn("q", held)
+    low, high = calibration.levels("q")
+    assert 0 < low < high < 1
+
+
+@given(ABSURD)
+def test_start_times_that_cannot_be_teach_nothing(seconds: float) -> None:
+    assert Provisioning().started(seconds) == Provisioning()
+
+
+@given(st.integers(max_value=-1), st.floats(max_value=0))
+def test_exposure_that_cannot_be_teaches_nothing(reclaims: int, hours: float) -> None:
+    hazards = ReclaimHazards()
+    hazards.learn("pool", "zone", 3, reclaims, 5.0)
+    hazards.learn("pool", "zone", 3, 1, hours)
+    assert hazards.hazard("pool", "zone", 3) == ReclaimHazards().hazard("pool", "zone", 3)
+
+
+@given(st.lists(st.one_of(st.floats(max_value=0), st.just(math.nan), st.just(math.inf)), max_size=5))
+def test_latencies_that_cannot_be_are_passed_over(bad: list[float]) -> None:
+    assert forecast_p95_ms([100.0, *bad]) == forecast_p95_ms([100.0])
+
+
+@given(st.lists(st.tuples(st.integers(0, 8), st.floats(0, 1e6)), max_size=8), st.integers(1, 8))
+def test_a_longer_backlog_never_shortens_the_wait(jobs: list[tuple[int, float]], wanted: int) -> None:
+    going = [Going(8, 100.0)]
+    behind = queue_wait_seconds(0, going, [Ahead(g, s) for g, s in jobs], wanted)
+    alone = queue_wait_seconds(0, going, [], wanted)
+    assert alone == 100.0
+    assert behind is None or behind >= alone
+
+
+def test_cost_has_its_parts_and_unknown_stays_unknown() -> None:
+    run, start = Seconds(3600.0, 7200.0), Seconds(360.0, 720.0)
+    found = run_cost(Decimal(10), run, start, None, None, Decimal(1))
+    assert found is not None
+    assert (found.expected.total_usd, found.p90.total_usd) == (Decimal(12), Decimal(23))
+    assert run_cost(None, run, start, None, None) is None
