@@ -33,7 +33,8 @@ def evaluate_durations(path: Path, from_day: float) -> dict[str, Any]:
     for values in said.baselines.values():
         usable &= np.isfinite(values)
     if usable.sum() < 2:
-        raise CommandError(f"{path}: too few runs to learn from and report; give more, or an earlier --from-day")
+        text = f"{path}: too few runs to learn from and report; give more, or an earlier --from-day"
+        raise CommandError(text, exit_code=2)
     actual = seconds[usable]
     covered = ((np.log(seconds) >= said.low) & (np.log(seconds) <= said.high))[usable]
     queues = np.array([one.queue for one in log])[usable]
