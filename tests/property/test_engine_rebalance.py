@@ -78,3 +78,10 @@ def test_limits_hold_over_any_history(
             past.append(PastMove(each.workload, each.source, now))
         within = Counter(m.source for m in past if now < m.at + by_pool.get(m.source, MoveLimit()).per_seconds)
         assert all(count <= by_pool.get(pool, MoveLimit()).moves for pool, count in within.items())
+
+
+def test_limits_of_a_pool_by_hand() -> None:
+    a, b, c = (Proposal(Uid(name), POOLS[0], Sums(usd, 1.0, 0.0)) for name, usd in (("a", 5.0), ("b", 9.0), ("c", 7.0)))
+    assert allowed([a, b, c], [], {}, 0.0) == (b, c)
+    assert allowed([a, b, c], [PastMove(Uid("b"), POOLS[1], 0.0)], {}, 3599.0) == (c, a)
+    assert allowed([a, b, c], [PastMove(Uid("b"), POOLS[1], 0.0)], {}, 3600.0) == (b, c)
