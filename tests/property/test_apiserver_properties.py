@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from clusters.sandbox.apiserver import fieldsets, selectors
@@ -142,6 +142,7 @@ def test_any_selector_text_is_parsed_or_refused(text: str) -> None:
         assert error.code == 400  # noqa: PT017
 
 
+@example(2**40, "Mi")
 @given(st.integers(0, 10**15), st.sampled_from(["", "m", "k", "M", "G", "Ki", "Mi", "Gi"]))
 def test_canonical_quantities_keep_their_value(number: int, suffix: str) -> None:
     text = f"{number}{suffix}"

@@ -118,7 +118,7 @@ def canonical_quantity(text: str) -> str:
     """
     value = parse_quantity(text)
     tail = text.strip().lstrip("+-0123456789.")
-    if tail[:1] in ("e", "E") and len(tail) > 1:
+    if tail[:1] in ("e", "E") and len(tail) > 1 and tail != "Ei":
         return _exponent(value)
     if tail.endswith("i") and value.denominator == 1 and abs(value) >= 1024:
         return _scaled(value, 1024, _BINARY)
