@@ -11,14 +11,15 @@ it is rounded to whole gangs, and at the next slice everything is asked again.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linprog
-from scipy.sparse import coo_array
 
 from scheduler.engine.programme import MOST_ITERATIONS, Floats, Indices, UnsolvedError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 GROWTH: Final = 1.6
 """Each interval over the one before it."""
@@ -84,6 +85,10 @@ def intervals(backlog: Backlog) -> Floats:
 
 def next_slice(backlog: Backlog) -> Slice:
     """The first interval of the optimum. Raises: UnsolvedError when HiGHS finds none."""
+    # Imported when there is something to solve, as in `programme`.
+    from scipy.optimize import linprog
+    from scipy.sparse import coo_array
+
     edges = intervals(backlog)
     columns = _columns(backlog, len(edges) - 1)
     runs, many, widths = len(columns.workload), len(edges) - 1, np.diff(edges)
@@ -142,9 +147,11 @@ def _columns(backlog: Backlog, many: int) -> _Columns:
     return _Columns(k, p, interval, backlog.seconds[k, p])
 
 
-def _limits(backlog: Backlog, columns: _Columns, widths: Floats) -> coo_array:
+def _limits(backlog: Backlog, columns: _Columns, widths: Floats) -> csr_array:
     """Each row is a part of an interval that may not exceed the part of it that is used: of a pool's resource, then of
     a workload, which runs in one place at a time."""
+    from scipy.sparse import coo_array
+
     (pools, resources), many = backlog.capacity.shape, len(widths)
     k, p, b = columns.workload, columns.pool, columns.interval
     runs, busy = len(k), columns.seconds / widths[b]

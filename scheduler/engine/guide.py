@@ -208,7 +208,7 @@ class Guide:
         run = np.full((len(classes), len(names)), np.inf)
         wait_cost = np.full((len(classes), len(names), len(MIDDLES)), np.inf)
         capacity = np.array([_capacity(room) for room in rooms]).reshape(len(rooms), _BUSY_RESOURCES)
-        demand = np.array([_amounts(one.ask.shape.requests) for one in classes])
+        demand = np.array([amounts(one.ask.shape.requests) for one in classes])
         budgets = self._world.budgets.accounts
         limit_use = np.zeros((len(budgets), *shape))
         for row, one in enumerate(classes):
@@ -349,7 +349,7 @@ def _use_over_time(q: Question) -> Floats:
 
 def _part_of_node(ask: Ask, room: PoolRoom) -> float:
     """Nodes of the pool that the gang takes, as a fraction by its largest resource."""
-    asked, there = _amounts(ask.shape.requests), _amounts(room.node_size)
+    asked, there = amounts(ask.shape.requests), amounts(room.node_size)
     return max((a / t for a, t in zip(asked, there, strict=True) if a > 0 and t > 0), default=0.0)
 
 
@@ -357,7 +357,7 @@ def _capacity(room: PoolRoom) -> tuple[float, float, float]:
     """Free on its nodes and, where it can grow, on those to come and to buy."""
     bins = [*room.ready, *room.coming] if room.growable and room.backoff is None else list(room.ready)
     more = room.can_open if room.backoff is None else 0
-    size = _amounts(room.node_size)
+    size = amounts(room.node_size)
     return (
         sum(max(0, each.gpus) for each in bins) + more * size[0],
         sum(max(0, each.cpu_milli) for each in bins) / 1000 + more * size[1],
@@ -365,5 +365,6 @@ def _capacity(room: PoolRoom) -> tuple[float, float, float]:
     )
 
 
-def _amounts(of: Resources) -> tuple[float, float, float]:
+def amounts(of: Resources) -> tuple[float, float, float]:
+    """GPUs, cores, GiB."""
     return float(of.gpus), of.cpu_milli / 1000, of.memory_bytes / 2**30

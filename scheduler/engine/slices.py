@@ -18,13 +18,12 @@ from scheduler.engine.candidates import Weighed, Weigher
 from scheduler.engine.commitments import UNKNOWN_RUN_SECONDS
 from scheduler.engine.filters import Ask
 from scheduler.engine.fluid import MOST_COLUMNS, Backlog, Slice, intervals, next_slice, whole
-from scheduler.engine.guide import Earliest, Guide
+from scheduler.engine.guide import Earliest, Guide, amounts
 from scheduler.engine.programme import UnsolvedError
 from scheduler.engine.rooms import PoolRoom
 from scheduler.engine.world import World, by_name
 from scheduler.model.ids import PoolRef, Uid
 from scheduler.model.plan import ShadowPrice, WaitOption
-from scheduler.model.resources import Resources
 from scheduler.model.workload import Workload
 
 _RESOURCES: Final = ("gpu", "cpu", "memory")
@@ -131,7 +130,7 @@ class Slices:
             seconds,
             usd,
             np.array([each.usd_per_second for each in able]),
-            np.array([_amounts(each.ask.shape.requests) for each in able]),
+            np.array([amounts(each.ask.shape.requests) for each in able]),
             np.array([_free(room) for room in self._rooms]),
             min(rule.seconds for rule in rules),
             max(float(rule.usd_per_hour_to_last_end) for rule in rules) / 3600.0,
@@ -162,10 +161,6 @@ def guide_of(world: World, weigher: Weigher, pending: Iterable[Workload], earlie
 def _seconds(weighed: Weighed) -> float:
     run = weighed.prediction.run_seconds
     return UNKNOWN_RUN_SECONDS if run is None else max(1.0, run)
-
-
-def _amounts(of: Resources) -> tuple[float, float, float]:
-    return float(of.gpus), of.cpu_milli / 1000, of.memory_bytes / 2**30
 
 
 def _free(room: PoolRoom) -> tuple[float, float, float]:
