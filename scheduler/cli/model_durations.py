@@ -15,8 +15,6 @@ from scheduler.predict.scores import scores
 from scheduler.simulate.readers._table import Row, Table, open_table
 
 _DAY: Final = 86400.0
-_POINT: Final = 0.0
-"""Share of the mean in the one number given; chosen on the first 35 days of the Philly log."""
 _REQUEST_NUMBERS: Final = (
     "prompt_length", "negative_prompt_length", "num_images_per_prompt", "num_inference_steps", "num_lora",
 )  # fmt: skip
@@ -26,7 +24,7 @@ _LEAST_OF_A_QUEUE: Final = 500
 def evaluate_durations(path: Path, from_day: float) -> dict[str, Any]:
     """Scores of the model and of each baseline over the same runs. Raises: CommandError, InvalidObjectError."""
     log = read_runs(open_table(path))
-    said = predict_all(log, _POINT)
+    said = predict_all(log)
     seconds = np.array([one.seconds for one in log])
     days = np.array([one.run.submitted_at for one in log]) / _DAY
     usable = (days >= from_day) & np.isfinite(said.model)

@@ -42,9 +42,8 @@ class Predictions:
     baselines: dict[str, Floats]
 
 
-def predict_all(log: Sequence[Ended], point: float) -> Predictions:
-    """`log` in order of submission. `point` is the share of the mean of log seconds in the one number that is given;
-    the rest is their median."""
+def predict_all(log: Sequence[Ended]) -> Predictions:
+    """`log` in order of submission. The one number that is given is the median of the distribution."""
     size = len(log)
     model, given = np.full(size, math.nan), np.full((size, len(_LEVELS)), math.nan)
     base = {name: np.full(size, math.nan) for name in ("global_median", "group_median", "last_five", "boosting")}
@@ -58,7 +57,7 @@ def predict_all(log: Sequence[Ended], point: float) -> Predictions:
             medians.learn(one)
             continue
         if index - start >= _REFIT_EVERY:
-            _fill(learner, booster, rows, slice(start, index), model, given, base["boosting"], point)
+            _fill(learner, booster, rows, slice(start, index), model, given, base["boosting"])
             learner.forest, start = learner.refit(), index
             if index % _BOOST_EVERY == 0:
                 booster = _boosted(learner) or booster
@@ -66,7 +65,7 @@ def predict_all(log: Sequence[Ended], point: float) -> Predictions:
         row = learner.submit(log[index].run)
         base["last_five"][index] = row[0]
         rows.append(row)
-    _fill(learner, booster, rows, slice(start, size), model, given, base["boosting"], point)
+    _fill(learner, booster, rows, slice(start, size), model, given, base["boosting"])
     low, high = _intervals(log, given)
     return Predictions(model, low, high, base)
 
@@ -104,7 +103,6 @@ def _fill(
     model: Floats,
     given: Floats,
     boosted: Floats,
-    point: float,
 ) -> None:
     """Those submitted since the last refit, all at once: no forest changed between."""
     block = np.array(rows[part])
@@ -117,8 +115,7 @@ def _fill(
         return
     edges, base = learner.forest.edges, block[:, 0]
     given[part] = quantiles(mass, edges, _LEVELS) + base[:, None]
-    mean = mass @ ((edges[1:] + edges[:-1]) / 2) + base
-    model[part] = point * mean + (1 - point) * given[part][:, len(_LEVELS) // 2]
+    model[part] = given[part][:, len(_LEVELS) // 2]
 
 
 def _boosted(learner: DurationModel) -> HistGradientBoostingRegressor | None:
