@@ -181,7 +181,8 @@ async def test_a_resumed_gang_waits_until_all_of_it_fits(tmp_path: Path) -> None
         await _suspend(world, "gang", True)
         await until(lambda: _gone(world, uid), "its pods stop")
         before = set(counter.ran[uid])
-        other = (await world.submit("one", gpus=8, seconds=HOUR))["metadata"]["uid"]
+        # An hour is two seconds here: on a busy machine the other could be over before anybody looked.
+        other = (await world.submit("one", gpus=8, seconds=4 * HOUR))["metadata"]["uid"]
         await until(lambda: _ready(world, "one"), "another takes one of its two nodes")
         await _suspend(world, "gang", False)
         while not await world.is_done("one"):
