@@ -129,6 +129,8 @@ async def test_each_part_of_a_nodes_life_is_charged_at_the_price_in_force(tmp_pa
     async with a_world(tmp_path, speed=1800.0, policies=policy()) as world:
         await without_file_prices(world)
         market = Market(world.sandbox.clock, g5="1.00")
+        # Ten minutes are a third of a second here: on a busy machine the price, dated by its change, would be stale.
+        market.max_age_seconds = 86400.0
         async with world.daemon(prices=market.book()) as (daemon, _):
             await submit_cloud_job(world, "long", seconds=HOUR)
             await until(lambda: world.sandbox.charges(), "a node is bought")
