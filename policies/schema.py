@@ -122,6 +122,11 @@ class ReturnSpec(Strict):
 
     idle: Duration = 300.0
     """How long a bought node stays idle before it is given back. Default 5m."""
+    move: Literal["never", "whenItPays"] = "never"
+    """Whether running workloads that make checkpoints may leave bought nodes for cheaper room when that saves more than
+    the work since the last checkpoint, which is done again, and the later end cost. Default never."""
+    move_after: Duration = 1800.0
+    """How long a workload has run where it is before it may be moved. Default 30m."""
 
 
 class BudgetSpec(Strict):
@@ -146,6 +151,8 @@ class DisruptionSpec(Strict):
 
     member_lost: DurationOrNever = 900.0
     """How long a silent member keeps its workloads before they are placed elsewhere, or never. Default 15m."""
+    moves_at_once: Annotated[int, Field(ge=0, le=10_000)] = 4
+    """Most workloads of this policy that are on the move at any time (see return.move). Default 4."""
 
 
 class ReservationSpec(Strict):

@@ -74,6 +74,7 @@ def format_placement(placement: Placement) -> str:
             "decidedAt": format_time(placement.decided_at, micro=True),
             "decision": placement.decision,
             "reason": placement.reason,
+            **({} if placement.moved_from is None else {"movedFrom": placement.moved_from}),
         }
     ).decode()
 
@@ -101,6 +102,7 @@ def parse_placement(text: str) -> Placement:
         decided_at=decided_at,
         decision=fields["decision"],
         reason=fields["reason"],
+        moved_from=ClusterId(fields["movedFrom"]) if "movedFrom" in fields else None,
     )
 
 
@@ -149,7 +151,10 @@ def _placement_fields(text: str) -> dict[str, Any]:
         # bool is an int to isinstance, but not to the people who wrote 1 for true.
         if not isinstance(fields.get(name), kind) or (kind is int and isinstance(fields[name], bool)):
             raise _bad_placement(f"field {name} is missing or no {kind.__name__}")
-    if unknown := sorted(fields.keys() - _FIELDS.keys()):
+    moved_from = fields.get("movedFrom", "-")
+    if not isinstance(moved_from, str) or not moved_from:
+        raise _bad_placement("field movedFrom is no name of a cluster")
+    if unknown := sorted(fields.keys() - _FIELDS.keys() - {"movedFrom"}):
         raise _bad_placement(f"unknown field {unknown[0][:40]}")
     return fields
 

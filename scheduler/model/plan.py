@@ -70,7 +70,7 @@ class Decision:
     workload: WorkloadRef
     queue: QueueId
     outcome: str
-    """placed, burst, started, held, released."""
+    """placed, burst, started, held, released, moved."""
     reason: Reason
     sentence: str
     policy: str
@@ -101,6 +101,16 @@ class ScalePool:
     pool: PoolRef
     current_nodes: int
     desired_nodes: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CloseNode:
+    """Cordon: its workloads are moved off it, and nothing new is to come."""
+
+    pool: PoolRef
+    node: NodeName
+    node_uid: str
     reason: str
 
 
@@ -142,6 +152,7 @@ class Plan:
     at: Instant
     placements: tuple[SetPlacement, ...] = ()
     scales: tuple[ScalePool, ...] = ()
+    closures: tuple[CloseNode, ...] = ()
     removals: tuple[RemoveNode, ...] = ()
     decisions: tuple[Decision, ...] = ()
     queues: tuple[QueueUsage, ...] = ()

@@ -122,6 +122,10 @@ class BurstRule:
 class ReturnRule:
     idle_seconds: float = 300.0
     """How long a bought node stays idle before it is given back."""
+    moves: bool = False
+    """Whether running workloads that make checkpoints may be moved off bought nodes when that pays."""
+    move_after_seconds: float = 1800.0
+    """How long a workload has run where it is before it may be moved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +145,8 @@ class Budget:
 class DisruptionRule:
     member_lost_seconds: float | None = 900.0
     """How long a silent member keeps its workloads before they are placed elsewhere; None: for ever."""
+    moves_at_once: int = 4
+    """Most workloads of the policy that are on the move at any time."""
 
 
 @dataclass(frozen=True, slots=True)

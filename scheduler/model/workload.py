@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from scheduler.model.ids import ClusterId, Instant, NodeName, PoolId, PoolRef, QueueId, Uid, WorkloadRef
 from scheduler.model.resources import Resources
@@ -42,6 +43,9 @@ class Hints:
     deadline_at: Instant | None = None
 
 
+MOVED: Final = "Moved"
+
+
 class PlacementState(StrEnum):
     """How far a placement has come. The words are those in the `overspill.dev/placement` annotation."""
 
@@ -70,7 +74,9 @@ class Placement:
     decided_at: Instant
     decision: str
     reason: str = ""
-    """For RELEASING: the code of why."""
+    """For RELEASING: the code of why. MOVED where it replaced another placement."""
+    moved_from: ClusterId | None = None
+    """Where its former copy may still be: nothing is created before that is known to be gone."""
 
     @property
     def pool_ref(self) -> PoolRef:

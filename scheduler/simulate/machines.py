@@ -23,6 +23,8 @@ class Machine:
     free: Resources
     pods: int = 0
     idle_since: Instant | None = None
+    closed: bool = False
+    """To new pods."""
     _labels: tuple[tuple[str, str], ...] = ()
     _node: Node | None = None
 
@@ -39,7 +41,7 @@ class Machine:
                 labels=self._labels,
                 taints=(),
                 ready=True,
-                unschedulable=False,
+                unschedulable=self.closed,
                 deleting=False,
                 created_at=self.created_at,
                 idle_since=self.idle_since,
@@ -53,8 +55,14 @@ class Machine:
         self.idle_since = now if self.pods == 0 else None
         self._node = None
 
+    def close(self) -> None:
+        self.closed = True
+        self._node = None
+
     def room_for(self, pod: Resources, most: int) -> int:
         """How many such pods fit, at most `most`."""
+        if self.closed:
+            return 0
         free = self.free
         for asked, there in (
             (pod.gpus, free.gpus),

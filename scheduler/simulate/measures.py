@@ -54,6 +54,7 @@ class Measures:
     burst_gpu_hours: float
     burst_jobs: int
     preemptions: int
+    moves: int
     interruptions: int
     lost_gpu_hours: float
     """Work that was done and had to be done again."""
@@ -121,6 +122,7 @@ def measure(record: RunRecord, value: ValueOfTime, *, budgets_broken: int = 0) -
         burst_gpu_hours=sum(bought) / 3600,
         burst_jobs=sum(job.burst for job in record.jobs),
         preemptions=sum(job.preemptions for job in record.jobs),
+        moves=sum(job.moves for job in record.jobs),
         interruptions=sum(job.interruptions for job in record.jobs),
         lost_gpu_hours=sum(job.lost_seconds * job.job.gpus for job in record.jobs) / 3600,
         fairness=jain(list(means.values())),

@@ -180,6 +180,11 @@ class SimulatedFederation:
                 run.workload = replace(run.workload, condition=said)
         for scale in plan.scales:
             freed |= self._scale(scale.pool, scale.desired_nodes)
+        for closure in plan.closures:
+            machine = self.pools[closure.pool].machines.get(closure.node)
+            if machine is not None:
+                machine.close()
+                self._shown.pop(closure.pool.cluster, None)
         for removal in plan.removals:
             pool = self.pools[removal.pool]
             machine = pool.machines.get(removal.node)
@@ -199,6 +204,10 @@ class SimulatedFederation:
         if state in (PlacementState.RELEASING, PlacementState.PAUSED):
             self._stop(run, preempted=True)
             return True
+        moves = state is PlacementState.STARTED and run.copy is not None
+        if moves:
+            self._stop(run, preempted=False)
+            run.record.moves += 1
         run.workload = replace(run.workload, placement=change.placement)
         if state is PlacementState.STARTED and run.copy is None:
             wanted = sum(each.count for each in run.job.pod_sets)
@@ -210,7 +219,7 @@ class SimulatedFederation:
                 finished_at=None, pods_wanted=wanted, pods_bound=0,
             )  # fmt: skip
             self._unbound[run.workload.ref.uid] = run
-        return False
+        return moves
 
     def _bind(self, run: _Run) -> None:
         """The member's scheduler: the whole gang, big pods first, each on the fullest node that it fits."""
