@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,6 +19,7 @@ import orjson
 from clusters.kubernetes.codec import format_time, parse_time
 from scheduler.model.contract import (
     ANNOTATION_CHECKPOINT,
+    ANNOTATION_DATA,
     ANNOTATION_DEADLINE,
     ANNOTATION_EXPECTED,
     ANNOTATION_GPU_MODELS,
@@ -27,7 +29,8 @@ from scheduler.model.contract import (
 )
 from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import ClusterId, Instant, PoolId
-from scheduler.model.workload import Hints, Placement, PlacementState
+from scheduler.model.resources import quantity_units
+from scheduler.model.workload import DataSet, Hints, Placement, PlacementState
 
 _VERSION: Final = 1
 _FIELDS: Final[dict[str, type]] = {
@@ -46,6 +49,8 @@ _DURATION: Final = re.compile(r"(?:\d{1,9}(?:\.\d{1,9})?(?:ms|[dhms]))+")
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|[dhms])")
 _UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LARGEST_PRIORITY: Final = 2**31 - 1
+_MOST_DATA_SETS: Final = 16
+_LARGEST_DATA_BYTES: Final = 2**60
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +127,7 @@ def parse_hints(annotations: Mapping[str, Any], created_at: Instant) -> HintsRea
             expected_seconds=_positive_duration(annotations, ANNOTATION_EXPECTED, problems),
             checkpoint_every_seconds=_positive_duration(annotations, ANNOTATION_CHECKPOINT, problems),
             deadline_at=_deadline(annotations, created_at, problems),
+            data=_data(annotations, problems),
         ),
         priority=_priority(annotations, problems),
         gpu_models=tuple(
@@ -192,6 +198,27 @@ def _deadline(annotations: Mapping[str, Any], created_at: Instant, problems: lis
             f"{ANNOTATION_DEADLINE}: {said[:40]!r} is neither a time (2026-01-31T12:00:00Z) nor a duration (24h)"
         )
         return None
+
+
+def _data(annotations: Mapping[str, Any], problems: list[str]) -> tuple[DataSet, ...]:
+    """Sorted; one of each cluster, what is said twice of it added up."""
+    if (text := annotations.get(ANNOTATION_DATA)) is None:
+        return ()
+    parts = [part.strip() for part in str(text).split(",") if part.strip()]
+    found: Counter[ClusterId] = Counter()
+    for part in parts[:_MOST_DATA_SETS]:
+        size, at, cluster = part.partition("@")
+        try:
+            amount = quantity_units(size.strip())
+        except InvalidObjectError:
+            amount = None
+        if not at or not cluster.strip() or amount is None or not 0 < amount <= _LARGEST_DATA_BYTES:
+            problems.append(f"{ANNOTATION_DATA}: {part[:60]!r} is not a size at a member, such as 500Gi@onprem")
+            continue
+        found[ClusterId(cluster.strip())] += int(amount)
+    if len(parts) > _MOST_DATA_SETS:
+        problems.append(f"{ANNOTATION_DATA}: only the first {_MOST_DATA_SETS} data sets are read")
+    return tuple(DataSet(cluster, size) for cluster, size in sorted(found.items()))
 
 
 def _time(annotations: Mapping[str, Any], name: str, problems: list[str]) -> Instant | None:

@@ -71,7 +71,8 @@ class Bulk:
         """Whether arrays can speak for the class."""
         known = self._suits.get(ask.number)
         if known is None:
-            known = countable(ask.shape) and deadline_of(ask.workload, ask) is None
+            by_itself = deadline_of(ask.workload, ask) is not None or bool(ask.workload.hints.data)
+            known = countable(ask.shape) and not by_itself
             self._suits[ask.number] = known
         return known
 

@@ -133,8 +133,8 @@ class Weigher:
         cost = None
         if room.pool.price is not None:
             usd_per_hour = _part_of(room.pool.price.usd_per_hour, fit.new_nodes + fit.share)
-            if prediction.run_seconds is not None:
-                cost = cost_usd(usd_per_hour, prediction.run_seconds)
+            if prediction.run_seconds is not None and prediction.transfer_usd is not None:
+                cost = cost_usd(usd_per_hour, prediction.run_seconds) + prediction.transfer_usd
         priced = Offer(room, offer.paused, fit, prediction, usd_per_hour, cost)
         score = load_objective(ask.policy.objective)(described(priced, ()))
         accepted = Weighed(described(priced, (), score), room, fit, prediction)

@@ -228,6 +228,12 @@ def burst_limit(ask: Ask, offer: Offer) -> Reason | None:
     return Reason("BurstLimit", f"over the policy's {rule.max_nodes} bought nodes")
 
 
+def data_cost_unknown(ask: Ask, offer: Offer) -> Reason | None:
+    if offer.prediction.transfer_usd is not None or not offer.room.pool.bought:
+        return None  # It has to run somewhere: owned nodes are not refused for what nobody knows.
+    return Reason("DataCostUnknown", "of unknown cost of bringing its data there")
+
+
 def duration_unknown(ask: Ask, offer: Offer) -> Reason | None:
     needed = ask.policy.constraints.max_usd_per_run is not None
     if needed and offer.prediction.run_seconds is None:
@@ -273,13 +279,13 @@ ROOM: Final[tuple[Filter, ...]] = (
 )
 """What the pool has now."""
 
-MONEY: Final[tuple[Filter, ...]] = (duration_unknown, over_run_cost, burst_limit, over_budget)
+MONEY: Final[tuple[Filter, ...]] = (data_cost_unknown, duration_unknown, over_run_cost, burst_limit, over_budget)
 """What it would cost."""
 
 ROOM_CODES: Final = frozenset(
     ("BurstPaused", "NoRoomNow", "PoolNotResizable", "BackedOff", "PoolAtMax", "BurstWaiting")
 )
-MONEY_CODES: Final = frozenset(("DurationUnknown", "OverRunCost", "BurstLimit", "OverBudget"))
+MONEY_CODES: Final = frozenset(("DataCostUnknown", "DurationUnknown", "OverRunCost", "BurstLimit", "OverBudget"))
 """The codes that the filters of these tuples give."""
 
 

@@ -24,6 +24,7 @@ from scheduler.engine.rooms import PoolRoom
 from scheduler.engine.world import World, by_name
 from scheduler.model.ids import Instant, PoolRef, Uid
 from scheduler.model.plan import CostPart, ShadowPrice, WaitOption
+from scheduler.model.ports import Prediction
 from scheduler.model.resources import Resources
 from scheduler.model.workload import Workload
 
@@ -57,17 +58,20 @@ class _Costs:
     capacity: float
     around: float
     again: float
+    data: float
+    """Of bringing its data there, whoever owns the nodes."""
     seconds_to_end: float
 
     @property
     def money(self) -> float:
-        return self.capacity + self.around + self.again
+        return self.capacity + self.around + self.again + self.data
 
     def parts(self, usd_per_second: float) -> tuple[CostPart, ...]:
         named = (
             ("capacity", self.capacity),
             ("start-up", self.around),
             ("reclaims", self.again),
+            ("data", self.data),
             ("time", usd_per_second * self.seconds_to_end),
         )
         return tuple(CostPart(name, round(usd, 6)) for name, usd in named if usd)
@@ -219,12 +223,13 @@ class Guide:
                 reserve = reserve_index.get((room.pool.ref, unit))
                 costs = self._costs(one, weighed)
                 if reserve is not None and not self._weigher.static_reasons(one.ask, room):
-                    seconds = one.run_seconds * self._slowness(one, room)
+                    prediction = self._world.predict(one.ask.workload, room, 0)
+                    seconds = one.run_seconds * self._slowness(one, room) + prediction.transfer_seconds
                     run[row, reserve] = seconds
                     ends = MIDDLES + seconds
                     never = EDGES[1:] <= self._first_room(one, weighed)
                     late = never if deadline is None else never | (ends > deadline)
-                    wait_cost[row, reserve] = np.where(late, np.inf, value * ends)
+                    wait_cost[row, reserve] = np.where(late, np.inf, value * ends + _data_usd(prediction))
                 if costs is None:
                     continue
                 if deadline is not None and costs.seconds_to_end > deadline:
@@ -289,13 +294,14 @@ class Guide:
         seconds = one.run_seconds * self._slowness(one, room)
         lost = weighed.prediction.lost_seconds
         end = start + seconds + lost
+        moving, data = weighed.prediction.transfer_seconds, _data_usd(weighed.prediction)
         if not room.pool.bought:
-            return _Costs(0.0, 0.0, 0.0, end)
+            return _Costs(0.0, 0.0, 0.0, data, end)
         if room.pool.price is None:
             return None
         rate = float(room.pool.price.usd_per_hour) * _part_of_node(one.ask, room) / 3600.0
-        around = 0.0 if weighed.fit.now else rate * (start + self._world.idle_seconds(room))
-        return _Costs(rate * seconds, around, rate * lost, end)
+        around = rate * moving if weighed.fit.now else rate * (start + self._world.idle_seconds(room))
+        return _Costs(rate * seconds, around, rate * lost, data, end)
 
     def _slowness(self, one: _Class, room: PoolRoom) -> float:
         """Its run time there over what its user says."""
@@ -336,6 +342,12 @@ class Guide:
 def _usd_per_second(ask: Ask) -> float:
     assert ask.policy.value_of_time is not None
     return ask.policy.value_of_time.usd_per_second(ask.shape.gpus)
+
+
+def _data_usd(prediction: Prediction) -> float:
+    """Of bringing its data there. What nobody knows counts for nothing: bought pools are refused for it before, and
+    among owned ones it has to run somewhere."""
+    return float(prediction.transfer_usd or 0)
 
 
 def _use_over_time(q: Question) -> Floats:

@@ -3,9 +3,9 @@
 A node is worth emptying when all that runs on it makes checkpoints, is known to have work left, and can go where nobody
 waits: to free owned nodes, or to bought ones that stay anyway. What that saves is the node's price until the last of
 them would have ended; what it costs is the work since each one's last checkpoint, done again at the price of where it
-is now, the later end (at the policy's value of time), and the longer life of the bought nodes that they go to. It is
-done when it costs less than `WORTH` of what it saves, for not more workloads of a policy at once than its
-`disruption.movesAtOnce`, and for none that has run there for less than `return.moveAfter`.
+is now, bringing its data there, the later end (at the policy's value of time), and the longer life of the bought nodes
+that they go to. It is done when it costs less than `WORTH` of what it saves, for not more workloads of a policy at once
+than its `disruption.movesAtOnce`, and for none that has run there for less than `return.moveAfter`.
 
 A move is one write: the new placement replaces the old one and names the cluster that it leaves, so that the copy there
 is gone for certain before the next is made (`lifecycle`). Nothing is remembered: a workload on the move is known by its
@@ -299,7 +299,7 @@ class Rebalance:
         """The tenant on nodes that are there and stay, its room taken; None: it does not fit, or nobody knows for how
         long it would run there, or it would miss its deadline."""
         prediction = self._world.predict(tenant.workload, room, 0)
-        if prediction.run_seconds is None or prediction.start_seconds is None:
+        if prediction.run_seconds is None or prediction.start_seconds is None or prediction.transfer_usd is None:
             return None
         slower = (prediction.run_seconds + prediction.lost_seconds) / tenant.run_seconds
         ends_in = prediction.start_seconds + (tenant.left_seconds + tenant.lost_seconds) * slower
@@ -310,7 +310,7 @@ class Rebalance:
         takes = pack(tenant.ask.shape.pod_sets, (bins,))
         if takes is None:
             return None
-        usd = tenant.lost_seconds * tenant.usd_per_second
+        usd = tenant.lost_seconds * tenant.usd_per_second + float(prediction.transfer_usd)
         usd += tenant.value_per_second * (ends_in - tenant.stays_seconds)
         usd += self._longer(room, {take.bin.key for take in takes}, ends_in)
         return _Going(tenant, room, tuple(takes), usd, ends_in)

@@ -17,8 +17,9 @@ from scheduler.engine.memory import Memory
 from scheduler.engine.packing import Shape, make_shape
 from scheduler.engine.quota import QuotaLedger
 from scheduler.engine.rooms import PoolRoom
+from scheduler.engine.transfer import transfer, with_transfer
 from scheduler.model.cluster import NodePool
-from scheduler.model.ids import Instant, PoolRef, Uid
+from scheduler.model.ids import ClusterId, Instant, PoolRef, Uid
 from scheduler.model.policy import PlacementPolicy, PolicySet
 from scheduler.model.ports import GroupingPredictor, Prediction, Predictor
 from scheduler.model.resources import Resources
@@ -76,6 +77,7 @@ class World:
         self._asks: dict[tuple[int, str, bool, bool], Ask] = {}
         self._groups: dict[tuple[int, str, bool, bool], int] = {}
         self._predictions: dict[tuple[int, int, int], Prediction] = {}
+        self._with_data: dict[tuple[int, int, int, ClusterId], Prediction] = {}
         self._alike: dict[Hashable, int] = {}
         self._alike_of: dict[int, int] = {}
         self._idle_seconds: dict[PoolRef, float] = {}
@@ -181,6 +183,17 @@ class World:
         known = self._predictions.get(key)
         if known is None:
             known = self._predictions[key] = self.predictor.predict(workload, room.pool, new_nodes)
+        return known if not workload.hints.data else self._with_its_data(known, key, workload, room)
+
+    def _with_its_data(
+        self, plain: Prediction, key: tuple[int, int, int], workload: Workload, room: PoolRoom
+    ) -> Prediction:
+        """Pools that are alike may lie in different clusters, and some of those far from its data."""
+        there = (*key, room.cluster.id)
+        known = self._with_data.get(there)
+        if known is None:
+            moved = transfer(workload.hints.data, room.cluster)
+            known = self._with_data[there] = with_transfer(plain, moved)
         return known
 
     def idle_seconds(self, room: PoolRoom) -> float:

@@ -15,7 +15,8 @@ class CostPart:
     """One part of what placing a workload somewhere is expected to cost."""
 
     name: str
-    """capacity, start-up, reclaims (work that is lost and done again), time (what the time to its end is worth)."""
+    """capacity, start-up, reclaims (work that is lost and done again), data (bringing it there), time (what the time to
+    its end is worth)."""
     usd: float
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Hashable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Protocol, runtime_checkable
 
 from scheduler.model.cloud import AccessCheck, CloudCluster, ClusterLogin
 from scheduler.model.cluster import NodePool, Shortage, Taint
 from scheduler.model.ids import ClusterId, Instant, NodeName, PoolId
+from scheduler.model.money import Usd
 from scheduler.model.workload import Copy, Placement, Workload
 
 RawObject = Mapping[str, Any]
@@ -34,6 +36,10 @@ class Prediction:
     """From placing to running: provisioning (when nodes are bought), image pull, start-up."""
     lost_seconds: float = 0.0
     """Expected to be spent beyond `run_seconds` on work that is lost to reclaims and done again."""
+    transfer_seconds: float = 0.0
+    """Part of `start_seconds`: bringing the run's data there. A predictor leaves it alone: the engine adds it."""
+    transfer_usd: Usd | None = Decimal(0)
+    """What that costs; None: unknown."""
 
 
 class Predictor(Protocol):

@@ -34,6 +34,14 @@ class PodSet:
     """Accepted GPU models, any of them; empty: no preference."""
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class DataSet:
+    """What a run reads, and where it lies."""
+
+    cluster: ClusterId
+    bytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class Hints:
     """What the user says of the run in `overspill.dev/*` annotations. None: not said."""
@@ -41,6 +49,8 @@ class Hints:
     expected_seconds: float | None = None
     checkpoint_every_seconds: float | None = None
     deadline_at: Instant | None = None
+    data: tuple[DataSet, ...] = ()
+    """Read whole, once, at its start, by a run that is not where it lies."""
 
 
 MOVED: Final = "Moved"

@@ -25,6 +25,8 @@ class JobRecord:
     preemptions: int = 0
     moves: int = 0
     """How often it was moved off bought nodes while it ran."""
+    data_usd: Usd = Decimal(0)
+    """Of bringing its data to where it ran, as far as prices are known."""
     """Those of them that were decided."""
     lost_seconds: float = 0.0
     """Work on reference hardware that was done and had to be done again."""

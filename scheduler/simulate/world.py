@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from scheduler.engine.transfer import transfer
 from scheduler.model.cluster import Cluster
 from scheduler.model.ids import ClusterId, Instant, NodeName, PoolRef, QueueId, Uid, WorkloadRef
 from scheduler.model.plan import Plan, SetPlacement
@@ -249,7 +250,7 @@ class SimulatedFederation:
         del self._unbound[uid]
         pool = self.pools[spots[0][0].pool]
         self._shown.pop(pool.ref.cluster, None)
-        start = self._start_seconds(run, pool.ref)
+        start = self._start_seconds(run, pool.ref) + self._bring_data(run, pool.ref)
         run.speed = self._speed(run.job, pool)
         run.spots, run.running_since, run.epoch = spots, self.now + start, run.epoch + 1
         assert run.copy is not None
@@ -274,6 +275,14 @@ class SimulatedFederation:
             run.record.interruptions += 1
             run.record.preemptions += 1
         return self._assumptions.start_seconds + (self._assumptions.restart_seconds if run.record.interruptions else 0)
+
+    def _bring_data(self, run: _Run, pool: PoolRef) -> float:
+        """Seconds; what it costs goes on the job's account."""
+        if not run.job.data:
+            return 0.0
+        moved = transfer(run.job.data, self._templates[pool.cluster])
+        run.record.data_usd += moved.usd or 0
+        return moved.seconds
 
     def part(self) -> None:
         """A time slice begins: all that runs goes back into the queue with its work kept."""
@@ -340,7 +349,7 @@ class SimulatedFederation:
         deadline = None
         if job.deadline_seconds is not None:
             deadline = self.record.started_at + job.arrival_seconds + job.deadline_seconds
-        return Hints(None if factor is None else seconds * factor, job.checkpoint_seconds, deadline)
+        return Hints(None if factor is None else seconds * factor, job.checkpoint_seconds, deadline, job.data)
 
     # -- machines ----------------------------------------------------------------------------------------------
 
