@@ -85,6 +85,7 @@ def _constraints(spec: schema.ConstraintsSpec) -> model.Constraints:
         max_usd_per_gpu_hour=spec.max_usd_per_gpu_hour,
         max_usd_per_run=spec.max_usd_per_run,
         deadline_seconds=spec.deadline,
+        deadline_confidence=spec.confidence,
         max_round_trip_seconds=spec.max_round_trip,
     )
 

@@ -78,6 +78,8 @@ class ConstraintsSpec(Strict):
     """Highest expected cost of one run, in USD; needs a known duration."""
     deadline: PositiveDuration | None = None
     """Longest time from creation to the end of the run, such as 24h."""
+    confidence: Annotated[float, Field(ge=0.5, le=0.999)] = 0.5
+    """In what part of all cases a deadline, this one or a workload's own, is to be met. Default 0.5: by the median."""
     max_round_trip: PositiveDuration | None = None
     """Longest network round trip to the cluster, such as 40ms."""
 

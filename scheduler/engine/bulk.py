@@ -13,7 +13,8 @@ from typing import Final
 
 from scheduler.engine import explain
 from scheduler.engine.board import Board, View
-from scheduler.engine.candidates import Weighed, Weigher, deadline_of
+from scheduler.engine.candidates import Weighed, Weigher
+from scheduler.engine.deadlines import deadline_of
 from scheduler.engine.filling import Filling, Way
 from scheduler.engine.filters import Ask
 from scheduler.engine.table import RoomTable, countable

@@ -14,8 +14,9 @@ from typing import Final
 import numpy as np
 
 from scheduler.engine import outlook
-from scheduler.engine.candidates import Weighed, Weigher, deadline_of
+from scheduler.engine.candidates import Weighed, Weigher
 from scheduler.engine.commitments import UNKNOWN_RUN_SECONDS
+from scheduler.engine.deadlines import deadline_of, late_factor
 from scheduler.engine.filters import Ask
 from scheduler.engine.outlook import CORES, EDGES, GPUS, MIDDLES, Reserve
 from scheduler.engine.packing import Shape
@@ -26,7 +27,7 @@ from scheduler.model.ids import Instant, PoolRef, Uid
 from scheduler.model.plan import CostPart, ShadowPrice, WaitOption
 from scheduler.model.ports import Prediction
 from scheduler.model.resources import Resources
-from scheduler.model.workload import Workload
+from scheduler.model.workload import DataSet, Workload
 
 _STEPS_AN_OCTAVE: Final = 4
 """Run times that differ by less than a fifth are taken for equal."""
@@ -61,6 +62,8 @@ class _Costs:
     data: float
     """Of bringing its data there, whoever owns the nodes."""
     seconds_to_end: float
+    surely_seconds_to_end: float
+    """In as many cases as the policy's confidence in a deadline asks."""
 
     @property
     def money(self) -> float:
@@ -92,6 +95,7 @@ class Guide:
         """optimal, or greedy where no optimum was found; "" when there was nothing to solve."""
         self.prices: tuple[ShadowPrice, ...] = ()
         self._wait_options: dict[int, WaitOption] = {}
+        self._unhinted: dict[int, float] = {}
         self._any_values_time = any(each.value_of_time is not None for each in world.policies.policies)
         self._classes = self._classify([each for each in pending if self._values_time(each)])
         self._left: Floats = np.zeros((0, 0))
@@ -151,18 +155,17 @@ class Guide:
         return found
 
     def _group(self, pending: list[Workload], steps: float) -> list[_Class]:
-        groups: dict[tuple[int, int, int], _Class] = {}
+        groups: dict[tuple[int, int, int, tuple[DataSet, ...]], _Class] = {}
         for workload in pending:
             policy = self._world.policy_of(workload)
             if policy is None or policy.value_of_time is None:
                 continue
             ask = self._world.ask_of(workload, policy)
-            hint = workload.hints.expected_seconds
-            run = UNKNOWN_RUN_SECONDS if hint is None else max(1.0, hint)
+            run = max(1.0, self._run_seconds(workload))
             end = deadline_of(workload, ask)
             left = None if end is None else max(1.0, end - self._world.now)
             size = round(math.log2(run) * steps)
-            key = (ask.group, size, -1 if left is None else round(math.log2(left) * steps))
+            key = (ask.group, size, -1 if left is None else round(math.log2(left) * steps), workload.hints.data)
             known = groups.get(key)
             if known is None:
                 groups[key] = _Class(ask, [workload], run, left)
@@ -228,11 +231,12 @@ class Guide:
                     run[row, reserve] = seconds
                     ends = MIDDLES + seconds
                     never = EDGES[1:] <= self._first_room(one, weighed)
-                    late = never if deadline is None else never | (ends > deadline)
+                    surely = ends + seconds * (late_factor(prediction, one.ask) - 1.0)
+                    late = never if deadline is None else never | (surely > deadline)
                     wait_cost[row, reserve] = np.where(late, np.inf, value * ends + _data_usd(prediction))
                 if costs is None:
                     continue
-                if deadline is not None and costs.seconds_to_end > deadline:
+                if deadline is not None and costs.surely_seconds_to_end > deadline:
                     continue
                 start_cost[row, column] = costs.money + value * costs.seconds_to_end
                 start_most[row, column] = len(one.members)
@@ -265,13 +269,18 @@ class Guide:
         it goes, and had better go somewhere."""
         if one.deadline is None:
             return None
-        ends = [costs.seconds_to_end for each in self._weigher.weigh(one.ask) if (costs := self._costs(one, each))]
+        ends = [
+            costs.surely_seconds_to_end for each in self._weigher.weigh(one.ask) if (costs := self._costs(one, each))
+        ]
         ends += [
-            float(MIDDLES[0]) + one.run_seconds * self._slowness(one, room)
+            float(MIDDLES[0]) + one.run_seconds * self._slowness(one, room) * self._late_factor(one, room)
             for room in self._rooms
             if not room.pool.bought and not self._weigher.static_reasons(one.ask, room)
         ]
         return one.deadline if min(ends, default=math.inf) <= one.deadline else None
+
+    def _late_factor(self, one: _Class, room: PoolRoom) -> float:
+        return late_factor(self._world.predict(one.ask.workload, room, 0), one.ask)
 
     def _first_room(self, one: _Class, weighed: Weighed) -> float:
         """Seconds from now until the gang could start on an owned pool at the earliest: 0, unless the pool has enough
@@ -294,20 +303,30 @@ class Guide:
         seconds = one.run_seconds * self._slowness(one, room)
         lost = weighed.prediction.lost_seconds
         end = start + seconds + lost
+        surely = end + seconds * (late_factor(weighed.prediction, one.ask) - 1.0)
         moving, data = weighed.prediction.transfer_seconds, _data_usd(weighed.prediction)
         if not room.pool.bought:
-            return _Costs(0.0, 0.0, 0.0, data, end)
+            return _Costs(0.0, 0.0, 0.0, data, end, surely)
         if room.pool.price is None:
             return None
         rate = float(room.pool.price.usd_per_hour) * _part_of_node(one.ask, room) / 3600.0
         around = rate * moving if weighed.fit.now else rate * (start + self._world.idle_seconds(room))
-        return _Costs(rate * seconds, around, rate * lost, data, end)
+        return _Costs(rate * seconds, around, rate * lost, data, end, surely)
 
     def _slowness(self, one: _Class, room: PoolRoom) -> float:
-        """Its run time there over what its user says."""
-        hint = one.ask.workload.hints.expected_seconds
+        """Its run time there over what the class is reckoned with."""
         run = self._world.predict(one.ask.workload, room, 0).run_seconds
-        return run / hint if run is not None and hint else 1.0
+        return 1.0 if run is None else run / max(1.0, self._run_seconds(one.ask.workload))
+
+    def _run_seconds(self, workload: Workload) -> float:
+        """What its user says; else what is predicted for the first pool of which anything is; else an hour."""
+        if workload.hints.expected_seconds is not None:
+            return workload.hints.expected_seconds
+        traits = self._world.traits_of(workload)
+        if traits not in self._unhinted:
+            known = (self._world.predict(workload, room, 0).run_seconds for room in self._rooms)
+            self._unhinted[traits] = next((run for run in known if run is not None), UNKNOWN_RUN_SECONDS)
+        return self._unhinted[traits]
 
     # -- what the answer means ---------------------------------------------------------------------------------
 

@@ -23,7 +23,8 @@ from typing import Final
 
 from scheduler.engine import explain
 from scheduler.engine.bulk import attempt_number
-from scheduler.engine.candidates import Weigher, deadline_of
+from scheduler.engine.candidates import Weigher
+from scheduler.engine.deadlines import deadline_of, late_factor
 from scheduler.engine.filters import Ask, Offer, duration_text
 from scheduler.engine.forecast import Holding
 from scheduler.engine.front import Front
@@ -304,7 +305,7 @@ class Rebalance:
         slower = (prediction.run_seconds + prediction.lost_seconds) / tenant.run_seconds
         ends_in = prediction.start_seconds + (tenant.left_seconds + tenant.lost_seconds) * slower
         deadline = deadline_of(tenant.workload, tenant.ask)
-        if deadline is not None and self._world.now + ends_in > deadline:
+        if deadline is not None and self._world.now + ends_in * late_factor(prediction, tenant.ask) > deadline:
             return None
         bins = [each for each in room.ready if (room.pool.ref, each.key) not in self._left]
         takes = pack(tenant.ask.shape.pod_sets, (bins,))

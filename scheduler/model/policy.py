@@ -85,6 +85,8 @@ class Constraints:
     """Upper limit of one run's expected cost; needs a known duration, else the offering is refused as unknown."""
     deadline_seconds: float | None = None
     """After creation; an offering that is not expected to finish in time is refused while another can."""
+    deadline_confidence: float = 0.5
+    """In what part of all cases it is to be met; a half goes by the median run time."""
     max_round_trip_seconds: float | None = None
 
 

@@ -36,6 +36,8 @@ class Prediction:
     """From placing to running: provisioning (when nodes are bought), image pull, start-up."""
     lost_seconds: float = 0.0
     """Expected to be spent beyond `run_seconds` on work that is lost to reclaims and done again."""
+    run_log_sd: float | None = None
+    """Standard deviation of the natural logarithm of `run_seconds`; None: the predictor does not say how sure it is."""
     transfer_seconds: float = 0.0
     """Part of `start_seconds`: bringing the run's data there. A predictor leaves it alone: the engine adds it."""
     transfer_usd: Usd | None = Decimal(0)
