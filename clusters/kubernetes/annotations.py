@@ -26,6 +26,8 @@ from scheduler.model.contract import (
     ANNOTATION_PLACEMENT,
     ANNOTATION_PRIORITY,
     ANNOTATION_QUEUED_AT,
+    ANNOTATION_TOPOLOGY,
+    TOPOLOGIES,
 )
 from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import ClusterId, Instant, PoolId
@@ -45,6 +47,8 @@ _FIELDS: Final[dict[str, type]] = {
     "decision": str,
     "reason": str,
 }
+_OPTIONAL_FIELDS: Final = frozenset({"movedFrom", "domain"})
+_LABEL: Final = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _DURATION: Final = re.compile(r"(?:\d{1,9}(?:\.\d{1,9})?(?:ms|[dhms]))+")
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|[dhms])")
 _UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -60,6 +64,8 @@ class HintsRead:
     hints: Hints
     priority: int | None
     gpu_models: tuple[str, ...]
+    topology: str
+    """A node label; "": none."""
     queued_at: Instant | None
     problems: tuple[str, ...]
     """One line for each annotation that could not be read and was ignored."""
@@ -80,6 +86,7 @@ def format_placement(placement: Placement) -> str:
             "decision": placement.decision,
             "reason": placement.reason,
             **({} if placement.moved_from is None else {"movedFrom": placement.moved_from}),
+            **({} if placement.domain is None else {"domain": "=".join(placement.domain)}),
         }
     ).decode()
 
@@ -108,6 +115,7 @@ def parse_placement(text: str) -> Placement:
         decision=fields["decision"],
         reason=fields["reason"],
         moved_from=ClusterId(fields["movedFrom"]) if "movedFrom" in fields else None,
+        domain=_domain(fields["domain"]) if "domain" in fields else None,
     )
 
 
@@ -139,6 +147,7 @@ def parse_hints(annotations: Mapping[str, Any], created_at: Instant) -> HintsRea
                 }
             )
         ),
+        topology=_topology(annotations, problems),
         queued_at=_time(annotations, ANNOTATION_QUEUED_AT, problems),
         problems=tuple(problems),
     )
@@ -157,10 +166,10 @@ def _placement_fields(text: str) -> dict[str, Any]:
         # bool is an int to isinstance, but not to the people who wrote 1 for true.
         if not isinstance(fields.get(name), kind) or (kind is int and isinstance(fields[name], bool)):
             raise _bad_placement(f"field {name} is missing or no {kind.__name__}")
-    moved_from = fields.get("movedFrom", "-")
-    if not isinstance(moved_from, str) or not moved_from:
-        raise _bad_placement("field movedFrom is no name of a cluster")
-    if unknown := sorted(fields.keys() - _FIELDS.keys() - {"movedFrom"}):
+    for name in _OPTIONAL_FIELDS:
+        if name in fields and (not isinstance(fields[name], str) or not fields[name]):
+            raise _bad_placement(f"field {name} is no text")
+    if unknown := sorted(fields.keys() - _FIELDS.keys() - _OPTIONAL_FIELDS):
         raise _bad_placement(f"unknown field {unknown[0][:40]}")
     return fields
 
@@ -219,6 +228,25 @@ def _data(annotations: Mapping[str, Any], problems: list[str]) -> tuple[DataSet,
     if len(parts) > _MOST_DATA_SETS:
         problems.append(f"{ANNOTATION_DATA}: only the first {_MOST_DATA_SETS} data sets are read")
     return tuple(DataSet(cluster, size) for cluster, size in sorted(found.items()))
+
+
+def _domain(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not _LABEL.fullmatch(key):
+        raise _bad_placement(f"field domain {text[:40]!r} is no label with its value")
+    return key, value
+
+
+def _topology(annotations: Mapping[str, Any], problems: list[str]) -> str:
+    said = str(annotations.get(ANNOTATION_TOPOLOGY, "")).strip()
+    if not said or said in TOPOLOGIES:
+        return TOPOLOGIES.get(said, "")
+    if "/" in said and _LABEL.fullmatch(said):
+        return said
+    problems.append(
+        f"{ANNOTATION_TOPOLOGY}: {said[:60]!r} is neither node, zone nor a node label such as example.com/rack"
+    )
+    return ""
 
 
 def _time(annotations: Mapping[str, Any], name: str, problems: list[str]) -> Instant | None:

@@ -226,7 +226,9 @@ class Writes:
         for pool in member.member.pools if member is not None else ():
             if pool.ref.pool == placement.pool:
                 taints = tuple((taint.key, taint.value, taint.effect) for taint in pool.taints)
-                return MemberFacts(placement.cluster, self._mirror.federation.hub.name, pool.selector, taints)
+                held_to = () if placement.domain is None else (placement.domain,)
+                hub = self._mirror.federation.hub.name
+                return MemberFacts(placement.cluster, hub, (*pool.selector, *held_to), taints)
         return None
 
 

@@ -29,7 +29,7 @@ from scheduler.engine.filters import Ask, Offer, duration_text
 from scheduler.engine.forecast import Holding
 from scheduler.engine.front import Front
 from scheduler.engine.packing import Take, pack, undo
-from scheduler.engine.rooms import Fit, PoolRoom, dominant_part
+from scheduler.engine.rooms import Fit, PoolRoom, domain_taken, dominant_part
 from scheduler.engine.settlement import Move
 from scheduler.engine.world import World
 from scheduler.model.cluster import Node
@@ -344,7 +344,7 @@ class Rebalance:
         placement = Placement(
             pool.ref.cluster, pool.ref.pool, pool.capacity_type, pool.bought, PlacementState.STARTED,
             attempt_number(world.now, placed + len(self.moves)), world.now, decision.id, MOVED,
-            moved_from=tenant.placement.cluster,
+            moved_from=tenant.placement.cluster, domain=domain_taken(tenant.ask.shape.pod_sets, going.takes),
         )  # fmt: skip
         change = SetPlacement(tenant.workload.ref, placement, tenant.placement, decision.id)
         self.moves.append((change, decision))

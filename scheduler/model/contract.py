@@ -33,6 +33,13 @@ ANNOTATION_DEADLINE: Final = "overspill.dev/deadline"
 ANNOTATION_GPU_MODELS: Final = "overspill.dev/gpu-models"
 """By its user: accepted GPU models, comma-separated."""
 
+ANNOTATION_TOPOLOGY: Final = "overspill.dev/topology"
+"""By its user: within what all its pods are to be: node, zone, or the label that tells a rack or block of nodes."""
+TOPOLOGY_NODE: Final = "kubernetes.io/hostname"
+TOPOLOGY_ZONE: Final = "topology.kubernetes.io/zone"
+TOPOLOGIES: Final = {"node": TOPOLOGY_NODE, "zone": TOPOLOGY_ZONE}
+"""Short words for common labels."""
+
 LABEL_ORIGIN_UID: Final = "overspill.dev/origin-uid"
 """On a copy and on its pods: UID of the hub object."""
 ANNOTATION_ORIGIN_CLUSTER: Final = "overspill.dev/origin-cluster"

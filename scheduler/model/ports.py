@@ -226,7 +226,8 @@ class MemberFacts:
     hub: str
     """The hub's configured name, for the origin annotations."""
     pool_selector: tuple[tuple[str, str], ...]
-    """Node labels that tell the chosen pool's nodes; the copy's pods are pinned to them."""
+    """Node labels that tell the chosen pool's nodes, and the topology domain that it is held to; the copy's pods are
+    pinned to them."""
     pool_taints: tuple[tuple[str, str, str], ...] = ()
     """(key, value, effect) of taints that the pool's nodes carry because they are Overspill's."""
 

@@ -32,6 +32,8 @@ class PodSet:
     tolerations: tuple[Toleration, ...] = ()
     gpu_models: tuple[str, ...] = ()
     """Accepted GPU models, any of them; empty: no preference."""
+    topology: str = ""
+    """A node label: all pods of the workload are to be on nodes with one value of it. "": anywhere in a pool."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -87,6 +89,8 @@ class Placement:
     """For RELEASING: the code of why. MOVED where it replaced another placement."""
     moved_from: ClusterId | None = None
     """Where its former copy may still be: nothing is created before that is known to be gone."""
+    domain: tuple[str, str] | None = None
+    """Label and value of the nodes that it is held to, where its pod sets ask for a topology."""
 
     @property
     def pool_ref(self) -> PoolRef:

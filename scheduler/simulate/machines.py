@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field, replace
 
 from scheduler.model.cluster import Node, NodePool, Shortage
+from scheduler.model.contract import TOPOLOGY_NODE
 from scheduler.model.ids import Instant, NodeName, PoolRef
 from scheduler.model.resources import Resources
 from scheduler.simulate.assumptions import DEFAULT_PROVISIONING_SECONDS, Assumptions, draw, exponential, normal
@@ -54,6 +55,13 @@ class Machine:
         self.pods += count
         self.idle_since = now if self.pods == 0 else None
         self._node = None
+
+    def is_in(self, domain: tuple[str, str] | None) -> bool:
+        """Whether it has that label; an unlabelled one is named by its name."""
+        if domain is None:
+            return True
+        key, value = domain
+        return dict(self._labels).get(key, self.name if key == TOPOLOGY_NODE else None) == value
 
     def close(self) -> None:
         self.closed = True

@@ -108,4 +108,5 @@ def _pod_set(given: Mapping[str, Any]) -> PodSet:
         tuple((key, value) for key, value in given["node_selector"]),
         tuple(Toleration(**each) for each in given["tolerations"]),
         tuple(given["gpu_models"]),
+        given.get("topology", ""),
     )

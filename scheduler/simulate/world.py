@@ -231,7 +231,8 @@ class SimulatedFederation:
         spots: list[tuple[Machine, Resources, int]] = []
         for pod_set in sorted(run.job.pod_sets, key=lambda each: -each.requests.gpus):
             left = pod_set.count
-            for machine in sorted(pool.machines.values(), key=lambda each: (each.free.gpus, each.name)):
+            there = (each for each in pool.machines.values() if each.is_in(placement.domain))
+            for machine in sorted(there, key=lambda each: (each.free.gpus, each.name)):
                 count = machine.room_for(pod_set.requests, left)
                 if count:
                     machine.use(pod_set.requests, count, self.now)

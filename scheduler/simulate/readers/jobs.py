@@ -1,11 +1,12 @@
 """Overspill's own format. Needed: arrival_s, run_s. May be there: name, queue, pods, gpus, cpu (cores) and memory_gib
-(each of one pod), gpu_models (accepted, "A|B"), priority, deadline_s (after arrival), checkpoint_s, and data_gib with
-data_at (what it reads, and in which member of the federation that lies)."""
+(each of one pod), gpu_models (accepted, "A|B"), topology (node, zone or a node label), priority, deadline_s (after
+arrival), checkpoint_s, and data_gib with data_at (what it reads, and in which member of the federation that lies)."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from scheduler.model.contract import TOPOLOGIES
 from scheduler.model.ids import ClusterId
 from scheduler.model.resources import Resources
 from scheduler.model.workload import DataSet, PodSet
@@ -49,4 +50,5 @@ def _pods(row: Row) -> PodSet:
         gpus,
         1,
     )
-    return PodSet("main", row.count("pods", least=1) if row.text("pods") else 1, requests, (), (), models)
+    topology = TOPOLOGIES.get(row.text("topology"), row.text("topology"))
+    return PodSet("main", row.count("pods", least=1) if row.text("pods") else 1, requests, (), (), models, topology)
