@@ -92,7 +92,8 @@ def _constraints(spec: schema.ConstraintsSpec) -> model.Constraints:
 
 def _burst(spec: schema.BurstSpec) -> model.BurstRule:
     return model.BurstRule(
-        after_wait_seconds=spec.after_wait, max_nodes=spec.max_nodes, expression=spec.expression
+        after_wait_seconds=spec.after_wait, max_nodes=spec.max_nodes, expression=spec.expression,
+        ahead_seconds=spec.ahead,
     )  # fmt: skip
 
 

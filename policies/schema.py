@@ -117,6 +117,8 @@ class BurstSpec(Strict):
     """Most bought nodes in use at once by the workloads of this policy. Default: no limit."""
     expression: Expression | None = None
     """CEL over the workload: capacity is bought only for those that match."""
+    ahead: Duration = 0.0
+    """How long before forecast demand capacity is bought for it. Default 0s: never."""
 
 
 class ReturnSpec(Strict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from scheduler.engine.ahead import buy_ahead
 from scheduler.engine.assignment import Assignment, Rank
 from scheduler.engine.burst import scales
 from scheduler.engine.candidates import Weigher
@@ -30,8 +31,9 @@ def cycle(
     """What should be done now, and why; the same for every order of the snapshot's tuples.
 
     First what is placed already gets its capacity (settlement), then pending workloads are placed in turn
-    (assignment), then what runs on bought nodes may leave them for room that nobody wants (rebalance), then pools grow
-    to what is assumed on them (burst) and idle bought nodes go back (give_back).
+    (assignment), then what runs on bought nodes may leave them for room that nobody wants (rebalance), then room is
+    kept for demand that is forecast (ahead), then pools grow to what is assumed on them (burst) and idle bought nodes
+    go back (give_back).
     Until the hub has synced nothing is decided. `rank` puts offerings in another order than the policy's objective:
     the simulator's baselines differ in that. `memory` is what an earlier cycle of the same caller has left: it makes
     this one cheaper, and never another. `one_by_one` weighs every workload by itself: slow, and the measure for
@@ -47,6 +49,8 @@ def cycle(
     moves += assignment.front.moves
     rebalance = Rebalance(world, weigher, assignment.front)
     rebalance.run({change.workload.uid for change in assignment.placements})
+    usage = _usage(world)
+    buy_ahead(world, weigher)
     grown = scales(world)
     given_back = removals(world)
     plan = Plan(
@@ -64,7 +68,7 @@ def cycle(
             *assignment.decisions,
             *(decision for _, decision in rebalance.moves),
         ),
-        queues=_usage(world),
+        queues=usage,
         budgets=world.budgets.states(),
         solver="" if assignment.guide is None else assignment.guide.solver,
         shadow_prices=() if assignment.guide is None else assignment.guide.prices,

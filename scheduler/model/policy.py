@@ -118,6 +118,8 @@ class BurstRule:
     max_nodes: int | None = None
     """Bought nodes in use at once by the workloads of this policy."""
     expression: Expression | None = None
+    ahead_seconds: float = 0.0
+    """How long before forecast demand capacity is bought for it; 0: never."""
 
 
 @dataclass(frozen=True, slots=True)

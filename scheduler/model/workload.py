@@ -58,6 +58,9 @@ class Hints:
 MOVED: Final = "Moved"
 
 
+NO_HINTS: Final = Hints()
+
+
 class PlacementState(StrEnum):
     """How far a placement has come. The words are those in the `overspill.dev/placement` annotation."""
 
