@@ -5,7 +5,7 @@ Made and thrown away by each `cycle`; nothing of it outlives the call, so the cy
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from functools import cached_property
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from scheduler.engine.transfer import transfer, with_transfer
 from scheduler.model.cluster import NodePool
 from scheduler.model.ids import ClusterId, Instant, PoolRef, Uid
 from scheduler.model.policy import PlacementPolicy, PolicySet
-from scheduler.model.ports import GroupingPredictor, Prediction, Predictor
+from scheduler.model.ports import Prediction, Predictor
 from scheduler.model.resources import Resources
 from scheduler.model.snapshot import Snapshot
 from scheduler.model.workload import Hints, Placement, PodSet, Workload
@@ -239,7 +239,9 @@ class World:
 
 def alike_to(predictor: Predictor, pool: NodePool) -> Hashable:
     """What the predictor looks at of a pool; of one that does not say, each pool is like no other."""
-    return predictor.alike(pool) if isinstance(predictor, GroupingPredictor) else pool.ref
+    # Not by isinstance: of a protocol that is slow, and this is asked for every pool in every cycle.
+    alike: Callable[[NodePool], Hashable] | None = getattr(predictor, "alike", None)
+    return pool.ref if alike is None else alike(pool)
 
 
 def by_name(workload: Workload) -> tuple[str, str, str, str]:
