@@ -19,7 +19,7 @@ from scheduler.engine.commitments import UNKNOWN_RUN_SECONDS
 from scheduler.engine.deadlines import deadline_of, late_factor
 from scheduler.engine.filters import Ask
 from scheduler.engine.outlook import CORES, EDGES, GPUS, MIDDLES, Reserve
-from scheduler.engine.packing import Shape
+from scheduler.engine.packing import Shape, make_bin, pack
 from scheduler.engine.programme import Answer, Floats, Question, UnsolvedError, solve
 from scheduler.engine.rooms import PoolRoom
 from scheduler.engine.world import World, by_name
@@ -86,6 +86,7 @@ class Guide:
     def __init__(self, world: World, weigher: Weigher, pending: Iterable[Workload], earliest: Earliest) -> None:
         self._world = world
         self._earliest = earliest
+        self._could_fit: dict[tuple[int, PoolRef], bool] = {}
         self._first_rooms: dict[tuple[int, PoolRef], float] = {}
         self._weigher = weigher
         self._rooms = tuple(world.rooms.values())
@@ -284,8 +285,11 @@ class Guide:
 
     def _first_room(self, one: _Class, weighed: Weighed) -> float:
         """Seconds from now until the gang could start on an owned pool at the earliest: 0, unless the pool has enough
-        room in sum but in too small pieces. Capacity over time is fluid to the programme, nodes are not."""
+        room in sum but in too small pieces, or too few nodes for it altogether (infinity). Capacity over time is fluid
+        to the programme, nodes are not."""
         room, shape = weighed.room, one.ask.shape
+        if not self._could_ever_fit(shape, room):
+            return math.inf
         free = sum(max(0, each.gpus) for each in room.ready)
         if weighed.fit is not None or not shape.gpus or free < shape.gpus:
             return 0.0
@@ -294,6 +298,14 @@ class Guide:
             at = self._earliest(shape, room)
             self._first_rooms[key] = 0.0 if at is None else max(0.0, at - self._world.now)
         return self._first_rooms[key]
+
+    def _could_ever_fit(self, shape: Shape, room: PoolRoom) -> bool:
+        """Whether the pool's nodes, all empty, hold the gang."""
+        key = (shape.number, room.pool.ref)
+        if key not in self._could_fit:
+            bins = [make_bin(node.name, room.node_size, node.labels) for node in room.nodes]
+            self._could_fit[key] = pack(shape.pod_sets, (bins,)) is not None
+        return self._could_fit[key]
 
     def _costs(self, one: _Class, weighed: Weighed) -> _Costs | None:
         """Of starting one there now; None: it cannot, or nobody knows what it costs."""
