@@ -13,6 +13,7 @@ from policies import schema
 from policies.expressions import CelExpression
 from scheduler.model import policy as model
 from scheduler.model.ids import QueueId
+from scheduler.model.remediation import RemediationPolicy
 
 
 def placement_policy(document: schema.PlacementPolicyDocument) -> model.PlacementPolicy:
@@ -64,12 +65,18 @@ def queue(document: schema.QueueDocument) -> model.QueueSpec:
     )
 
 
-def policy_set(policies: Iterable[model.PlacementPolicy], queues: Iterable[model.QueueSpec]) -> model.PolicySet:
+def policy_set(
+    policies: Iterable[model.PlacementPolicy],
+    queues: Iterable[model.QueueSpec],
+    remediation: Iterable[RemediationPolicy] = (),
+) -> model.PolicySet:
     """Sorted by name, with a digest that depends on what the files mean and not on how they are written."""
     policies = tuple(sorted(policies, key=lambda policy: policy.name))
     queues = tuple(sorted(queues, key=lambda queue: queue.id))
-    text = json.dumps([_canonical(policies), _canonical(queues)], sort_keys=True, ensure_ascii=True)
-    return model.PolicySet(policies, queues, hashlib.sha256(text.encode()).hexdigest())
+    remedies = tuple(sorted(remediation, key=lambda policy: policy.name))
+    parts = [_canonical(part) for part in (policies, queues, *((remedies,) if remedies else ()))]
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=True)
+    return model.PolicySet(policies, queues, hashlib.sha256(text.encode()).hexdigest(), remediation=remedies)
 
 
 def _constraints(spec: schema.ConstraintsSpec) -> model.Constraints:

@@ -1,6 +1,6 @@
-"""CEL expressions over a workload, type-checked when they are loaded.
+"""CEL expressions over a workload or an incident, type-checked when they are loaded.
 
-An expression sees these variables (`overspill policy schema` prints them too):
+An expression of a PlacementPolicy sees these variables (`overspill policy schema` prints them too):
 
     workload.name, workload.namespace, workload.queue, workload.kind     string
     workload.priority, workload.gpus, workload.gpus_per_pod, workload.pods     int
@@ -9,6 +9,15 @@ An expression sees these variables (`overspill policy schema` prints them too):
     workload.expected_seconds     double, or null when its user did not say:
                                   workload.expected_seconds != null && workload.expected_seconds > 7200.0
     workload.runs_forever     bool
+
+and one of a RemediationPolicy these, empty text for what is not known or not there:
+
+    incident.kind, incident.severity     string: the signal, such as gpu.xid.79; critical, high, warning or info
+    incident.cluster, incident.provider, incident.region, incident.pool, incident.capacity_type     string
+    incident.node, incident.gpu     string
+    incident.workload (kind/namespace/name), incident.queue     string
+    incident.gpus     int, of the node, else of the workload
+    incident.age_seconds     double, since it was opened
 
 CEL never mixes int and double: compare a double with 3.0, not with 3. Language: https://cel.dev
 """
@@ -19,22 +28,32 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from operator import attrgetter
 from typing import Any, Final
 
 from cel_expr_python import cel
 
 from policies.errors import did_you_mean, one_line, shown
 from scheduler.model.errors import InvalidObjectError
-from scheduler.model.workload import Workload
 
 MAX_LENGTH: Final = 4000
 _MEMO_SIZE: Final = 4096
 _GIB: Final = 2**30
 _T: Final = cel.Type
 
-Reader = Callable[[Workload], Any]
+Reader = Callable[[Any], Any]
 
-_FIELDS: Final[dict[str, tuple[Any, Reader]]] = {
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The variables that expressions about one kind of thing see, each with its type and how it is read."""
+
+    fields: dict[str, tuple[Any, Reader]]
+    example: str
+    nullable: frozenset[str] = frozenset()
+
+
+_WORKLOAD: Final[dict[str, tuple[Any, Reader]]] = {
     "name": (_T.STRING, lambda w: w.ref.name),
     "namespace": (_T.STRING, lambda w: w.ref.namespace),
     "queue": (_T.STRING, lambda w: w.queue),
@@ -49,8 +68,20 @@ _FIELDS: Final[dict[str, tuple[Any, Reader]]] = {
     "expected_seconds": (_T("google.protobuf.DoubleValue"), lambda w: w.hints.expected_seconds),
     "runs_forever": (_T.BOOL, lambda w: w.runs_forever),
 }
-VARIABLES: Final = tuple(f"workload.{name}" for name in _FIELDS)
-_USED: Final = re.compile(r"\bworkload\s*\.\s*(\w+)")
+_TEXTS: Final = (
+    "kind", "severity", "cluster", "provider", "region", "pool", "capacity_type", "node", "gpu", "workload", "queue",
+)  # fmt: skip
+_INCIDENT: Final[dict[str, tuple[Any, Reader]]] = {
+    **{name: (_T.STRING, attrgetter(name)) for name in _TEXTS},
+    "gpus": (_T.INT, attrgetter("gpus")),
+    "age_seconds": (_T.DOUBLE, attrgetter("age_seconds")),
+}
+WORKLOAD: Final = "workload"
+INCIDENT: Final = "incident"
+VOCABULARIES: Final = {
+    WORKLOAD: Vocabulary(_WORKLOAD, "workload.gpus > 0", frozenset({"expected_seconds"})),
+    INCIDENT: Vocabulary(_INCIDENT, "incident.gpus > 0"),
+}
 _ERROR: Final = re.compile(r"ERROR: <input>:(-?\d+):(-?\d+): ([^\n]*)")
 _UNDECLARED: Final = re.compile(r"undeclared reference to '([^']*)'")
 _OVERLOAD: Final = re.compile(r"found no matching overload for '([^']*)' applied to '\((.*)\)'")
@@ -76,21 +107,23 @@ class ExpressionError(InvalidObjectError):
 class CelExpression:
     """A compiled boolean expression. Equal when the source is equal; `errors` counts evaluations that failed."""
 
-    __slots__ = ("_compiled", "_memo", "_reads", "errors", "source")
+    __slots__ = ("_compiled", "_memo", "_reads", "about", "errors", "source")
 
-    def __init__(self, source: str) -> None:
-        """Raises: ExpressionError."""
+    def __init__(self, source: str, about: str = WORKLOAD) -> None:
+        """`about`: workload or incident. Raises: ExpressionError."""
         self.source = source
+        self.about = about
         self.errors = 0
-        _check(source)
-        self._compiled = _environments()[1].compile(source)
-        used = set(_USED.findall(source))
-        self._reads = tuple((f"workload.{name}", read) for name, (_, read) in _FIELDS.items() if name in used)
+        _check(source, about)
+        self._compiled = _environments(about)[1].compile(source)
+        used = set(re.findall(rf"\b{about}\s*\.\s*(\w+)", source))
+        fields = VOCABULARIES[about].fields
+        self._reads = tuple((f"{about}.{name}", read) for name, (_, read) in fields.items() if name in used)
         self._memo: dict[tuple[Any, ...], bool | None] = {}
 
-    def matches(self, workload: Workload) -> bool:
+    def matches(self, subject: Any) -> bool:
         """Whether it holds. An evaluation that fails (a missing label, null compared) is no match, and is counted."""
-        key = tuple([read(workload) for _, read in self._reads])
+        key = tuple([read(subject) for _, read in self._reads])
         try:
             verdict = self._memo[key]
         except KeyError:
@@ -114,7 +147,7 @@ class CelExpression:
         return verdict if isinstance(verdict, bool) else None
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, CelExpression) and other.source == self.source
+        return isinstance(other, CelExpression) and (other.source, other.about) == (self.source, self.about)
 
     def __hash__(self) -> int:
         return hash(self.source)
@@ -122,37 +155,39 @@ class CelExpression:
     def __repr__(self) -> str:
         return f"CelExpression({self.source!r})"
 
-    def __reduce__(self) -> tuple[type[CelExpression], tuple[str]]:
-        return CelExpression, (self.source,)
+    def __reduce__(self) -> tuple[type[CelExpression], tuple[str, str]]:
+        return CelExpression, (self.source, self.about)
 
 
 @cache
-def _environments() -> tuple[Any, Any]:
+def _environments(about: str) -> tuple[Any, Any]:
     """For checking and for evaluating. The binding checks a nullable double as its wrapper type but does not accept
     Python's None or float as a value of it, so that one is dynamic in the second."""
-    checking = {f"workload.{name}": kind for name, (kind, _) in _FIELDS.items()}
-    evaluating = checking | {"workload.expected_seconds": _T.DYN}
+    known = VOCABULARIES[about]
+    checking = {f"{about}.{name}": kind for name, (kind, _) in known.fields.items()}
+    evaluating = checking | {f"{about}.{name}": _T.DYN for name in known.nullable}
     return cel.NewEnv(variables=checking), cel.NewEnv(variables=evaluating)
 
 
-def _check(source: str) -> None:
+def _check(source: str, about: str) -> None:
+    example = VOCABULARIES[about].example
     if not source.strip():
-        raise ExpressionError((ExpressionProblem(1, 1, "empty expression; write one such as workload.gpus > 0"),))
+        raise ExpressionError((ExpressionProblem(1, 1, f"empty expression; write one such as {example}"),))
     if len(source) > MAX_LENGTH:
         message = f"expression longer than {MAX_LENGTH} characters; shorten it"
         raise ExpressionError((ExpressionProblem(1, 1, message),))
     try:
-        result = _environments()[0].compile(source).return_type()
+        result = _environments(about)[0].compile(source).return_type()
     except (RuntimeError, TypeError, ValueError) as error:
-        raise ExpressionError(_problems(str(error))) from error
+        raise ExpressionError(_problems(str(error), about)) from error
     if result != _T.BOOL:
-        message = f"expression gives {str(result).lower()}; it must give bool, as workload.gpus > 0 does"
+        message = f"expression gives {str(result).lower()}; it must give bool, as {example} does"
         raise ExpressionError((ExpressionProblem(1, 1, message),))
 
 
-def _problems(text: str) -> tuple[ExpressionProblem, ...]:
+def _problems(text: str, about: str) -> tuple[ExpressionProblem, ...]:
     found = [
-        ExpressionProblem(max(1, int(line)), max(1, int(column) - _overshoot(message)), _reworded(message))
+        ExpressionProblem(max(1, int(line)), max(1, int(column) - _overshoot(message)), _reworded(message, about))
         for line, column, message in _ERROR.findall(text)
     ]
     return tuple(dict.fromkeys(found)) or (ExpressionProblem(1, 1, f"bad expression: {one_line(text)[:200]}"),)
@@ -164,10 +199,11 @@ def _overshoot(message: str) -> int:
     return len(undeclared[1].rpartition(".")[0]) if undeclared else 0
 
 
-def _reworded(message: str) -> str:
+def _reworded(message: str, about: str) -> str:
     if undeclared := _UNDECLARED.search(message):
         name = undeclared[1]
-        return f"unknown variable {shown(name)}; {did_you_mean(name, VARIABLES)}"
+        known = [f"{about}.{field}" for field in VOCABULARIES[about].fields]
+        return f"unknown variable {shown(name)}; {did_you_mean(name, known)}"
     if overload := _OVERLOAD.search(message):
         operator, types = overload[1].strip("@").replace("_", ""), overload[2]
         numbers = {part.strip() for part in types.split(",")}

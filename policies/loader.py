@@ -9,16 +9,22 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from policies import compiler, source
+from policies import compiler, remediation, source
 from policies.documents import at_path, validate
 from policies.errors import PolicyError, PolicyErrors, did_you_mean, shown
+from policies.remediation import RemediationPolicyDocument
 from policies.schema import PlacementPolicyDocument, QueueDocument
 from policies.source import Document, ListNode, MapNode, Scalar
 from scheduler.model.contract import API_VERSION
 from scheduler.model.policy import PlacementPolicy, PolicySet, QueueSpec
+from scheduler.model.remediation import RemediationPolicy
 
 MAX_FILES: Final = 1000
-KINDS: Final[dict[str, type[BaseModel]]] = {"PlacementPolicy": PlacementPolicyDocument, "Queue": QueueDocument}
+KINDS: Final[dict[str, type[BaseModel]]] = {
+    "PlacementPolicy": PlacementPolicyDocument,
+    "Queue": QueueDocument,
+    "RemediationPolicy": RemediationPolicyDocument,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,7 @@ class _Reading:
     errors: list[PolicyError] = field(default_factory=list)
     policies: list[PlacementPolicy] = field(default_factory=list)
     queues: list[QueueSpec] = field(default_factory=list)
+    remediation: list[RemediationPolicy] = field(default_factory=list)
     _documents: list[tuple[Document, PlacementPolicy]] = field(default_factory=list)
     _places: dict[tuple[str, str], str] = field(default_factory=dict)
 
@@ -88,7 +95,7 @@ class _Reading:
             return
         self.errors.extend(errors)
         if not documents and not errors:
-            self.errors.append(PolicyError(file, 1, 1, "empty file; write a PlacementPolicy or Queue, or remove it"))
+            self.errors.append(PolicyError(file, 1, 1, f"empty file; write a {either(KINDS)}, or remove it"))
         for document in documents:
             try:
                 self._add(document)
@@ -103,7 +110,8 @@ class _Reading:
             for document, policy in self._documents
             for warning in _warnings(document, policy, names, frozenset(queue.id for queue in self.queues))
         ]
-        return Checked(compiler.policy_set(self.policies, self.queues), (), tuple(sorted(warnings)))
+        found = compiler.policy_set(self.policies, self.queues, self.remediation)
+        return Checked(found, (), tuple(sorted(warnings)))
 
     def _add(self, document: Document) -> None:
         kind = document_kind(document, KINDS)
@@ -111,6 +119,10 @@ class _Reading:
             checked_queue = validate(document, QueueDocument)
             self._unique(document, kind, checked_queue.metadata.name)
             self.queues.append(compiler.queue(checked_queue))
+        elif kind == "RemediationPolicy":
+            checked_remedy = validate(document, RemediationPolicyDocument)
+            self._unique(document, kind, checked_remedy.metadata.name)
+            self.remediation.append(remediation.compiled(checked_remedy))
         else:
             checked_policy = validate(document, PlacementPolicyDocument)
             self._unique(document, kind, checked_policy.metadata.name)
@@ -127,9 +139,15 @@ class _Reading:
             raise PolicyErrors([at_path(document, path, message)])
 
 
+def either(kinds: dict[str, type[BaseModel]]) -> str:
+    """Their names, as in "A, B or C"."""
+    *most, last = sorted(kinds)
+    return f"{', '.join(most)} or {last}" if most else last
+
+
 def document_kind(document: Document, kinds: dict[str, type[BaseModel]]) -> str:
     """The document's kind, one of `kinds`. Raises: PolicyErrors when it is another, or of another API version."""
-    expected = " or ".join(sorted(kinds))
+    expected = either(kinds)
     match document.root:
         case Scalar() as scalar if source.plain(scalar) is None:
             message = f"empty document; write a {expected}, or remove the --- before it"
@@ -150,9 +168,6 @@ def _kind(document: Document, kinds: dict[str, type[BaseModel]], expected: str) 
         errors.append(document.error(version.place, message))
     if not isinstance(kind, Scalar):
         errors.append(document.error(document.root.place, f'no "kind"; write kind: {expected}'))
-    elif kind.text == "RemediationPolicy":
-        message = "RemediationPolicy is not supported yet by this version; remove the document"
-        errors.append(document.error(kind.place, message))
     elif kind.text == "Federation" and kind.text not in kinds:
         message = "a Federation is no policy; give this file to --config and keep it out of the policy folder"
         errors.append(document.error(kind.place, message))

@@ -12,10 +12,11 @@ from pydantic import AfterValidator, BeforeValidator, StringConstraints, WithJso
 from policies import durations
 from policies.documents import refuse_expression, refuse_value
 from policies.errors import did_you_mean, shown
-from policies.expressions import CelExpression, ExpressionError
+from policies.expressions import INCIDENT, VOCABULARIES, WORKLOAD, CelExpression, ExpressionError
 from policies.objectives import objective_names
 from scheduler.model.contract import GPU_RESOURCES
 from scheduler.model.errors import InvalidObjectError
+from scheduler.model.remediation import Limit
 from scheduler.model.resources import parse_quantity
 
 LARGEST: Final = 2**63 - 1
@@ -26,6 +27,9 @@ _PLUGIN: Final = r"^[a-z][a-z0-9_-]{0,62}$"
 _EXTENDED: Final = (
     r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/[A-Za-z0-9][-A-Za-z0-9_.]{0,62}|hugepages-\w{1,20}|ephemeral-storage)"
 )
+_SIGNAL: Final = r"^([A-Za-z][A-Za-z0-9_]*(\.[A-Za-z0-9_-]+)*(\.?\*)?|\*)$"
+_PERCENT: Final = re.compile(r"(\d{1,3}(?:\.\d{1,3})?)%", re.ASCII)
+_TIME: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)", re.ASCII)
 _BUILT_IN: Final = ("cpu", "memory", "gpu", "pods")
 
 
@@ -105,11 +109,29 @@ def _seconds(value: object) -> float:
     return float(_number(value))
 
 
-def _expression(value: object) -> CelExpression:
+def _share(value: object) -> Limit:
+    """2, or "10%"."""
+    text = str(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 100_000:
+        return Limit(count=value)
+    if isinstance(value, str) and (found := _PERCENT.fullmatch(text)) and 0 < float(found[1]) <= 100:
+        return Limit(percent=float(found[1]))
+    raise refuse_value(f"{shown(value)} is neither a number nor a share; write for example 2 or 10%")
+
+
+def _time_of_day(value: object) -> int:
+    found = _TIME.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise refuse_value(f'{shown(value)} is not a time of day; write for example "22:00", in quotes')
+    return int(found[1]) * 3600 + int(found[2]) * 60
+
+
+def _expression(value: object, about: str = WORKLOAD) -> CelExpression:
     if not isinstance(value, str):
-        raise refuse_value(f"{shown(value)} is not an expression; write CEL such as workload.gpus > 0, in quotes")
+        example = VOCABULARIES[about].example
+        raise refuse_value(f"{shown(value)} is not an expression; write CEL such as {example}, in quotes")
     try:
-        return CelExpression(value.rstrip("\n"))
+        return CelExpression(value.rstrip("\n"), about)
     except ExpressionError as error:
         raise refuse_expression(error) from error
 
@@ -165,8 +187,22 @@ Bytes = Annotated[int, BeforeValidator(quantity), _schema(_NUMERIC)]
 Weight = Annotated[Decimal, BeforeValidator(_weight), _schema(_NUMERIC)]
 Seconds = Annotated[float, BeforeValidator(_seconds), _schema(_NUMERIC)]
 Expression = Annotated[CelExpression, BeforeValidator(_expression), _schema("string", examples=["workload.gpus > 0"])]
+IncidentExpression = Annotated[
+    CelExpression,
+    BeforeValidator(lambda value: _expression(value, INCIDENT)),
+    _schema("string", examples=["incident.gpus > 0"]),
+]
 Objective = Annotated[str, AfterValidator(_objective), _schema("string", enum=list(objective_names()))]
 ResourceName = Annotated[str, AfterValidator(_resource), _schema("string", examples=[*_BUILT_IN, "rdma/hca"])]
+Share = Annotated[Limit, BeforeValidator(_share), _schema(["integer", "string"], pattern=r"^\d{1,3}(\.\d{1,3})?%$")]
+"""So many, or that share of all, rounded down but never less than one."""
+TimeOfDay = Annotated[int, BeforeValidator(_time_of_day), _schema("string", pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+"""UTC, in seconds."""
+SignalPattern = Annotated[
+    str,
+    AfterValidator(_matching(_SIGNAL, "a signal", "write for example gpu.xid.79, or gpu.xid.* for all that begin so")),
+    _schema("string", pattern=_SIGNAL, examples=["gpu.xid.79", "gpu.xid.*"]),
+]
 Name = Annotated[
     str,
     AfterValidator(_matching(_LABEL, "a name", "use at most 63 letters, digits, - _ and .")),

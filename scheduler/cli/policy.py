@@ -27,6 +27,7 @@ app = typer.Typer(
 class Kind(StrEnum):
     PLACEMENT_POLICY = "PlacementPolicy"
     QUEUE = "Queue"
+    REMEDIATION_POLICY = "RemediationPolicy"
     FEDERATION = "Federation"
 
 
@@ -99,6 +100,10 @@ def _print(checked: Checked) -> None:
         return
     found = checked.policies
     counts = f"{_count(len(found.policies), 'policy', 'policies')}, {_count(len(found.queues), 'queue', 'queues')}"
+    if found.remediation:
+        live = sum(not policy.guards.dry_run for policy in found.remediation)
+        remedies = _count(len(found.remediation), "remediation policy", "remediation policies")
+        counts += f", {remedies} ({live} live, {len(found.remediation) - live} in dry run)"
     warned = f", {_count(len(checked.warnings), 'warning', 'warnings')}" if checked.warnings else ""
     print(f"OK: {counts}{warned} (digest {found.digest[:12]})")
 
@@ -109,6 +114,7 @@ def _report(checked: Checked) -> dict[str, object]:
         "ok": found is not None,
         "policies": 0 if found is None else len(found.policies),
         "queues": 0 if found is None else len(found.queues),
+        "remediation_policies": 0 if found is None else len(found.remediation),
         "digest": None if found is None else found.digest,
         "errors": [_mistake(error) for error in checked.errors],
         "warnings": [_mistake(warning) for warning in checked.warnings],

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from scheduler.model.ids import QueueId
 from scheduler.model.money import Usd
+from scheduler.model.remediation import RemediationPolicy
 from scheduler.model.workload import Workload
 
 
@@ -188,3 +189,5 @@ class PolicySet:
     digest: str = ""
     default_queue_allowed: bool = field(default=True)
     """Whether a workload may name a queue that no Queue object defines (it then has no quota and weight 1)."""
+    remediation: tuple[RemediationPolicy, ...] = ()
+    """By name."""

@@ -90,7 +90,7 @@ def test_the_policy_schema_accepts_every_example(capsys: pytest.CaptureFixture[s
             assert not validator.is_valid(document | {"spec": {"more": 1}})
 
 
-@pytest.mark.parametrize("kind", ["PlacementPolicy", "Queue"])
+@pytest.mark.parametrize("kind", ["PlacementPolicy", "Queue", "RemediationPolicy"])
 def test_the_schema_of_one_kind_accepts_that_kind_only(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     validator = Draft202012Validator(schema_of(capsys, "--kind", kind))
     for file in EXAMPLES:
@@ -106,7 +106,7 @@ def test_the_federation_schema_accepts_the_example(capsys: pytest.CaptureFixture
     assert not validator.is_valid(document)
 
 
-@pytest.mark.parametrize("kind", ["PlacementPolicy", "Queue", "Federation"])
+@pytest.mark.parametrize("kind", ["PlacementPolicy", "Queue", "RemediationPolicy", "Federation"])
 def test_fields_are_described_from_their_docstrings(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     schema = schema_of(capsys, "--kind", kind)
     assert schema["title"] == kind

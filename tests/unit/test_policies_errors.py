@@ -9,6 +9,7 @@ import pytest
 from policies.errors import nearest
 from policies.loader import check_bytes
 
+ANY_KIND = "PlacementPolicy, Queue or RemediationPolicy"
 HEAD = "apiVersion: overspill.dev/v1alpha1\nkind: PlacementPolicy\nmetadata:\n  name: p\nspec:\n"
 QUEUE = "apiVersion: overspill.dev/v1alpha1\nkind: Queue\nmetadata:\n  name: q\nspec:\n"
 
@@ -192,18 +193,26 @@ CASES = [
     ),
     ("merge key", HEAD + "  <<: {}\n", "p.yaml:6:3: merge keys (<<) are not supported; write the keys out"),
     ("tag", HEAD + "  precedence: !!python/none\n", 'tag "tag:yaml.org,2002:python/none" is not allowed; remove it'),
-    ("empty file", "# nothing\n", "p.yaml:1:1: empty file; write a PlacementPolicy or Queue, or remove it"),
-    ("empty document", QUEUE + "  weight: 1\n---\n", "p.yaml:8:1: empty document; write a PlacementPolicy or Queue"),
-    ("no map", "- a\n", "p.yaml:1:1: not a map; write a PlacementPolicy or Queue"),
+    (
+        "empty file",
+        "# nothing\n",
+        "p.yaml:1:1: empty file; write a PlacementPolicy, Queue or RemediationPolicy, or remove it",
+    ),
+    (
+        "empty document",
+        QUEUE + "  weight: 1\n---\n",
+        "p.yaml:8:1: empty document; write a PlacementPolicy, Queue or RemediationPolicy",
+    ),
+    ("no map", "- a\n", "p.yaml:1:1: not a map; write a PlacementPolicy, Queue or RemediationPolicy"),
     (
         "another kind",
         HEAD.replace("PlacementPolicy", "PlacmentPolicy"),
         'p.yaml:2:7: unsupported kind "PlacmentPolicy"; did you mean "PlacementPolicy"?',
     ),
     (
-        "a kind to come",
-        HEAD.replace("PlacementPolicy", "RemediationPolicy"),
-        "p.yaml:2:7: RemediationPolicy is not supported yet by this version; remove the document",
+        "a remedy without actions",
+        HEAD.replace("PlacementPolicy", "RemediationPolicy") + "  precedence: 1\n",
+        'p.yaml:5:1: spec: missing key "actions"; add it',
     ),
     ("the other file", HEAD.replace("PlacementPolicy", "Federation"), "p.yaml:2:7: a Federation is no policy; give"),
     (

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from policies.expressions import VARIABLES, CelExpression, ExpressionError
+from policies.expressions import VOCABULARIES, CelExpression, ExpressionError
 from scheduler.model.ids import QueueId, Uid, WorkloadRef
+from scheduler.model.remediation import Signal
 from scheduler.model.resources import Resources
 from scheduler.model.workload import Hints, PodSet, Workload
 
@@ -120,7 +121,8 @@ def test_an_expression_that_would_never_end_is_no_match() -> None:
 def test_every_variable_is_explained_to_users() -> None:
     from policies import expressions
 
-    assert all(variable in str(expressions.__doc__) for variable in VARIABLES)
+    for about, known in VOCABULARIES.items():
+        assert all(f"{about}.{name}" in str(expressions.__doc__) for name in known.fields)
 
 
 def test_equal_by_source_and_picklable() -> None:
@@ -130,3 +132,22 @@ def test_equal_by_source_and_picklable() -> None:
     assert hash(again) == hash(expression)
     assert again != CelExpression("workload.gpus > 1")
     assert again.matches(WORKLOAD)
+
+
+def test_an_expression_over_an_incident() -> None:
+    signal = Signal("gpu.xid.79", "critical", cluster="eks", gpus=8, age_seconds=90.0)
+    expression = CelExpression("incident.kind.startsWith('gpu.') && incident.age_seconds > 60.0", "incident")
+    assert expression.matches(signal)
+    assert not CelExpression("incident.cluster != 'eks'", "incident").matches(signal)
+    assert expression != CelExpression("incident.gpus > 0", "incident")
+    assert pickle.loads(pickle.dumps(expression)).matches(signal)
+    with pytest.raises(ExpressionError, match=r'unknown variable "incident.nod"; did you mean "incident.node"\?'):
+        CelExpression("incident.nod == 'a'", "incident")
+    with pytest.raises(ExpressionError, match="unknown variable"):
+        CelExpression("workload.gpus > 0", "incident")
+
+
+def test_every_variable_of_an_incident_can_be_read() -> None:
+    signal = Signal("a", "b", workload="job/default/w", queue="q")
+    for name, (_, read) in VOCABULARIES["incident"].fields.items():
+        assert read(signal) == getattr(signal, name)
