@@ -41,8 +41,20 @@ class PolicyFolder:
         self.warnings = checked.warnings
         self.errors: tuple[PolicyError, ...] = ()
         """Of the last reload; empty when it was good."""
+        self.previous: PolicySet | None = None
+        """What was in force before `current`; None: nothing, or it was put back already."""
+        self.rolled_back = ""
+        """Digest of a set that was taken back, and is not taken up again while the files still hold it."""
         self.loaded_at: Instant | None = None
         """When `current` came into force; set by who has a clock."""
+
+    def roll_back(self) -> PolicySet:
+        """Put the set before the current one in force again, until the files change; the current one when there is
+        none before it."""
+        if self.previous is not None:
+            self.rolled_back = self.current.digest
+            self.current, self.previous = self.previous, None
+        return self.current
 
     @property
     def error(self) -> str | None:
@@ -59,7 +71,7 @@ class PolicyFolder:
         if checked.policies is None:
             return Reload("refused", self.current, errors=checked.errors)
         self.warnings = checked.warnings
-        if checked.policies.digest == self.current.digest:
+        if checked.policies.digest in (self.current.digest, self.rolled_back):
             return Reload("unchanged", self.current, warnings=checked.warnings)
-        self.current = checked.policies
+        self.previous, self.current, self.rolled_back = self.current, checked.policies, ""
         return Reload("changed", self.current, warnings=checked.warnings)

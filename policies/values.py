@@ -27,7 +27,7 @@ _PLUGIN: Final = r"^[a-z][a-z0-9_-]{0,62}$"
 _EXTENDED: Final = (
     r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/[A-Za-z0-9][-A-Za-z0-9_.]{0,62}|hugepages-\w{1,20}|ephemeral-storage)"
 )
-_SIGNAL: Final = r"^([A-Za-z][A-Za-z0-9_]*(\.[A-Za-z0-9_-]+)*(\.?\*)?|\*)$"
+_SIGNAL: Final = r"^([A-Za-z][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*(\.?\*)?|\*)$"
 _PERCENT: Final = re.compile(r"(\d{1,3}(?:\.\d{1,3})?)%", re.ASCII)
 _TIME: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)", re.ASCII)
 _BUILT_IN: Final = ("cpu", "memory", "gpu", "pods")

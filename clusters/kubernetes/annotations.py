@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ import orjson
 
 from clusters.kubernetes.codec import format_time, parse_time
 from scheduler.model.contract import (
+    ANNOTATION_AVOIDED_POOLS,
     ANNOTATION_CHECKPOINT,
     ANNOTATION_DATA,
     ANNOTATION_DEADLINE,
@@ -30,10 +31,11 @@ from scheduler.model.contract import (
     TOPOLOGIES,
 )
 from scheduler.model.errors import InvalidObjectError
-from scheduler.model.ids import ClusterId, Instant, PoolId
+from scheduler.model.ids import ClusterId, Instant, PoolId, PoolRef
 from scheduler.model.resources import quantity_units
 from scheduler.model.workload import DataSet, Hints, Placement, PlacementState
 
+_PLACES: Final = 64
 _VERSION: Final = 1
 _FIELDS: Final[dict[str, type]] = {
     "version": int,
@@ -136,6 +138,10 @@ def parse_hints(annotations: Mapping[str, Any], created_at: Instant) -> HintsRea
             checkpoint_every_seconds=_positive_duration(annotations, ANNOTATION_CHECKPOINT, problems),
             deadline_at=_deadline(annotations, created_at, problems),
             data=_data(annotations, problems),
+            avoided_pools=tuple(
+                PoolRef(ClusterId(cluster), PoolId(pool))
+                for cluster, pool in parse_places(annotations.get(ANNOTATION_AVOIDED_POOLS))
+            ),
         ),
         priority=_priority(annotations, problems),
         gpu_models=tuple(
@@ -151,6 +157,22 @@ def parse_hints(annotations: Mapping[str, Any], created_at: Instant) -> HintsRea
         queued_at=_time(annotations, ANNOTATION_QUEUED_AT, problems),
         problems=tuple(problems),
     )
+
+
+def parse_places(said: object) -> tuple[tuple[str, str], ...]:
+    """("eks", "p4d") for each eks/p4d of a comma-separated list, sorted, at most 64; what is not of that form is left
+    out."""
+    found: set[tuple[str, str]] = set()
+    for part in (said if isinstance(said, str) else "").split(","):
+        cluster, _, name = part.strip().partition("/")
+        if cluster and name:
+            found.add((cluster, name))
+    return tuple(sorted(found)[:_PLACES])
+
+
+def format_places(places: Iterable[tuple[str, str]]) -> str:
+    """What `parse_places` reads."""
+    return ",".join(f"{cluster}/{name}" for cluster, name in sorted(set(places))[:_PLACES])
 
 
 def _placement_fields(text: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Missing fields take the API's defaults; a field of the wrong type raises Invalid
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,10 +14,17 @@ from functools import lru_cache
 from typing import Any, Final
 
 from scheduler.model.cluster import Taint
-from scheduler.model.contract import ANNOTATION_DO_NOT_DISRUPT, GPU_RESOURCES, LABEL_ORIGIN_UID
+from scheduler.model.contract import (
+    ANNOTATION_DO_NOT_DISRUPT,
+    ANNOTATION_REMEDIATION,
+    ANNOTATION_REQUEST_DONE,
+    GPU_RESOURCES,
+    LABEL_ORIGIN_UID,
+)
 from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import Instant, NodeName, Uid
 from scheduler.model.ports import RawObject
+from scheduler.model.remediation import Mark
 from scheduler.model.resources import Resources, quantity_units
 
 _RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
@@ -42,6 +50,10 @@ class NodeFacts:
     deleted_at: Instant | None
     provider_id: str
     do_not_disrupt: bool
+    mark: Mark | None = None
+    """What a remedy of ours, or of another federation's, did to it last."""
+    request_done: str = ""
+    """The last request that the site's agent says it has carried out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +158,30 @@ def parse_node(obj: RawObject) -> NodeFacts:
             deleted_at=parse_time(deleted) if deleted is not None else None,
             provider_id=str(spec.get("providerID") or ""),
             do_not_disrupt=(meta.get("annotations") or {}).get(ANNOTATION_DO_NOT_DISRUPT) == "true",
+            mark=parse_mark((meta.get("annotations") or {}).get(ANNOTATION_REMEDIATION)),
+            request_done=str((meta.get("annotations") or {}).get(ANNOTATION_REQUEST_DONE) or ""),
         )
     except (*_MALFORMED, InvalidObjectError) as error:
         raise InvalidObjectError(f"node {object_name(obj)}: {explain(error)}") from error
+
+
+def parse_mark(said: object) -> Mark | None:
+    """What an annotation says of a remedy; None when there is none. One that cannot be read is another's: whoever wrote
+    it has a hand on the node."""
+    if not said:
+        return None
+    try:
+        mark = json.loads(str(said))
+        by, incident, signal, action = (str(mark[name])[:253] for name in ("by", "incident", "signal", "action"))
+        return Mark(by, incident, signal, action, parse_time(mark["since"]))
+    except (*_MALFORMED, InvalidObjectError):
+        return Mark("unknown", "", "", "", since=0.0)
+
+
+def format_mark(mark: Mark) -> str:
+    """What `parse_mark` reads; whole seconds."""
+    words = {"by": mark.by, "incident": mark.incident, "signal": mark.signal, "action": mark.action}
+    return json.dumps({**words, "since": format_time(mark.since)})
 
 
 def parse_pod(obj: RawObject) -> PodFacts:

@@ -177,6 +177,8 @@ def pinned_template(template: Mapping[str, Any], uid: Uid, member: MemberFacts) 
     pinned = dict(spec)
     if member.pool_selector:
         pinned["nodeSelector"] = {**dict(member.pool_selector), **(spec.get("nodeSelector") or {})}
+    if member.excluded_nodes:
+        pinned["affinity"] = _elsewhere(spec.get("affinity") or {}, member.excluded_nodes)
     tolerations = list(spec.get("tolerations") or ())
     for key, value, effect in member.pool_taints:
         if not any(_tolerates(toleration, key, value, effect) for toleration in tolerations):
@@ -189,6 +191,17 @@ def pinned_template(template: Mapping[str, Any], uid: Uid, member: MemberFacts) 
         "metadata": {**meta, "labels": {**(meta.get("labels") or {}), LABEL_ORIGIN_UID: uid}},
         "spec": pinned,
     }
+
+
+def _elsewhere(affinity: Mapping[str, Any], nodes: tuple[str, ...]) -> dict[str, Any]:
+    """The affinity, and none of these nodes. Terms are alternatives, so each of them gets the condition; a field
+    selector on a node's name takes one value (the API's validation)."""
+    required_key = "requiredDuringSchedulingIgnoredDuringExecution"
+    node = affinity.get("nodeAffinity") or {}
+    terms: Iterable[Mapping[str, Any]] = (node.get(required_key) or {}).get("nodeSelectorTerms") or ({},)
+    not_there = [{"key": "metadata.name", "operator": "NotIn", "values": [name]} for name in nodes]
+    narrowed = [{**term, "matchFields": [*(term.get("matchFields") or ()), *not_there]} for term in terms]
+    return {**affinity, "nodeAffinity": {**node, required_key: {"nodeSelectorTerms": narrowed}}}
 
 
 def origin(obj: RawObject) -> tuple[Uid, int, str]:

@@ -90,6 +90,28 @@ RUNS: Final = sql.Table(
     sql.Column("finished_at", sql.Double, index=True),
     sql.Column("body", sql.Text, nullable=False),
 )
+REMEDIES: Final = sql.Table(
+    "remedies",
+    METADATA,
+    sql.Column("id", sql.String(320), primary_key=True),
+    sql.Column("incident", sql.String(253), nullable=False, index=True),
+    sql.Column("signal", sql.String(253), nullable=False),
+    sql.Column("policy", sql.String(253), nullable=False),
+    sql.Column("action", sql.String(64), nullable=False),
+    sql.Column("began_at", sql.Double, nullable=False, index=True),
+    sql.Column("ended_at", sql.Double),
+    sql.Column("outcome", sql.String(16)),
+    sql.Column("body", sql.Text, nullable=False),
+)
+"""What was done about incidents: `outcome` done or failed; NULL: under way, or the daemon stopped before it ended."""
+MEMORIES: Final = sql.Table(
+    "memories",
+    METADATA,
+    sql.Column("name", sql.String(64), primary_key=True),
+    sql.Column("at", sql.Double, nullable=False),
+    sql.Column("body", sql.Text, nullable=False),
+)
+"""What a part of the daemon remembers from one run to the next, a JSON value by the part's name."""
 
 
 class History:
@@ -199,6 +221,24 @@ class History:
     async def open_reclaims(self) -> list[dict[str, Any]]:
         """Reclaims whose end has not been recorded, oldest first."""
         query = sql.select(RECLAIMS).where(RECLAIMS.c.ended_at.is_(None)).order_by(RECLAIMS.c.noticed_at)
+        return [dict(row._mapping) for row in await self._read(query)]
+
+    async def memory(self, name: str) -> Any:
+        """What a part of the daemon remembered last; None: nothing, or nothing that can be read."""
+        rows = await self._read(sql.select(MEMORIES.c.body).where(MEMORIES.c.name == name))
+        try:
+            return orjson.loads(rows[0][0]) if rows else None
+        except orjson.JSONDecodeError:
+            return None
+
+    async def remedies_of(self, incident: str, limit: int = 100) -> list[dict[str, Any]]:
+        """What was done about an incident, newest first."""
+        query = (
+            sql.select(REMEDIES)
+            .where(REMEDIES.c.incident == incident)
+            .order_by(REMEDIES.c.began_at.desc(), REMEDIES.c.id.desc())
+            .limit(limit)
+        )
         return [dict(row._mapping) for row in await self._read(query)]
 
     async def last_prices(self) -> list[dict[str, Any]]:

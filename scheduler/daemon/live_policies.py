@@ -48,6 +48,8 @@ class LivePolicies:
             self._telemetry.policy_reload.set(0)
             log.error("policies_refused", error=self.error, in_force=self.current.digest[:12])
             return
+        if result.outcome == "unchanged" and self._folder.rolled_back:
+            return
         self.error = None
         self._telemetry.policy_reload.set(1)
         if result.outcome == "changed":
@@ -55,6 +57,19 @@ class LivePolicies:
             self._telemetry.policy_reloaded_at.set(self.loaded_at)
             self._report("policies_changed")
             self.on_change()
+
+    def roll_back(self) -> str:
+        """Put the set before the current one in force again, until the files change; the digest of what is in force."""
+        before = self.current.digest
+        current = self._folder.roll_back()
+        if current.digest != before:
+            self.loaded_at = self._clock.now()
+            self._telemetry.policy_reload.set(0)
+            self._telemetry.policy_reloaded_at.set(self.loaded_at)
+            self.error = f"set {before[:12]} was rolled back by a remedy; change the files to load them again"
+            self._report("policies_rolled_back")
+            self.on_change()
+        return current.digest
 
     async def run(self) -> None:
         """Follow the files for ever."""

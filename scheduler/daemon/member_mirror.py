@@ -19,7 +19,7 @@ from clusters.kubernetes.reclaim import (
 from scheduler.daemon.discovery import Discovered
 from scheduler.daemon.federation import Member
 from scheduler.model.cluster import Cluster, Node, NodePool, Reclaim, Route
-from scheduler.model.ids import ClusterId, Instant, NodeName, PoolId, Uid
+from scheduler.model.ids import ClusterId, Instant, NodeName, PoolId, PoolRef, Uid
 from scheduler.model.money import Price
 from scheduler.model.ports import PoolStatus, RawObject, WorkloadKind
 from scheduler.model.resources import Resources
@@ -83,6 +83,8 @@ class MemberMirror:
         self.pool_status: dict[PoolId, PoolStatus] = {}
         """Of the pools that the federation file names, as far as it is known what the provider aims at."""
         self.discovered = Discovered()
+        self.quarantined: frozenset[PoolRef] = frozenset()
+        """Pools that take nothing new because of an incident."""
         self._prices: dict[PoolId, tuple[Price, Instant]] = {}
         """Gathered ones, of pools to which the federation file gives none, each with when it goes stale."""
         self._last_prices: dict[PoolId, Price] = {}
@@ -379,6 +381,8 @@ class MemberMirror:
         if template.price is None and pool in self._last_prices:
             price, _ = self._prices.get(pool, (None, None))
             template = replace(template, price=price, last_price=None if price else self._last_prices[pool])
+        if template.ref in self.quarantined:
+            template = replace(template, quarantined=True)
         status = self.pool_status.get(pool)
         if template.scaling == "fixed" or status is None:
             return template

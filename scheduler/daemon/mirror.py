@@ -133,6 +133,14 @@ class Mirror:
         """Count a condition as shown until the hub says so, so that no cycle decides the same thing again meanwhile."""
         self._told[uid] = (reason, message)
 
+    def quarantine(self, pools: frozenset[PoolRef], clusters: frozenset[ClusterId]) -> None:
+        """From now on these pools, and all of these clusters', take nothing new."""
+        for cluster, member in self.members.items():
+            names = {pool.ref for pool in member.member.pools if pool.ref in pools or cluster in clusters}
+            if names != member.quarantined:
+                member.quarantined = frozenset(names)
+                self.on_change()
+
     # -- the frozen view ---------------------------------------------------------------------------------------
 
     def workload(self, uid: Uid) -> Workload | None:

@@ -13,7 +13,9 @@ import structlog
 
 from clusters.clock import SystemClock
 from clusters.kubernetes.reflector import Reflector
+from scheduler.daemon.control import Control
 from scheduler.daemon.decisions import DecisionLog
+from scheduler.daemon.effects import Effects
 from scheduler.daemon.events import EventWriter
 from scheduler.daemon.federation import Federation
 from scheduler.daemon.gathered import Gathered
@@ -24,11 +26,13 @@ from scheduler.daemon.live_policies import LivePolicies
 from scheduler.daemon.member_mirror import NODE_EVENTS, NODES, PODS
 from scheduler.daemon.metrics import MetricsKeeper, OpenCollector
 from scheduler.daemon.mirror import Mirror
+from scheduler.daemon.node_remedies import NodeRemedies
 from scheduler.daemon.planning import Planner
 from scheduler.daemon.pools import PoolKeeper
 from scheduler.daemon.prices import OpenBook, PriceKeeper
 from scheduler.daemon.reclaims import ReclaimLog
 from scheduler.daemon.reconciler import Reconciler
+from scheduler.daemon.remedies import Remedies
 from scheduler.daemon.runs import RunLog
 from scheduler.daemon.sinks import HubSink, MemberSink, NodeEventSink
 from scheduler.daemon.status import StatusReport
@@ -39,6 +43,7 @@ from scheduler.model import contract
 from scheduler.model.errors import ExternalError, TransientError
 from scheduler.model.ids import ClusterId, Uid
 from scheduler.model.ports import Clock, KubeApi, NodePoolProvider, Predictor, WorkloadKind
+from scheduler.model.remediation import Action
 from scheduler.model.workload import Workload
 
 log = structlog.get_logger(__name__)
@@ -121,6 +126,8 @@ class Daemon:
             placements=None if shadow else self.reconciler,
             pools={} if shadow else self.keepers,
         )
+        self.control = Control(outside.hub_api, outside.lease.namespace, outside.lease.name)
+        self.remedies = self._remedies()
         self.mirror.on_change = self.planner.trigger
         outside.policies.on_change = self.planner.trigger
         self.mirror.on_key = self._on_key
@@ -148,6 +155,34 @@ class Daemon:
             is_idle=self.is_idle,
         )
 
+    def _remedies(self) -> Remedies:
+        outside = self.outside
+        nodes = NodeRemedies(outside.federation.name, outside.member_apis, outside.clock, self.leader.check)
+        effects = Effects(
+            self.mirror,
+            outside.hub_api,
+            nodes,
+            self.keepers,
+            outside.clock,
+            fence=self.leader.check,
+            want=self.reconciler.want,
+            roll_back=outside.policies.roll_back,
+            notify=self._notify,
+        )
+        return Remedies(
+            self.mirror,
+            outside.policies,
+            self.planner,
+            effects,
+            self.control,
+            outside.history,
+            outside.clock,
+            outside.telemetry,
+        )
+
+    def _notify(self, action: Action) -> None:
+        log.warning("incident", incident=action.incident, signal=action.signal, why=action.reason, policy=action.policy)
+
     def is_idle(self) -> bool:
         """Whether nothing is under way: no cycle due, no write waiting, no cloud call open."""
         return (
@@ -162,6 +197,7 @@ class Daemon:
         await self.ledger.load()
         await self.reclaims.load()
         await self.runs.load()
+        await self.remedies.load()
         try:
             async with asyncio.TaskGroup() as group:
                 for name, loop in self._watches().items():
@@ -238,6 +274,8 @@ class Daemon:
         if not self.shadow:
             loops["reconciler"] = self.reconciler.run
             loops["events"] = self.events.run
+            loops["control"] = self.control.run
+            loops["remedies"] = self.remedies.run
             loops["second look"] = self._look_again
         return loops
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -16,7 +16,14 @@ from scheduler.daemon.telemetry import Telemetry
 from scheduler.daemon.waiting import happened_or_due
 from scheduler.model.cluster import Shortage
 from scheduler.model.contract import NODES, PODS
-from scheduler.model.errors import CapacityError, ExternalError, InvalidObjectError, NotFoundError, QuotaError
+from scheduler.model.errors import (
+    CapacityError,
+    ExternalError,
+    InvalidObjectError,
+    NotFoundError,
+    QuotaError,
+    TransientError,
+)
 from scheduler.model.ids import NodeName, PoolId, PoolRef
 from scheduler.model.plan import CloseNode, RemoveNode, ScalePool
 from scheduler.model.ports import Clock, KubeApi, NodePoolProvider
@@ -257,6 +264,56 @@ class PoolKeeper:
                 await self._api.patch(NODES, "", node, {"metadata": {"uid": uid}, "spec": {"unschedulable": False}})
                 return False
         return True
+
+    # -- remedies ------------------------------------------------------------------------------------------------
+
+    async def replace(self, pool: PoolId, node: NodeName, uid: str) -> bool:
+        """Give this very node back and ask for another in its place; whether both were accepted (else: again later).
+
+        Raises: ExternalError when the provider will not do it.
+        """
+        facts, status = self._member.nodes.get(node), self._member.pool_status.get(pool)
+        if facts is None or facts.uid != uid or facts.deleting:
+            return True
+        if status is None or status.busy or status.desired_nodes is None:
+            return False
+        wanted = status.desired_nodes
+        self._fence()
+        await self._call("remove_node", self._provider.remove_node(pool, node, facts.provider_id))
+        # Lowered by the removal; a machine that could not be asked for now is bought when there is work for it.
+        self._fence()
+        await self._call("set_size", self._provider.set_size(pool, wanted))
+        log.info("node_replaced", node=node, pool=f"{self._member.member.id}/{pool}")
+        return True
+
+    async def grow(self, pool: PoolId, nodes: int) -> bool:
+        """Ask for so many more, up to the pool's largest size; whether that was accepted.
+
+        Raises: ExternalError when the provider will not do it.
+        """
+        status = self._member.pool_status.get(pool)
+        largest = next((each.max_nodes for each in self._member.pools() if each.ref.pool == pool), 0)
+        if status is None or status.busy or status.desired_nodes is None:
+            return False
+        wanted = min(status.desired_nodes + nodes, largest)
+        if wanted > status.desired_nodes:
+            self._fence()
+            await self._call("set_size", self._provider.set_size(pool, wanted))
+            self._member.pool_status[pool] = replace(status, desired_nodes=wanted)
+            self._mirror.on_change()
+        return True
+
+    async def _call(self, name: str, call: Awaitable[None]) -> None:
+        try:
+            async with asyncio.timeout(_CALL_SECONDS):
+                await call
+        except TimeoutError as error:
+            self._count(name, error)
+            raise TransientError(f"{name}: no answer within {_CALL_SECONDS:.0f} s") from error
+        except ExternalError as error:
+            self._count(name, error)
+            raise
+        self._count(name, None)
 
     def _count(self, call: str, error: Exception | None) -> None:
         result = type(error).__name__ if error is not None else "ok"

@@ -369,7 +369,7 @@ class Reconciler:
 
     def _refresh_patch(self, kind: WorkloadKind, hub: HubEntry, entry: CopyEntry) -> RawObject | None:
         placement = hub.workload.placement
-        member = self._writes.member_facts(placement) if placement is not None else None
+        member = self._writes.member_facts(placement, hub.raw) if placement is not None else None
         if placement is None or member is None:
             return None
         return kind.refresh_copy(hub.raw, hub.workload, placement, member, entry.raw)

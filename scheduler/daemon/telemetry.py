@@ -130,6 +130,37 @@ class Telemetry:
             ["cluster", "pool", "source"],
             registry=one,
         )
+        self.remedies = Counter(
+            "overspill_remedies",
+            "Actions about incidents that came to their end, by what came of them: done, failed.",
+            ["policy", "action", "outcome"],
+            registry=one,
+        )
+        self.remedies_refused = Gauge(
+            "overspill_remedies_refused",
+            "Actions that are not taken now, by why not (DryRun: they would be).",
+            ["policy", "action", "reason"],
+            registry=one,
+        )
+        self.remedy_cases = Gauge(
+            "overspill_remedy_cases",
+            "Incidents that something is done about, by how far it is.",
+            ["phase"],
+            registry=one,
+        )
+        self.breakers_open = Gauge(
+            "overspill_remedy_breaker_open",
+            "1 while a policy does not act on a family of signals.",
+            ["policy", "family", "cause"],
+            registry=one,
+        )
+        self.paused = Gauge("overspill_paused", "1 while what is switched off is off.", ["what"], registry=one)
+        self.incidents_open = Gauge(
+            "overspill_incidents_open", "Incidents that are open.", ["kind", "severity", "cluster"], registry=one
+        )
+        self.webhooks = Counter(
+            "overspill_webhooks", "Alertmanager webhooks by what came of them.", ["result"], registry=one
+        )
         self.member_reachable = Gauge(
             "overspill_member_reachable", "1 while the member's API answers.", ["cluster"], registry=one
         )

@@ -10,12 +10,13 @@ from typing import Any
 
 import structlog
 
-from clusters.kubernetes.annotations import format_placement
+from clusters.kubernetes.annotations import format_placement, parse_places
 from clusters.kubernetes.codec import format_time
 from scheduler.daemon.member_mirror import CopyEntry
 from scheduler.daemon.mirror import HubEntry, Mirror
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.contract import (
+    ANNOTATION_EXCLUDED_NODES,
     ANNOTATION_ORIGIN_NAME,
     ANNOTATION_ORIGIN_NAMESPACE,
     ANNOTATION_PLACEMENT,
@@ -62,7 +63,7 @@ class Writes:
         """Create the copy that the written placement asks for, or take up the one that is there from before a crash."""
         workload = hub.workload
         kind = self._mirror.kinds[workload.ref.kind]
-        member = self.member_facts(placement)
+        member = self.member_facts(placement, hub.raw)
         if member is None:
             raise InvalidObjectError(
                 f"placement names pool {placement.pool_ref}, which the federation file does not have"
@@ -220,15 +221,17 @@ class Writes:
         else:
             self._mirror.apply_hub(kind, changed)
 
-    def member_facts(self, placement: Placement) -> MemberFacts | None:
+    def member_facts(self, placement: Placement, raw: RawObject) -> MemberFacts | None:
         """What a copy must know of its pool; None when the federation file has no such member or pool any more."""
         member = self._mirror.members.get(placement.cluster)
         for pool in member.member.pools if member is not None else ():
             if pool.ref.pool == placement.pool:
                 taints = tuple((taint.key, taint.value, taint.effect) for taint in pool.taints)
                 held_to = () if placement.domain is None else (placement.domain,)
+                said = (raw["metadata"].get("annotations") or {}).get(ANNOTATION_EXCLUDED_NODES)
+                excluded = tuple(node for cluster, node in parse_places(said) if cluster == placement.cluster)
                 hub = self._mirror.federation.hub.name
-                return MemberFacts(placement.cluster, hub, (*pool.selector, *held_to), taints)
+                return MemberFacts(placement.cluster, hub, (*pool.selector, *held_to), taints, excluded)
         return None
 
 

@@ -160,7 +160,8 @@ class Board:
         if known is not None:
             return known
         holds = self.table.holds_one(ask.shape)
-        asked = (ask.policy.name, ask.burst_matches, ask.shape.gpus > 0, ask.shape.gpu_models)
+        avoids = ask.workload.hints.avoided_pools
+        asked = (ask.policy.name, ask.burst_matches, ask.shape.gpus > 0, ask.shape.gpu_models, avoids)
         selectors = tuple(each.node_selector for each in ask.shape.pod_sets)
         known = np.where(
             holds,

@@ -30,6 +30,7 @@ WAITING: Final = (
     "PoolAtMax",
     "NoRoomNow",
     "ClusterUnavailable",
+    "Quarantined",
 )
 """Reasons that pass without anybody changing anything, the one that says most first."""
 
@@ -83,6 +84,15 @@ def cluster_unavailable(ask: Ask, offer: Offer) -> Reason | None:
     if cluster.unreachable_since is not None:
         return Reason("ClusterUnavailable", "in a cluster that cannot be reached")
     return None
+
+
+def quarantined(ask: Ask, offer: Offer) -> Reason | None:
+    return Reason("Quarantined", "quarantined because of an incident") if offer.room.pool.quarantined else None
+
+
+def avoided(ask: Ask, offer: Offer) -> Reason | None:
+    avoids = ask.workload.hints.avoided_pools
+    return Reason("Avoided", "where it did badly") if avoids and offer.room.pool.ref in avoids else None
 
 
 def cluster_not_allowed(ask: Ask, offer: Offer) -> Reason | None:
@@ -267,6 +277,8 @@ def over_budget(ask: Ask, offer: Offer) -> Reason | None:
 
 STATIC: Final[tuple[Filter, ...]] = (
     cluster_unavailable,
+    quarantined,
+    avoided,
     cluster_not_allowed,
     region_not_allowed,
     outside_residency,

@@ -75,7 +75,7 @@ class World:
         self._rule_of: dict[int, Rule] = {}
         self._ask_of_class: dict[tuple[int, bool], Ask] = {}
         self._asks: dict[tuple[int, str, bool, bool], Ask] = {}
-        self._groups: dict[tuple[int, str, bool, bool], int] = {}
+        self._groups: dict[Hashable, int] = {}
         self._predictions: dict[tuple[int, int, int], Prediction] = {}
         self._with_data: dict[tuple[int, int, int, ClusterId], Prediction] = {}
         self._alike: dict[Hashable, int] = {}
@@ -168,7 +168,8 @@ class World:
         ask = self._asks.get(key)
         if ask is None:
             shape = self.shape_of(workload)
-            group = self._groups.setdefault((shape.number, *key[1:]), len(self._groups))
+            like = (shape.number, *key[1:], workload.hints.avoided_pools)
+            group = self._groups.setdefault(like, len(self._groups))
             ask = Ask(len(self._asks), group, workload, shape, policy, burst_matches, waited)
             self._asks[key] = ask
         return ask

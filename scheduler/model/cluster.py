@@ -113,6 +113,9 @@ class NodePool:
     """The last that was known while `price` is not (its source fell silent). Nothing is bought at it; what runs there
     already is reckoned at it, so that a budget does not take running nodes for free."""
 
+    quarantined: bool = False
+    """Closed to new placements because of an incident."""
+
     @property
     def reckoned_price(self) -> Price | None:
         """What nodes that are there already are reckoned at."""

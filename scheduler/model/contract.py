@@ -59,6 +59,19 @@ LABEL_POOL: Final = "overspill.dev/pool"
 """On nodes of on-prem clusters: the pool's name."""
 TAINT_DRAINING: Final = "overspill.dev/giving-back"
 """NoSchedule, on a bought node that is on its way out."""
+TAINT_REMEDIATION: Final = "overspill.dev/remediation"
+"""NoSchedule, on a node that a remedy has closed; its value is the signal."""
+ANNOTATION_REMEDIATION: Final = "overspill.dev/remediation"
+"""On a node: a JSON object that says what was done to it, by which federation, for which incident, since when. It stays
+when the node is opened again."""
+ANNOTATION_REQUEST: Final = "overspill.dev/request"
+"""On a node that is closed and empty: a JSON object that asks the site's own agent for a reset or reboot."""
+ANNOTATION_REQUEST_DONE: Final = "overspill.dev/request-done"
+"""On a node, by that agent: the id of the request that it has carried out."""
+ANNOTATION_EXCLUDED_NODES: Final = "overspill.dev/excluded-nodes"
+"""On a hub object: nodes on which its pods must not run, each as cluster/node, comma-separated."""
+ANNOTATION_AVOIDED_POOLS: Final = "overspill.dev/avoided-pools"
+"""On a hub object: pools on which it is not to be placed, each as cluster/pool, comma-separated."""
 ANNOTATION_DO_NOT_DISRUPT: Final = "karpenter.sh/do-not-disrupt"
 
 GPU_RESOURCES: Final = ("nvidia.com/gpu", "amd.com/gpu")
@@ -69,6 +82,7 @@ PODS: Final = Resource("", "v1", "pods", "Pod")
 EVENTS: Final = Resource("", "v1", "events", "Event")
 NODE_EVENTS_NAMESPACE: Final = "default"
 """Where Events about cluster-scoped objects such as nodes are written."""
+CONFIG_MAPS: Final = Resource("", "v1", "configmaps", "ConfigMap")
 NAMESPACES: Final = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
 JOBS: Final = Resource("batch", "v1", "jobs", "Job")
 DEPLOYMENTS: Final = Resource("apps", "v1", "deployments", "Deployment")

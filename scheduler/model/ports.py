@@ -230,6 +230,8 @@ class MemberFacts:
     pinned to them."""
     pool_taints: tuple[tuple[str, str, str], ...] = ()
     """(key, value, effect) of taints that the pool's nodes carry because they are Overspill's."""
+    excluded_nodes: tuple[str, ...] = ()
+    """Nodes of the cluster on which this workload must not run."""
 
 
 class WorkloadKind(Protocol):

@@ -192,6 +192,7 @@ class Target:
     node: NodeName | None = None
     node_uid: str = ""
     workload: Uid | None = None
+    gpu: str = ""
 
 
 @dataclass(frozen=True, slots=True)

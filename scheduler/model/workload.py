@@ -53,6 +53,8 @@ class Hints:
     deadline_at: Instant | None = None
     data: tuple[DataSet, ...] = ()
     """Read whole, once, at its start, by a run that is not where it lies."""
+    avoided_pools: tuple[PoolRef, ...] = ()
+    """Where it is not to be placed: it did badly there."""
 
 
 MOVED: Final = "Moved"

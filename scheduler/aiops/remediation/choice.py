@@ -187,9 +187,9 @@ class _Round:
             self.cases[case.incident] = next_step(replace(case, judged=True))
 
     def _is_well(self, case: Case, incident: IncidentLike | None) -> bool:
-        """Whether the signal is gone: told so, or its node has been replaced. Not knowing is not well."""
-        if REPLACE in case.tried and case.phase != ACTING and case.target.node is not None:
-            node = self.fleet.node_of.get((str(case.target.cluster), case.target.node))
+        """Whether the signal is gone: told so, or its node is no longer there. Not knowing is not well."""
+        if case.target.node_uid and case.phase != ACTING:
+            node = self.fleet.node_of.get((str(case.target.cluster), str(case.target.node)))
             seen = case.target.cluster in self.fleet.available
             if seen and (node is None or node.uid != case.target.node_uid):
                 return True

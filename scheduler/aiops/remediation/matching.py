@@ -59,6 +59,7 @@ def target_of(subject: SubjectLike, fleet: Fleet) -> Target:
         node=NodeName(subject.node) if subject.node else None,
         node_uid=node.uid if node is not None else "",
         workload=Uid(subject.workload) if subject.workload else None,
+        gpu=subject.gpu or "",
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 from scheduler.model.ids import ClusterId, Instant, NodeName, PoolId, PoolRef, Uid
 from scheduler.model.remediation import (
     EXCLUDE_NODE,
+    MOVE_SERVING,
     NODE_ACTIONS,
     PAUSE_BURSTING,
     QUARANTINE_CLUSTER,
@@ -41,7 +42,7 @@ RECOVERING: Final = "recovering"
 """The signal is gone; it must stay gone for a while."""
 UNDOING: Final = "undoing"
 
-UNDOABLE: Final = NODE_ACTIONS | {EXCLUDE_NODE, QUARANTINE_POOL, QUARANTINE_CLUSTER, PAUSE_BURSTING}
+UNDOABLE: Final = NODE_ACTIONS | {EXCLUDE_NODE, MOVE_SERVING, QUARANTINE_POOL, QUARANTINE_CLUSTER, PAUSE_BURSTING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +248,7 @@ def _case(each: Mapping[str, Any]) -> Case:
             node=None if target["node"] is None else NodeName(str(target["node"])),
             node_uid=str(target["node_uid"]),
             workload=None if target["workload"] is None else Uid(str(target["workload"])),
+            gpu=str(target["gpu"]),
         ),
         order=tuple(str(action) for action in each["order"]),
         phase=str(each["phase"]),

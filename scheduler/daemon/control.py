@@ -1,0 +1,93 @@
+"""The switches that people throw: a ConfigMap on the hub, beside the Lease and of the same name.
+
+    data:
+      paused: "true"                      nothing is remedied anywhere
+      bursting-paused: "true"             nothing is bought anywhere
+      approve.INCIDENT: ACTION            that action may be taken for that incident
+
+`overspill pause`, `resume` and `incidents approve` write it with the caller's own credentials, and so may kubectl: who
+may throw the switches is who may write that ConfigMap. As long as it cannot be read it counts as paused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+
+from scheduler.model.contract import CONFIG_MAPS
+from scheduler.model.errors import ExternalError, NotFoundError
+from scheduler.model.ports import KubeApi
+
+log = structlog.get_logger(__name__)
+PAUSED: Final = "paused"
+BURSTING_PAUSED: Final = "bursting-paused"
+APPROVE: Final = "approve."
+APPROVALS_AT_MOST: Final = 500
+_LOOK_WALL_SECONDS: Final = 2.0
+_CALL_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Switches:
+    """As they were last read. `paused` until they have been."""
+
+    paused: bool = True
+    bursting_paused: bool = False
+    approved: frozenset[str] = frozenset()
+    """incident/action."""
+    error: str = "not read yet"
+    """Why they are not known; empty: they are."""
+
+
+def read_switches(data: Mapping[str, Any]) -> Switches:
+    """What the ConfigMap says. Whatever is not plainly off is on: a switch with a typing mistake must not run on."""
+    approved = sorted(
+        f"{key.removeprefix(APPROVE)}/{str(action).strip()}" for key, action in data.items() if key.startswith(APPROVE)
+    )
+    return Switches(
+        paused=_on(data.get(PAUSED)),
+        bursting_paused=_on(data.get(BURSTING_PAUSED)),
+        approved=frozenset(approved[:APPROVALS_AT_MOST]),
+        error="",
+    )
+
+
+class Control:
+    """Reads the switches every two seconds; what was last read stands while the hub does not answer."""
+
+    def __init__(self, api: KubeApi, namespace: str, name: str) -> None:
+        self._api = api
+        self._namespace = namespace
+        self._name = name
+        self.switches = Switches()
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            await self.look()
+            await asyncio.sleep(_LOOK_WALL_SECONDS)
+
+    async def look(self) -> Switches:
+        """Read once."""
+        before = self.switches
+        try:
+            async with asyncio.timeout(_CALL_SECONDS):
+                found = await self._api.get(CONFIG_MAPS, self._namespace, self._name)
+            self.switches = read_switches(found.get("data") or {})
+        except NotFoundError:
+            self.switches = read_switches({})
+        except (ExternalError, TimeoutError) as error:
+            said = str(error)[:200] or "no answer"
+            self.switches = Switches(before.paused, before.bursting_paused, before.approved, said)
+        if self.switches != before:
+            now = self.switches
+            log.info("switches", paused=now.paused, bursting_paused=now.bursting_paused, error=now.error)
+        return self.switches
+
+
+def _on(value: object) -> bool:
+    return str(value).strip().lower() not in ("none", "", "false", "no", "off", "0")
