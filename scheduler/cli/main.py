@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from scheduler.cli import aiops, clusters, model, policy
+from scheduler.cli import aiops, clusters, incidents, model, policy
 from scheduler.cli.output import CommandError, debugging, print_error
 from scheduler.model.errors import InvalidObjectError, OverspillError
 
@@ -28,6 +28,7 @@ app.add_typer(policy.app, name="policy")
 app.add_typer(clusters.app, name="clusters")
 app.add_typer(aiops.app, name="aiops")
 app.add_typer(model.app, name="model")
+app.add_typer(incidents.app, name="incidents")
 
 Url = Annotated[str, typer.Option("--url", help="Where the daemon listens.", envvar="OVERSPILL_URL")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -187,6 +188,28 @@ def doctor_command(
     from scheduler.cli import doctor
 
     return doctor.run(config, policies, mode=mode.value if mode else None, as_json=as_json)
+
+
+@app.command("pause", short_help="Stop all remediation, or the buying of capacity.")
+def pause_command(
+    config: Annotated[Path, typer.Option("--config", help="The federation file: how the hub is reached.")],
+    bursting: Annotated[bool, typer.Option("--bursting", help="Instead: buy nothing.")] = False,
+) -> int:
+    """Have the daemon remedy nothing anywhere, not even go on with what it has begun, until it is resumed."""
+    from scheduler.cli import switches
+
+    return switches.throw(config, paused=True, bursting=bursting)
+
+
+@app.command("resume", short_help="Take a pause back.")
+def resume_command(
+    config: Annotated[Path, typer.Option("--config", help="The federation file: how the hub is reached.")],
+    bursting: Annotated[bool, typer.Option("--bursting", help="Instead: buy again.")] = False,
+) -> int:
+    """Let the daemon remedy again."""
+    from scheduler.cli import switches
+
+    return switches.throw(config, paused=False, bursting=bursting)
 
 
 @app.command("prices", short_help="What a node of each pool costs, and who says so.")

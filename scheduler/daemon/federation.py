@@ -99,6 +99,10 @@ class Federation:
     metric_queries: Path | None
     """Queries that are laid over the shipped ones; None: just those."""
     members: tuple[Member, ...]
+    webhook_token_file: Path | None = None
+    """The token that Alertmanager's webhooks must bring; None: none is taken."""
+    alertmanager_url: str | None = None
+    alertmanager_token_file: Path | None = None
 
     @property
     def names(self) -> FederationNames:
@@ -253,6 +257,9 @@ def _federation(document: FederationDocument, folder: Path, as_of: Instant, file
         listen_address=spec.listen.address,
         listen_port=spec.listen.port,
         history_url=_history_url(spec.history.url, folder),
+        webhook_token_file=_nearby(spec.alerts.webhook_token_file, folder),
+        alertmanager_url=spec.alerts.alertmanager_url,
+        alertmanager_token_file=_nearby(spec.alerts.alertmanager_token_file, folder),
         clock_file=_beside(folder, spec.clock_file),
         prices=tuple(_source(entry, folder) for entry in spec.prices or ()),
         currencies={
@@ -313,6 +320,10 @@ def _source(spec: PriceSourceSpec | MetricsSpec, folder: Path) -> Source:
 
 
 def _beside(folder: Path, path: str | None) -> Path | None:
+    return None if path is None else folder / path
+
+
+def _nearby(path: str | None, folder: Path) -> Path | None:
     return None if path is None else folder / path
 
 

@@ -266,6 +266,18 @@ class MemberSpec(Strict):
         return self
 
 
+class AlertsSpec(Strict):
+    """Alertmanager, both ways."""
+
+    webhook_token_file: LongText | None = None
+    """Path, relative to this file, of the token that Alertmanager sends (http_config.authorization.credentials) to
+    /webhooks/alertmanager. Default: nobody may post there."""
+    alertmanager_url: Annotated[str, Field(pattern=r"^https?://[^\s/]+(/\S*)?$", max_length=2000)] | None = None
+    """Where open incidents are posted (its v2 API), such as http://alertmanager.monitoring:9093. Default: nowhere."""
+    alertmanager_token_file: LongText | None = None
+    """Path, relative to this file, of a bearer token for it. Default: none is sent."""
+
+
 class FederationSpec(Strict):
     """A federation: one hub, its members, and how the daemon runs."""
 
@@ -280,6 +292,7 @@ class FederationSpec(Strict):
     """Where prices of pools without one of their own are found. Default: the list prices that come with Overspill."""
     currencies: Annotated[dict[CurrencyCode, CurrencyRate], Field(max_length=200)] = Field(default_factory=dict)
     """USD for one unit of each currency that prices are in: EUR: {usdPerUnit: 1.08, asOf: 2026-03-31}, or EUR: 1.08."""
+    alerts: AlertsSpec = Field(default_factory=AlertsSpec)
     metric_queries: LongText | None = None
     """Path, relative to this file, of queries that are laid over the shipped ones. Default: those."""
     members: Annotated[list[MemberSpec], Field(min_length=1)]

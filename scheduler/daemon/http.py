@@ -1,4 +1,6 @@
-"""Health, metrics and the read API. Nothing here changes state; it listens on loopback unless told otherwise."""
+"""Health, metrics, the read API, and Alertmanager's webhook, which alone brings anything in and needs a token.
+
+It listens on loopback unless told otherwise."""
 
 from __future__ import annotations
 
@@ -7,22 +9,35 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
+from scheduler.daemon.alert_payloads import MAX_BYTES
+from scheduler.daemon.alerts import AlertBook
+from scheduler.daemon.incident_views import IncidentViews
 from scheduler.daemon.status import StatusReport
 from scheduler.daemon.telemetry import Telemetry
-from scheduler.model.errors import NotFoundError, OverspillError
+from scheduler.model.errors import AuthError, InvalidObjectError, NotFoundError, OverspillError
 
-_BODY_LIMIT_BYTES: Final = 64 * 1024
+_BODY_LIMIT_BYTES: Final = MAX_BYTES
 _WORKLOADS_AT_MOST: Final = 5000
 
 
 class HttpServer:
     """aiohttp on one address and port."""
 
-    def __init__(self, address: str, port: int, report: StatusReport, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        address: str,
+        port: int,
+        report: StatusReport,
+        telemetry: Telemetry,
+        alerts: AlertBook,
+        incidents: IncidentViews,
+    ) -> None:
         self._address = address
         self._port = port
         self._report = report
         self._telemetry = telemetry
+        self._alerts = alerts
+        self._incidents = incidents
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> str:
@@ -41,6 +56,9 @@ class HttpServer:
                 web.get("/api/v1/clusters/{name}", self._cluster),
                 web.get("/api/v1/prices", self._prices),
                 web.get("/api/v1/metrics", self._readings),
+                web.get("/api/v1/incidents", self._all_incidents),
+                web.get("/api/v1/incidents/{name}", self._incident),
+                web.post("/webhooks/alertmanager", self._webhook),
             ]
         )
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
@@ -105,6 +123,26 @@ class HttpServer:
     async def _readings(self, request: web.Request) -> web.Response:
         cluster, metric = request.query.get("cluster", ""), request.query.get("metric", "")
         return _json(self._report.gathered.metrics(cluster, metric))
+
+    async def _all_incidents(self, _request: web.Request) -> web.Response:
+        return _json(self._incidents.incidents())
+
+    async def _incident(self, request: web.Request) -> web.Response:
+        return _json(await self._incidents.incident(request.match_info["name"]))
+
+    async def _webhook(self, request: web.Request) -> web.Response:
+        """What Alertmanager tells. A standby has it sent to the leader: Alertmanager tries again on 503."""
+        try:
+            self._alerts.check(request.headers.get("Authorization", ""))
+        except AuthError as error:
+            return _json({"error": str(error)}, 401)
+        if not self._report.is_leader() and self._report.mode != "shadow":
+            return _json({"error": "this process is not the leader; try again"}, 503)
+        body = await request.read()
+        try:
+            return _json({"alerts": self._alerts.receive(body)})
+        except InvalidObjectError as error:
+            return _json({"error": str(error)}, 400)
 
 
 @web.middleware

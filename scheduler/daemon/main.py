@@ -75,7 +75,7 @@ async def _run(config: Path, policies: Path, mode: str | None) -> int:
         outside = await connect(federation, policies, stack)
         daemon = Daemon(outside, shadow=shadow)
         address, port = federation.listen_address, federation.listen_port
-        server = HttpServer(address, port, daemon.report, outside.telemetry)
+        server = HttpServer(address, port, daemon.report, outside.telemetry, daemon.alerts, daemon.incidents)
         url = await server.start()
         stack.push_async_callback(server.stop)
         log.info("started", federation=federation.name, mode="shadow" if shadow else "active", url=url)

@@ -13,6 +13,7 @@ import structlog
 
 from clusters.clock import SystemClock
 from clusters.kubernetes.reflector import Reflector
+from scheduler.daemon.alerts import AlertBook, AlertPoster
 from scheduler.daemon.control import Control
 from scheduler.daemon.decisions import DecisionLog
 from scheduler.daemon.effects import Effects
@@ -20,6 +21,7 @@ from scheduler.daemon.events import EventWriter
 from scheduler.daemon.federation import Federation
 from scheduler.daemon.gathered import Gathered
 from scheduler.daemon.history import History
+from scheduler.daemon.incident_views import IncidentViews
 from scheduler.daemon.leader import Leader, LeaseSettings
 from scheduler.daemon.ledger import Ledger
 from scheduler.daemon.live_policies import LivePolicies
@@ -127,7 +129,10 @@ class Daemon:
             pools={} if shadow else self.keepers,
         )
         self.control = Control(outside.hub_api, outside.lease.namespace, outside.lease.name)
+        self.alerts = AlertBook(federation.webhook_token_file, clock, telemetry)
         self.remedies = self._remedies()
+        self.remedies.sources.append(self.alerts.incidents)
+        self.incidents = IncidentViews(self.remedies, self.control, outside.history)
         self.mirror.on_change = self.planner.trigger
         outside.policies.on_change = self.planner.trigger
         self.mirror.on_key = self._on_key
@@ -276,6 +281,15 @@ class Daemon:
             loops["events"] = self.events.run
             loops["control"] = self.control.run
             loops["remedies"] = self.remedies.run
+            federation = self.outside.federation
+            if federation.alertmanager_url is not None:
+                loops["alerts"] = AlertPoster(
+                    federation.alertmanager_url,
+                    federation.alertmanager_token_file,
+                    federation.name,
+                    self.outside.clock,
+                    self.remedies.incidents,
+                ).run
             loops["second look"] = self._look_again
         return loops
 

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 
 from scheduler.cli import crds
+from scheduler.daemon.parts import Daemon
 from scheduler.daemon.permissions import Permission, granted, permissions_of
 from scheduler.model.contract import FEDERATED_WORKLOADS, JOBS, LABEL_QUEUE, NAMESPACES, NODES
 from scheduler.model.errors import AlreadyExistsError
 from scheduler.model.ports import KubeApi
 from tests.builders import rbac
+from tests.loop import test_behaviours_remedies as remedies
 from tests.loop import test_behaviours_serving as serving
-from tests.loop.harness import World, a_job, a_world, is_complete, until
+from tests.loop.harness import POLICIES, World, a_job, a_world, is_complete, until
 
 CLOUD_ONLY = {"nvidia.com/gpu.product": "A10G"}
 
@@ -114,9 +116,21 @@ async def deleted_under_way(world: World) -> None:
     await until(gone, "its copy is gone", 60)
 
 
+async def remedied(world: World, daemon: Daemon, uid: str) -> None:
+    """Its node is closed and emptied."""
+    told = remedies.Told(daemon)
+    where = await until(lambda: remedies.node_of(world, "onprem", uid), "it runs", 60)
+    told.open("i1", "gpu.xid.79", "onprem", where)
+
+    async def moved() -> bool:
+        return await remedies.node_of(world, "onprem", uid) not in (None, where)
+
+    await until(moved, "it runs elsewhere", 60)
+
+
 @pytest.mark.timeout(240)
 async def test_a_whole_life_under_the_roles_of_deploy_rbac(tmp_path: Path) -> None:
-    async with a_world(tmp_path, speed=600.0) as world:
+    async with a_world(tmp_path, speed=600.0, policies=POLICIES + remedies.REMEDY) as world:
         asked = await rbac.restrict(world.sandbox)
         await crds.install(world.hub)
         first = (await world.submit("orphaned", seconds=36000))["metadata"]["uid"]
@@ -133,6 +147,7 @@ async def test_a_whole_life_under_the_roles_of_deploy_rbac(tmp_path: Path) -> No
             await burst_and_back(world)
             await a_service_comes_and_goes(world)
             await deleted_under_way(world)
+            await remedied(world, daemon, first)
             service = await serving.submit(world, serving.deployment(replicas=1), "left")
             await until(lambda: serving.copies(world, service), "the service's copy is there", 60)
             await until(lambda: world.is_done("stopped"), "the suspended one is done", 60)

@@ -1,0 +1,78 @@
+"""Incidents and what is done about them, as the read API tells them: plain JSON values."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from scheduler.aiops.remediation.facts import IncidentLike, severity_rank
+from scheduler.aiops.remediation.state import Breaker, Case
+from scheduler.daemon.control import Control
+from scheduler.daemon.decisions import to_json
+from scheduler.daemon.history import History
+from scheduler.daemon.remedies import Remedies
+from scheduler.model.errors import NotFoundError
+
+_SHOWN: Final = 1000
+_PARTS: Final = ("cluster", "pool", "node", "gpu", "workload")
+
+
+class IncidentViews:
+    """Reads the remedies; changes nothing."""
+
+    def __init__(self, remedies: Remedies, control: Control, history: History) -> None:
+        self._remedies = remedies
+        self._control = control
+        self._history = history
+
+    def incidents(self) -> dict[str, Any]:
+        """All that are known, open ones first, the most urgent first; and what bounds the remedies now."""
+        state, switches = self._remedies.state, self._control.switches
+        found = sorted(self._remedies.incidents(), key=_order)
+        return {
+            "paused": switches.paused,
+            "bursting_paused": switches.bursting_paused or state.bursting_paused,
+            "switches_error": switches.error,
+            "incidents": [self._incident(incident) for incident in found[:_SHOWN]],
+            "breakers": [_breaker(breaker) for breaker in state.breakers],
+            "quarantined_pools": [str(ref) for ref in sorted(state.quarantined_pools)],
+            "quarantined_clusters": sorted(state.quarantined_clusters),
+        }
+
+    async def incident(self, name: str) -> dict[str, Any]:
+        """One, with what was done about it. Raises: NotFoundError."""
+        done = await self._history.remedies_of(name)
+        found = next((each for each in self._remedies.incidents() if each.id == name), None)
+        case = self._remedies.state.case(name)
+        if found is None and case is None and not done:
+            raise NotFoundError(f"no incident {name[:100]!r} is known; `overspill incidents list` lists them")
+        told = self._incident(found) if found is not None else {"id": name, "state": "unknown", **_case(case)}
+        return {**told, "remedies": [{key: row[key] for key in row if key != "body"} for row in done]}
+
+    def _incident(self, incident: IncidentLike) -> dict[str, Any]:
+        subject = incident.subject
+        notes = [note for note in self._remedies.notes if note.incident == incident.id]
+        return {
+            "id": incident.id,
+            "kind": incident.kind,
+            "severity": incident.severity,
+            "state": incident.state,
+            "opened_at": incident.opened_at,
+            "subject": {part: getattr(subject, part) or None for part in _PARTS},
+            **_case(self._remedies.state.case(incident.id)),
+            "notes": [{"action": note.action, "reason": note.reason.code, "text": note.reason.text} for note in notes],
+        }
+
+
+def _case(case: Case | None) -> dict[str, Any]:
+    if case is None:
+        return {"policy": None, "phase": None, "action": None, "tried": []}
+    return {"policy": case.policy, "phase": case.phase, "action": case.action or None, "tried": list(case.tried)}
+
+
+def _breaker(breaker: Breaker) -> dict[str, Any]:
+    found: dict[str, Any] = to_json(breaker)
+    return found
+
+
+def _order(incident: IncidentLike) -> tuple[bool, int, float, str]:
+    return incident.state == "resolved", severity_rank(incident.severity), incident.opened_at, incident.id
