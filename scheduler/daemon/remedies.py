@@ -16,7 +16,7 @@ import structlog
 
 from scheduler.aiops.remediation.cases import settle
 from scheduler.aiops.remediation.choice import Note, remediate
-from scheduler.aiops.remediation.facts import RESOLVED, IncidentLike
+from scheduler.aiops.remediation.facts import RESOLVED, SEVERITIES, IncidentLike
 from scheduler.aiops.remediation.state import RemediationState, from_json, to_json
 from scheduler.daemon.control import Control
 from scheduler.daemon.effects import Effects
@@ -238,13 +238,21 @@ class Remedies:
             telemetry.remedies_refused.labels(policy, action, reason).set(count)
         for phase, count in Counter(case.phase for case in self.state.cases).items():
             telemetry.remedy_cases.labels(phase).set(count)
-        for breaker in self.state.breakers:
-            telemetry.breakers_open.labels(breaker.policy, breaker.family, breaker.cause).set(1)
+        for labels, count in Counter((each.policy, each.cause) for each in self.state.breakers).items():
+            telemetry.breakers_open.labels(*labels).set(count)
         opened = (each for each in incidents if each.state != RESOLVED)
-        for labels, count in Counter((each.kind, each.severity, each.subject.cluster or "") for each in opened).items():
+        for labels, count in Counter((self._severity(each), self._cluster(each)) for each in opened).items():
             telemetry.incidents_open.labels(*labels).set(count)
         telemetry.paused.labels("remediation").set(self._control.switches.paused)
         telemetry.paused.labels("bursting").set(self._planner.bursting_paused)
+
+    def _severity(self, incident: IncidentLike) -> str:
+        """Bounded, for a label, whatever an incident says."""
+        return incident.severity if incident.severity in SEVERITIES else SEVERITIES[-1]
+
+    def _cluster(self, incident: IncidentLike) -> str:
+        cluster = incident.subject.cluster or ""
+        return cluster if cluster in self._mirror.members else ""
 
     def _record(self, action: Action, outcome: str | None) -> None:
         begun = self._begun[action.id].at if action.id in self._begun else self._clock.now()

@@ -149,14 +149,14 @@ class Telemetry:
             registry=one,
         )
         self.breakers_open = Gauge(
-            "overspill_remedy_breaker_open",
-            "1 while a policy does not act on a family of signals.",
-            ["policy", "family", "cause"],
+            "overspill_remedy_breakers_open",
+            "Families of signals on which a policy does not act.",
+            ["policy", "cause"],
             registry=one,
         )
         self.paused = Gauge("overspill_paused", "1 while what is switched off is off.", ["what"], registry=one)
         self.incidents_open = Gauge(
-            "overspill_incidents_open", "Incidents that are open.", ["kind", "severity", "cluster"], registry=one
+            "overspill_incidents_open", "Incidents that are open.", ["severity", "cluster"], registry=one
         )
         self.webhooks = Counter(
             "overspill_webhooks", "Alertmanager webhooks by what came of them.", ["result"], registry=one

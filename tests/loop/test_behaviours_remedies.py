@@ -171,6 +171,6 @@ async def test_a_zone_outage_stops_at_the_breaker(tmp_path: Path) -> None:
         await rounds(daemon, 5)
         assert codes(daemon)() == {"BreakerOpen"}
         assert not any([is_held(await node(world, "onprem", name)) for name in nodes])
-        labels = {"policy": "nodes", "family": "node.not-ready", "cause": "alike"}
+        labels = {"policy": "nodes", "cause": "alike"}
         registry = daemon.outside.telemetry.registry
-        assert registry.get_sample_value("overspill_remedy_breaker_open", labels) == 1
+        assert registry.get_sample_value("overspill_remedy_breakers_open", labels) == 1
