@@ -8,6 +8,7 @@ root=$1
 # that name already, nothing is fetched.
 servers='
 prometheus:usr/bin/prometheus
+prometheus-alertmanager:usr/bin/prometheus-alertmanager
 '
 
 cannot() {
