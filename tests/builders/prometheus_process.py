@@ -62,9 +62,11 @@ def prometheus_binary() -> Path:
 
 
 @asynccontextmanager
-async def prometheus(folder: Path, jobs: Sequence[Scraped], *, prefix: str = "") -> AsyncIterator[RunningPrometheus]:
-    """Running, ready, and scraping each job once a second."""
-    running, process = _start(prometheus_binary(), folder, jobs, prefix)
+async def prometheus(
+    folder: Path, jobs: Sequence[Scraped], *, prefix: str = "", more: Mapping[str, object] | None = None
+) -> AsyncIterator[RunningPrometheus]:
+    """Running, ready, and scraping each job once a second; `more` of its configuration."""
+    running, process = _start(prometheus_binary(), folder, jobs, prefix, more or {})
     try:
         await _ready(running, process, folder / "log")
         yield running
@@ -78,10 +80,10 @@ async def prometheus(folder: Path, jobs: Sequence[Scraped], *, prefix: str = "")
 
 
 def _start(
-    binary: Path, folder: Path, jobs: Sequence[Scraped], prefix: str
+    binary: Path, folder: Path, jobs: Sequence[Scraped], prefix: str, more: Mapping[str, object]
 ) -> tuple[RunningPrometheus, subprocess.Popen[bytes]]:
     config = folder / "prometheus.yml"
-    config.write_text(yaml.safe_dump(_configuration(jobs)))
+    config.write_text(yaml.safe_dump({**_configuration(jobs), **more}))
     port = _free_port()
     command = [
         str(binary),
@@ -90,6 +92,7 @@ def _start(
         f"--web.listen-address=127.0.0.1:{port}",
         f"--web.external-url=http://127.0.0.1:{port}{prefix}",
         "--log.level=warn",
+        "--rules.alert.resend-delay=1s",
     ]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -106,7 +109,8 @@ def _configuration(jobs: Sequence[Scraped]) -> dict[str, object]:
         host, _, path = job.url.removeprefix("http://").partition("/")
         target = {"targets": [host], "labels": dict(job.labels)}
         scrapes.append({"job_name": job.name, "metrics_path": f"/{path}", "static_configs": [target]})
-    return {"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": scrapes}
+    often = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
+    return {"global": often, "scrape_configs": scrapes}
 
 
 async def _ready(running: RunningPrometheus, process: subprocess.Popen[bytes], log: Path) -> None:
