@@ -64,7 +64,7 @@ class Weigher:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._static: dict[tuple[str, int, bool, PoolRef], tuple[Reason, ...]] = {}
+        self._static: dict[tuple[str, int, bool, PoolRef, tuple[PoolRef, ...]], tuple[Reason, ...]] = {}
         self._screened: dict[tuple[int, PoolRef], tuple[int, Weighed | Offer]] = {}
         self._known: dict[tuple[int, PoolRef], _Known] = {}
 
@@ -74,7 +74,8 @@ class Weigher:
 
     def static_reasons(self, ask: Ask, room: PoolRoom) -> tuple[Reason, ...]:
         """Why the pool, as it is, is not for such workloads, whatever its room; empty: it may be."""
-        key = (ask.policy.name, ask.shape.number, ask.burst_matches, room.pool.ref)
+        avoids = ask.workload.hints.avoided_pools
+        key = (ask.policy.name, ask.shape.number, ask.burst_matches, room.pool.ref, avoids)
         known = self._static.get(key)
         if known is None:
             known = self._static[key] = filters.all_reasons(filters.STATIC, ask, Offer(room, False))

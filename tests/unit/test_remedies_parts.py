@@ -48,7 +48,7 @@ async def test_switches_that_cannot_be_read_are_as_they_were_and_paused_at_first
     async def silent(*_: Any) -> Any:
         raise TransientError("no answer")
 
-    world.api.get = silent  # type: ignore[method-assign]
+    world.api.get = silent  # type: ignore[method-assign,assignment]
     found = await control.look()
     assert (found.paused, found.bursting_paused, found.error) == (True, True, "no answer")
     fresh = Control(world.api, "kube-system", "overspill-x")
