@@ -5,8 +5,9 @@ Made and thrown away by each `cycle`; nothing of it outlives the call, so the cy
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from functools import cached_property
+from operator import attrgetter
 from typing import NamedTuple
 
 from scheduler.engine.budgets import BudgetLedger
@@ -65,6 +66,7 @@ class World:
         self.released: set[Uid] = set()
         """Whose placement this cycle has ended."""
         self.predictor = predictor
+        self._likeness = likeness(predictor)
         self.backed_off = tuple(room.backoff for room in self.rooms.values() if room.backoff is not None)
         self._matcher = Matcher(policies)
         self._shapes: dict[tuple[PodSet, ...], Shape] = {}
@@ -175,7 +177,7 @@ class World:
         """One prediction serves all pools that are alike to the predictor."""
         alike = self._alike_of.get(id(room))
         if alike is None:
-            same = alike_to(self.predictor, room.pool)
+            same = self._likeness(room.pool)
             alike = self._alike_of[id(room)] = self._alike.setdefault(same, len(self._alike))
         key = (self.traits_of(workload), alike, new_nodes)
         known = self._predictions.get(key)
@@ -224,9 +226,10 @@ class World:
             self.budgets.commit_idle(room.pool, usd)
 
 
-def alike_to(predictor: Predictor, pool: NodePool) -> Hashable:
+def likeness(predictor: Predictor) -> Callable[[NodePool], Hashable]:
     """What the predictor looks at of a pool; of one that does not say, each pool is like no other."""
-    return predictor.alike(pool) if isinstance(predictor, GroupingPredictor) else pool.ref
+    # Asked once for all pools: whether something keeps a protocol takes long to find out.
+    return predictor.alike if isinstance(predictor, GroupingPredictor) else attrgetter("ref")
 
 
 def by_name(workload: Workload) -> tuple[str, str, str, str]:
