@@ -19,7 +19,7 @@ from scheduler.engine.commitments import UNKNOWN_RUN_SECONDS
 from scheduler.engine.deadlines import deadline_of, late_factor
 from scheduler.engine.filters import Ask
 from scheduler.engine.outlook import CORES, EDGES, GPUS, MIDDLES, Reserve
-from scheduler.engine.packing import Shape, make_bin, pack
+from scheduler.engine.packing import Shape, make_bin
 from scheduler.engine.programme import Answer, Floats, Question, UnsolvedError, solve
 from scheduler.engine.rooms import PoolRoom
 from scheduler.engine.world import World, by_name
@@ -98,7 +98,9 @@ class Guide:
         self._wait_options: dict[int, WaitOption] = {}
         self._unhinted: dict[int, float] = {}
         self._any_values_time = any(each.value_of_time is not None for each in world.policies.policies)
-        self._classes = self._classify([each for each in pending if self._values_time(each)])
+        self._classes: list[_Class] = []
+        if self._any_values_time:
+            self._classes = self._classify([each for each in pending if self._values_time(each)])
         self._left: Floats = np.zeros((0, 0))
         if self._classes:
             self._solve()
@@ -136,7 +138,7 @@ class Guide:
         return self._wait_options.get(self._row_of[workload.ref.uid])
 
     def _values_time(self, workload: Workload) -> bool:
-        policy = self._world.policy_of(workload) if self._any_values_time else None
+        policy = self._world.policy_of(workload)
         return policy is not None and policy.value_of_time is not None
 
     # -- the classes -------------------------------------------------------------------------------------------
@@ -300,11 +302,14 @@ class Guide:
         return self._first_rooms[key]
 
     def _could_ever_fit(self, shape: Shape, room: PoolRoom) -> bool:
-        """Whether the pool's nodes, all empty, hold the gang."""
+        """Whether the pool has nodes enough for each of the gang's pod sets by itself, if all were empty."""
         key = (shape.number, room.pool.ref)
         if key not in self._could_fit:
-            bins = [make_bin(node.name, room.node_size, node.labels) for node in room.nodes]
-            self._could_fit[key] = pack(shape.pod_sets, (bins,)) is not None
+            empty = make_bin("empty", room.node_size)
+            nodes = len(room.nodes)
+            self._could_fit[key] = all(
+                empty.room_for(each.requests, each.count) * nodes >= each.count for each in shape.pod_sets
+            )
         return self._could_fit[key]
 
     def _costs(self, one: _Class, weighed: Weighed) -> _Costs | None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from scheduler.engine.packing import Bin, Shape, make_bin
 from scheduler.engine.rooms import PoolRoom
-from scheduler.engine.world import alike_to
+from scheduler.engine.world import likeness
 from scheduler.model.ports import Predictor
 from scheduler.model.resources import Resources
 from scheduler.model.workload import PodSet
@@ -69,7 +69,8 @@ class RoomTable:
         self.managed = np.array([room.pool.scaling == "managed" for room in rooms], dtype=bool)
         self.bought = np.array([room.pool.bought for room in rooms], dtype=bool)
         self.backed_off = np.array([room.backoff is not None for room in rooms], dtype=bool)
-        self.kind = _coded([_kind(room, predictor) for room in rooms])
+        alike = likeness(predictor)
+        self.kind = _coded([(*_kind(room), alike(room.pool)) for room in rooms])
         self.kinds: list[int] = self.kind.tolist()
         """Rooms of one kind differ in name and room only: what fits equally costs the same there."""
         self.sizes = _coded([room.sizes for room in rooms])
@@ -203,10 +204,10 @@ def _room_for(free: Floats, pod: Resources) -> Floats:
     return np.maximum(found, 0.0, out=found)
 
 
-def _kind(room: PoolRoom, predictor: Predictor) -> Hashable:
+def _kind(room: PoolRoom) -> tuple[Hashable, ...]:
     pool = room.pool
     price = None if pool.price is None else pool.price.usd_per_hour
-    return price, pool.capacity_type, pool.bought, room.node_size, alike_to(predictor, pool)
+    return price, pool.capacity_type, pool.bought, room.node_size
 
 
 def _coded(values: Sequence[Hashable]) -> Indices:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from functools import cached_property
+from operator import attrgetter
 from typing import NamedTuple
 
 from scheduler.engine.budgets import BudgetLedger
@@ -21,7 +22,7 @@ from scheduler.engine.transfer import transfer, with_transfer
 from scheduler.model.cluster import NodePool
 from scheduler.model.ids import ClusterId, Instant, PoolRef, Uid
 from scheduler.model.policy import PlacementPolicy, PolicySet
-from scheduler.model.ports import Prediction, Predictor
+from scheduler.model.ports import GroupingPredictor, Prediction, Predictor
 from scheduler.model.resources import Resources
 from scheduler.model.snapshot import Snapshot
 from scheduler.model.workload import Hints, Placement, PodSet, Workload
@@ -66,6 +67,7 @@ class World:
         self.released: set[Uid] = set()
         """Whose placement this cycle has ended."""
         self.predictor = predictor
+        self._likeness = likeness(predictor)
         self.backed_off = tuple(room.backoff for room in self.rooms.values() if room.backoff is not None)
         self._matcher = Matcher(policies)
         self._shapes: dict[tuple[PodSet, ...], Shape] = {}
@@ -178,7 +180,7 @@ class World:
         """One prediction serves all pools that are alike to the predictor."""
         alike = self._alike_of.get(id(room))
         if alike is None:
-            same = alike_to(self.predictor, room.pool)
+            same = self._likeness(room.pool)
             alike = self._alike_of[id(room)] = self._alike.setdefault(same, len(self._alike))
         key = (self.traits_of(workload), alike, new_nodes)
         known = self._predictions.get(key)
@@ -238,11 +240,10 @@ class World:
             self.budgets.commit_idle(room.pool, usd)
 
 
-def alike_to(predictor: Predictor, pool: NodePool) -> Hashable:
+def likeness(predictor: Predictor) -> Callable[[NodePool], Hashable]:
     """What the predictor looks at of a pool; of one that does not say, each pool is like no other."""
-    # Not by isinstance: of a protocol that is slow, and this is asked for every pool in every cycle.
-    alike: Callable[[NodePool], Hashable] | None = getattr(predictor, "alike", None)
-    return pool.ref if alike is None else alike(pool)
+    # Asked once for all pools: whether something keeps a protocol takes long to find out.
+    return predictor.alike if isinstance(predictor, GroupingPredictor) else attrgetter("ref")
 
 
 def by_name(workload: Workload) -> tuple[str, str, str, str]:
