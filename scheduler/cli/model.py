@@ -59,7 +59,7 @@ def evaluate_serving(path: Path) -> dict[str, Any]:
 
     from scheduler.predict.scores import scores
     from scheduler.predict.serving import forecast_p95_ms
-    from scheduler.simulate.readers._table import open_table
+    from scheduler.simulate.table import open_table
 
     points = sorted(
         (row.number("t_s"), value)

@@ -12,7 +12,7 @@ from typing import Final
 
 from scheduler.model.errors import InvalidObjectError
 from scheduler.simulate.readers._pods import gpu_pods
-from scheduler.simulate.readers._table import Table, open_table
+from scheduler.simulate.table import Table, open_table
 from scheduler.simulate.trace import Trace, TraceJob
 
 COLUMNS: Final = ("model", "batch_size", "scale_factor", "total_steps", "arrival_s")
