@@ -7,11 +7,12 @@ Meinshausen, "Quantile Regression Forests", JMLR 7 (2006), with P. Geurts et al.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import ExtraTreesRegressor
+
+from scheduler.predict import arrays
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -20,61 +21,147 @@ _BINS: Final = 160
 
 @dataclass(frozen=True, slots=True)
 class Forest:
-    """`trees` first nodes; child, feature and threshold by node; `mass` by node is the distribution over bins."""
+    """`roots`: each tree's first node. By node: child (-1: a leaf), feature and threshold, and where its bins begin.
+
+    Only the bins of a leaf that any run fell into are kept: as many in a tree as runs at most.
+    """
 
     roots: Integers
     left: Integers
     right: Integers
     feature: Integers
     threshold: Floats
-    mass: NDArray[np.float32]
-    """Nodes x bins; rows of leaves sum to 1."""
+    start: Integers
+    """Nodes + 1: a node's bins are `bins[start[node]:start[node + 1]]`, none for inner nodes."""
+    bins: Integers
+    mass: Floats
+    """Beside `bins`; sums to 1 in each leaf."""
     edges: Floats
     """Bins + 1 values of the target, rising."""
 
     def distribution(self, features: Floats) -> Floats:
         """Rows x bins: the average of the leaves that each row falls into."""
-        total = np.zeros((len(features), self.mass.shape[1]))
-        rows = np.arange(len(features))
+        size = len(self.edges) - 1
+        total = np.zeros(len(features) * size)
         narrow = features.astype(np.float32)
         for root in self.roots:
-            node = np.full(len(features), root, dtype=np.int64)
-            while True:
-                inner = np.flatnonzero(self.left[node] >= 0)
-                if not len(inner):
-                    break
-                here = node[inner]
-                goes_left = narrow[rows[inner], self.feature[here]] <= self.threshold[here]
-                node[inner] = np.where(goes_left, self.left[here], self.right[here])
-            total += self.mass[node]
-        return total / len(self.roots)
+            leaf = self._leaf(root, narrow)
+            count = self.start[leaf + 1] - self.start[leaf]
+            within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+            at = np.repeat(self.start[leaf], count) + within
+            row = np.repeat(np.arange(len(features)), count)
+            total += np.bincount(row * size + self.bins[at], self.mass[at], minlength=len(total))
+        return total.reshape(len(features), size) / len(self.roots)
+
+    def _leaf(self, root: int, narrow: NDArray[np.float32]) -> Integers:
+        node = np.full(len(narrow), root, dtype=np.int64)
+        inner = np.arange(len(narrow))
+        while True:
+            inner = inner[self.left[node[inner]] >= 0]
+            if not len(inner):
+                return node
+            here = node[inner]
+            goes_left = narrow[inner, self.feature[here]] <= self.threshold[here]
+            node[inner] = np.where(goes_left, self.left[here], self.right[here])
+
+    @property
+    def columns(self) -> int:
+        """So many features it looks at, at least."""
+        return int(self.feature.max(initial=-1)) + 1
+
+    def state(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "roots": arrays.to_json(self.roots),
+            "left": arrays.to_json(self.left.astype("i4")),
+            "right": arrays.to_json(self.right.astype("i4")),
+            "feature": arrays.to_json(self.feature.astype("i2")),
+            "threshold": arrays.to_json(self.threshold),
+            "start": arrays.to_json(self.start.astype("i4")),
+            "bins": arrays.to_json(self.bins.astype("i2")),
+            "mass": arrays.to_json(self.mass.astype("f4")),
+            "edges": arrays.to_json(self.edges),
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Forest:
+        """Raises: ValueError, KeyError for what is no forest: every index is checked, and every walk ends."""
+        whole = [arrays.from_json(state[name]).astype("i8") for name in ("roots", "left", "right", "feature")]
+        roots, left, right, feature = whole
+        start, bins = (arrays.from_json(state[name]).astype("i8") for name in ("start", "bins"))
+        threshold, mass, edges = (arrays.from_json(state[name]).astype("f8") for name in ("threshold", "mass", "edges"))
+        forest = cls(roots, left, right, feature, threshold, start, bins, mass, edges)
+        if not forest._sound():
+            raise ValueError("a forest whose parts do not fit together")
+        return forest
+
+    def _sound(self) -> bool:
+        nodes = len(self.left)
+        own = np.arange(nodes)
+        inner = self.left >= 0
+        return bool(
+            all(part.ndim == 1 for part in (self.roots, self.left, self.start, self.bins, self.edges))
+            and len({nodes, len(self.right), len(self.feature), len(self.threshold), len(self.start) - 1}) == 1
+            and len(self.bins) == len(self.mass)
+            and len(self.edges) > 1
+            and np.isfinite(self.edges).all()
+            and (np.diff(self.edges) > 0).all()
+            and len(self.roots)
+            and ((self.roots >= 0) & (self.roots < nodes)).all()
+            # Children come after their parent, so that every walk ends.
+            and ((self.left[inner] > own[inner]) & (self.left[inner] < nodes)).all()
+            and ((self.right[inner] > own[inner]) & (self.right[inner] < nodes)).all()
+            and (self.feature[inner] >= 0).all()
+            and self.start[0] == 0
+            and self.start[-1] == len(self.bins)
+            and (np.diff(self.start) >= 0).all()
+            and ((self.bins >= 0) & (self.bins < len(self.edges) - 1)).all()
+            and (np.isfinite(self.mass) & (self.mass >= 0)).all()
+        )
 
 
 def fit_forest(features: Floats, targets: Floats, weights: Floats, *, trees: int = 40, leaf: int = 8) -> Forest:
     """A forest over finite `features` (rows x columns); the same rows in the same order give the same forest."""
+    # Loaded where it is needed: the daemon starts without it.
+    from sklearn.ensemble import ExtraTreesRegressor
+
     model = ExtraTreesRegressor(
         n_estimators=trees, min_samples_leaf=leaf, max_features=0.9, random_state=0, bootstrap=False
     ).fit(features, targets, sample_weight=weights)
     edges = np.unique(np.quantile(targets, np.linspace(0.0, 1.0, _BINS + 1)))
     if len(edges) < 2:
         edges = np.array([edges[0] - 1e-3, edges[0] + 1e-3])
-    bins = np.clip(np.searchsorted(edges, targets, side="right") - 1, 0, len(edges) - 2)
-    parts: list[tuple[NDArray[np.generic], ...]] = []
-    roots, start = [], 0
+    size = len(edges) - 1
+    bins = np.clip(np.searchsorted(edges, targets, side="right") - 1, 0, size - 1)
+    parts: list[tuple[NDArray[Any], ...]] = []
+    roots, first = [], 0
     leaves = model.apply(features)
     for index, estimator in enumerate(model.estimators_):
         tree = estimator.tree_
-        mass = np.zeros((tree.node_count, len(edges) - 1))
-        np.add.at(mass, (leaves[:, index], bins), weights)
-        mass /= np.maximum(mass.sum(axis=1, keepdims=True), 1e-12)
-        shift = np.where(tree.children_left >= 0, start, 0)
+        cells, cell = np.unique(leaves[:, index] * size + bins, return_inverse=True)
+        node, mass = cells // size, np.bincount(cell, weights)
+        whole = np.bincount(node, mass, minlength=tree.node_count)
+        counts = np.bincount(node, minlength=tree.node_count)
+        shift = np.where(tree.children_left >= 0, first, 0)
         parts.append(
-            (tree.children_left + shift, tree.children_right + shift, tree.feature, tree.threshold, mass.astype("f4"))
+            (
+                tree.children_left + shift,
+                tree.children_right + shift,
+                tree.feature,
+                tree.threshold,
+                counts,
+                cells % size,
+                mass / np.maximum(whole[node], 1e-12),
+            )
         )
-        roots.append(start)
-        start += tree.node_count
-    left, right, feature, threshold, mass = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Forest(np.array(roots), left, right, feature, threshold, mass, edges)
+        roots.append(first)
+        first += tree.node_count
+    left, right, feature, threshold, counts, bins, mass = (
+        np.concatenate(column) for column in zip(*parts, strict=True)
+    )
+    start = np.concatenate([[0], np.cumsum(counts)])
+    exact = mass.astype(np.float32).astype(np.float64)  # as it is saved
+    return Forest(np.array(roots), left, right, feature, threshold, start, bins.astype(np.int64), exact, edges)
 
 
 def quantiles(mass: Floats, edges: Floats, levels: Floats) -> Floats:

@@ -10,8 +10,6 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from scipy.stats import t as student
-
 PRIOR_SECONDS: Final = 240.0
 """From request to a ready GPU node, for want of anything known."""
 _PRIOR_RUNS: Final = 2.0
@@ -63,4 +61,9 @@ class Provisioning:
         shift = _PRIOR_RUNS * self.count / weight * (self.mean_log - prior) ** 2
         scale = _PRIOR_RUNS / 2 * _PRIOR_SPREAD**2 + (self.squares + shift) / 2
         spread = math.sqrt(scale / shape * (1 + 1 / weight))
-        return math.exp(min(30.0, mean + spread * float(student.ppf(level, 2 * shape))))
+        if level == 0.5:
+            return math.exp(min(30.0, mean))
+        # Loaded where it is needed: the daemon starts without it.
+        from scipy.special import stdtrit
+
+        return math.exp(min(30.0, mean + spread * float(stdtrit(2 * shape, level))))
