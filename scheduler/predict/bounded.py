@@ -47,6 +47,10 @@ class Recent(Generic[K, V]):
         """The oldest first."""
         yield from self._entries.items()
 
+    def values(self) -> Iterator[V]:
+        """The oldest first."""
+        yield from self._entries.values()
+
     def _trim(self) -> None:
         while len(self._entries) > self.most:
             del self._entries[next(iter(self._entries))]

@@ -322,9 +322,24 @@ class DurationModel:
         """Copies of what is kept of finished runs, to be fitted elsewhere."""
         return self._rows.examples()
 
+    def run_of(self, run_id: str) -> Run | None:
+        """One that is going."""
+        known = self._going.get(run_id)
+        return None if known is None else known[0]
+
+    def runs_going(self, most: int) -> list[Run]:
+        """One of each group of runs alike, the oldest, `most` at most."""
+        found: dict[str, Run] = {}
+        for known in self._going.values():
+            run = known[0]
+            if len(found) >= most:
+                break
+            found.setdefault(run.groups[0], run)
+        return list(found.values())
+
     def going(self, now: float) -> Going | None:
         """The 2,000 that have been going for longest; None: there are none."""
-        known = [one for _, one in islice(self._going.items(), _MOST_CENSORED)]
+        known = list(islice(self._going.values(), _MOST_CENSORED))
         if not known:
             return None
         ages = np.log([max(1.0, now - run.submitted_at) for run, _ in known])
@@ -349,7 +364,7 @@ class DurationModel:
             "targets": arrays.to_json(examples.targets),
             "going": [
                 [run.run_id, run.submitted_at, list(run.groups), list(run.numbers), list(row)]
-                for _, (run, row) in self._going.items()
+                for run, row in self._going.values()
             ],
             "forest": None if self.forest is None else self.forest.state(),
         }

@@ -7,8 +7,9 @@ prediction is Student's t; success is Bernoulli with a Beta prior (section 2.4).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 PRIOR_SECONDS: Final = 240.0
 """From request to a ready GPU node, for want of anything known."""
@@ -51,6 +52,19 @@ class Provisioning:
         """Chance that the next scale-up succeeds."""
         good = _PRIOR_SUCCESSES + self.successes
         return good / (good + _PRIOR_FAILURES + self.failures)
+
+    def state(self) -> list[Any]:
+        """As JSON values."""
+        return [self.prior_seconds, self.count, self.mean_log, self.squares, self.successes, self.failures]
+
+    @classmethod
+    def from_state(cls, state: Sequence[Any]) -> Provisioning:
+        """Raises: ValueError, TypeError for what `state` did not write."""
+        prior, count, mean, squares, successes, failures = state
+        numbers = (prior, mean, squares, successes, failures)
+        if not all(map(math.isfinite, numbers)) or prior <= 0 or min(count, squares, successes, failures) < 0:
+            raise ValueError("start-up times that cannot be")
+        return cls(float(prior), int(count), float(mean), float(squares), float(successes), float(failures))
 
     def quantile_seconds(self, level: float) -> float:
         """Seconds within which nodes are ready with chance `level`, given that they come."""
