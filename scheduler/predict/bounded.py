@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
@@ -42,6 +43,10 @@ class Recent(Generic[K, V]):
 
     def pop(self, key: K) -> V | None:
         return self._entries.pop(key, None)
+
+    def view(self) -> Mapping[K, V]:
+        """As a mapping that changes with this one."""
+        return MappingProxyType(self._entries)
 
     def items(self) -> Iterator[tuple[K, V]]:
         """The oldest first."""

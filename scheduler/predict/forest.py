@@ -17,6 +17,7 @@ from scheduler.predict import arrays
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 _BINS: Final = 160
+_AT_ONCE: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,27 +42,33 @@ class Forest:
 
     def distribution(self, features: Floats) -> Floats:
         """Rows x bins: the average of the leaves that each row falls into."""
-        size = len(self.edges) - 1
-        total = np.zeros(len(features) * size)
         narrow = features.astype(np.float32)
-        for root in self.roots:
-            leaf = self._leaf(root, narrow)
-            count = self.start[leaf + 1] - self.start[leaf]
-            within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-            at = np.repeat(self.start[leaf], count) + within
-            row = np.repeat(np.arange(len(features)), count)
-            total += np.bincount(row * size + self.bins[at], self.mass[at], minlength=len(total))
-        return total.reshape(len(features), size) / len(self.roots)
+        parts = [self._distribution(narrow[at : at + _AT_ONCE]) for at in range(0, len(narrow), _AT_ONCE)]
+        return np.concatenate(parts) if parts else np.empty((0, len(self.edges) - 1))
 
-    def _leaf(self, root: int, narrow: NDArray[np.float32]) -> Integers:
-        node = np.full(len(narrow), root, dtype=np.int64)
-        inner = np.arange(len(narrow))
+    def _distribution(self, narrow: NDArray[np.float32]) -> Floats:
+        rows, trees, size = len(narrow), len(self.roots), len(self.edges) - 1
+        leaf = self._leaves(narrow)
+        first = self.start[leaf]
+        count = self.start[leaf + 1] - first
+        ends = count.cumsum()
+        at = np.arange(ends[-1]) + np.repeat(first - (ends - count), count)
+        cell = np.repeat(np.arange(rows).repeat(trees) * size, count) + self.bins[at]
+        return np.bincount(cell, self.mass[at], minlength=rows * size).reshape(rows, size) / trees
+
+    def _leaves(self, narrow: NDArray[np.float32]) -> Integers:
+        """Of each row in each tree, all trees of a row together."""
+        node = np.tile(self.roots, len(narrow))
+        row = np.arange(len(narrow)).repeat(len(self.roots))
+        inner = np.arange(len(node))
         while True:
-            inner = inner[self.left[node[inner]] >= 0]
+            here = node[inner]
+            on = self.left[here] >= 0
+            if not on.all():
+                inner, here = inner[on], here[on]
             if not len(inner):
                 return node
-            here = node[inner]
-            goes_left = narrow[inner, self.feature[here]] <= self.threshold[here]
+            goes_left = narrow[row[inner], self.feature[here]] <= self.threshold[here]
             node[inner] = np.where(goes_left, self.left[here], self.right[here])
 
     @property

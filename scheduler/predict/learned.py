@@ -116,7 +116,7 @@ class LearnedPredictor:
 
     def table(self, workloads: Sequence[Workload], pools: Sequence[NodePool]) -> tuple[Floats, Floats]:
         """Of many at once, workloads x pools: seconds that each runs, and of those spent on work done again. NaN:
-        unknown. The same as `predict` says of each."""
+        unknown. The same as `predict` says of each; work is shared between pools that are alike."""
         kinds: dict[tuple[str | None, int], int] = {}
         column = [kinds.setdefault((pool.gpu_model, pool.node_resources.gpus), len(kinds)) for pool in pools]
         example = dict(zip(column, pools, strict=True))
@@ -126,18 +126,18 @@ class LearnedPredictor:
                 for number, pool in example.items():
                     seconds = self._run_seconds(workload, pool)
                     runs[row, number] = math.nan if seconds is None else seconds
-        run = runs[:, column]
-        lost = np.zeros_like(run)
-        spots = [index for index, pool in enumerate(pools) if pool.capacity_type == SPOT]
-        by_hazard: dict[tuple[int, float], list[int]] = {}
-        for index in spots:
-            by_hazard.setdefault((column[index], self._place(pools[index])[1]), []).append(index)
+        places: dict[tuple[int, float], int] = {}
+        at = [
+            places.setdefault((kind, self._place(pool)[1]), len(places)) if pool.capacity_type == SPOT else -1
+            for kind, pool in zip(column, pools, strict=True)
+        ]
+        lost = np.zeros((len(workloads), len(places) + 1))
         for row, workload in enumerate(workloads):
             every = workload.hints.checkpoint_every_seconds
-            for (number, hazard), places in by_hazard.items():
-                seconds = runs[row, number]
-                lost[row, places] = seconds if math.isnan(seconds) else lost_to_reclaims(float(seconds), hazard, every)
-        return run, lost
+            for (kind, hazard), place in places.items():
+                seconds = float(runs[row, kind])
+                lost[row, place] = seconds if math.isnan(seconds) else lost_to_reclaims(seconds, hazard, every)
+        return runs[:, column], lost[:, at]
 
     # -- the parts ---------------------------------------------------------------------------------------------------
 

@@ -110,9 +110,10 @@ class Learning:
         """A run has started: what is known now is what its end will be compared with."""
         self.outlive(run.at)
         workload, queue = run.workload, str(run.workload.queue)
-        view = self.predictor()
+        speeds = self.throughput if len(self.throughput) else None
+        view = LearnedPredictor(Known(self._lengths.view(), speeds))
         said = {name: span for name, span in view.run_seconds(workload, run.pool).items() if span.median > 0}
-        source = next((name for name in view.order(queue) if name in said), None)
+        source = next((name for name in self.sources.order(queue) if name in said), None)
         low, high = math.nan, math.nan
         if source is not None:
             low, high = self._interval(source, queue, said[source])
@@ -244,7 +245,7 @@ class Learning:
         rates = {_pool_of(name): rounded(self.hazards.of_pool(name).mean_per_hour) for name in self.hazards.pools()}
         return LearnedPredictor(
             Known(
-                lengths=dict(self._lengths.items()),
+                lengths=dict(self._lengths.view()),
                 throughput=self.throughput.fork() if len(self.throughput) else None,
                 order=self.sources.orders(),
                 provisioning={_pool_of(name): one for name, one in self.provisioning.items()},

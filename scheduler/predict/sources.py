@@ -41,12 +41,14 @@ class SourceErrors:
         told = {name: abs(error) for name, error in log_errors.items() if math.isfinite(error)}
         self._queues.put(queue, {n: one.with_one(told[n]) if n in told else one for n, one in known.items()})
 
-    def orders(self) -> dict[str, tuple[str, ...]]:
+    def order(self, queue: str) -> tuple[str, ...]:
         """The best first; ties as in `SOURCES`."""
-        return {
-            queue: tuple(sorted(SOURCES, key=lambda name, known=known: (known[name].mean, SOURCES.index(name))))  # type: ignore[misc]
-            for queue, known in self._queues.items()
-        }
+        known = self._queues.get(queue)
+        return SOURCES if known is None else tuple(sorted(SOURCES, key=lambda name: known[name].mean))
+
+    def orders(self) -> dict[str, tuple[str, ...]]:
+        """Of all queues."""
+        return {queue: self.order(queue) for queue, _ in self._queues.items()}
 
     def errors(self) -> dict[str, dict[str, float]]:
         """Mean absolute log error by queue and source."""

@@ -8,7 +8,7 @@ what was seen of the same workload on the same GPU since. Nothing here reads a c
 from __future__ import annotations
 
 import math
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -65,7 +65,7 @@ class ThroughputModel:
     those observed last, and nine observations of each."""
 
     def __init__(self) -> None:
-        self._cells: OrderedDict[Configuration, _Cell] = OrderedDict()
+        self._cells: dict[Configuration, _Cell] = {}
         self._fit: Fit | None = None
         self.refused = 0
         """Observations that taught nothing, as they cannot be or contradict their own configuration's."""
@@ -84,7 +84,7 @@ class ThroughputModel:
         cell = _Cell() if known is None else _Cell(known.logs.copy(), list(known.doubted))
         self._cells[key] = cell
         while len(self._cells) > _MOST_CELLS:
-            self._cells.popitem(last=False)
+            del self._cells[next(iter(self._cells))]
         if cell.logs and abs(value - median(cell.logs)) > _ABSURD:
             self.refused += 1
             cell.doubted = [one for one in cell.doubted if abs(one - value) <= _ABSURD] + [value]
