@@ -85,6 +85,8 @@ class Federation:
     listen_address: str
     listen_port: int
     history_url: str
+    predictor: str
+    """first or learned."""
     clock_file: Path | None
     prices: tuple[Source, ...]
     """In order of precedence; empty: what comes with Overspill."""
@@ -247,6 +249,7 @@ def _federation(document: FederationDocument, folder: Path, as_of: Instant, file
         listen_address=spec.listen.address,
         listen_port=spec.listen.port,
         history_url=_history_url(spec.history.url, folder),
+        predictor=spec.predictor,
         clock_file=_beside(folder, spec.clock_file),
         prices=tuple(_source(entry, folder) for entry in spec.prices or ()),
         currencies={

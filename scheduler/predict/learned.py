@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.model.cluster import SPOT, NodePool
-from scheduler.model.ids import ClusterId, PoolRef
+from scheduler.model.ids import PoolRef
 from scheduler.model.ports import Prediction
 from scheduler.model.workload import Workload
 from scheduler.predict.alike import configuration_of, groups_of
@@ -55,7 +55,6 @@ class Known:
     order: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     """Sources by queue, the best first."""
     provisioning: Mapping[PoolRef, Provisioning] = field(default_factory=lambda: MappingProxyType({}))
-    pod_start_seconds: Mapping[ClusterId, float] = field(default_factory=lambda: MappingProxyType({}))
     reclaims_per_hour: Mapping[PoolRef, float] = field(default_factory=lambda: MappingProxyType({}))
     any_reclaims_per_hour: float = SPOT_RECLAIMS_PER_HOUR
     """Of a spot pool that was never used."""
@@ -78,25 +77,25 @@ class LearnedPredictor:
     def __init__(self, known: Known | None = None) -> None:
         self.known = Known() if known is None else known
         self._asked: _Asked | None = None
-        self._places: dict[tuple[PoolRef, str, float | None], tuple[float, float, float | None]] = {}
+        self._places: dict[tuple[PoolRef, str, float | None], tuple[float, float | None]] = {}
 
     def predict(self, workload: Workload, pool: NodePool, new_nodes: int) -> Prediction:
         """Unknown stays None, as in `FirstPredictor`."""
-        pod_start, hazard, provisioning = self._place(pool)
+        hazard, provisioning = self._place(pool)
         run = None if workload.runs_forever else self._run_seconds(workload, pool)
         lost = 0.0
         if run is not None and pool.capacity_type == SPOT:
             lost = lost_to_reclaims(run, hazard, workload.hints.checkpoint_every_seconds)
         if new_nodes == 0:
-            return Prediction(run, pod_start, lost)
-        return Prediction(run, None if provisioning is None else provisioning + pod_start, lost)
+            return Prediction(run, POD_START_SECONDS, lost)
+        return Prediction(run, None if provisioning is None else provisioning + POD_START_SECONDS, lost)
 
     def alike(self, pool: NodePool) -> Hashable:
         """All that a prediction looks at of a pool."""
-        pod_start, hazard, provisioning = self._place(pool)
+        hazard, provisioning = self._place(pool)
         spot = pool.capacity_type == SPOT
         where = (pool.gpu_model, pool.node_resources.gpus) if self._speeds is not None else None
-        return where, pod_start, provisioning, hazard if spot else None
+        return where, provisioning, hazard if spot else None
 
     def run_seconds(self, workload: Workload, pool: NodePool) -> Mapping[str, Span]:
         """What each source says that knows anything; the spans of hints have no width."""
@@ -128,7 +127,7 @@ class LearnedPredictor:
                     runs[row, number] = math.nan if seconds is None else seconds
         places: dict[tuple[int, float], int] = {}
         at = [
-            places.setdefault((kind, self._place(pool)[1]), len(places)) if pool.capacity_type == SPOT else -1
+            places.setdefault((kind, self._place(pool)[0]), len(places)) if pool.capacity_type == SPOT else -1
             for kind, pool in zip(column, pools, strict=True)
         ]
         lost = np.zeros((len(workloads), len(places) + 1))
@@ -185,15 +184,14 @@ class LearnedPredictor:
         found = self.known.lengths.get(fine)
         return found if found is not None else self.known.lengths.get(coarse)
 
-    def _place(self, pool: NodePool) -> tuple[float, float, float | None]:
-        """Seconds from binding to running, reclaims an hour, seconds until a new node is ready."""
+    def _place(self, pool: NodePool) -> tuple[float, float | None]:
+        """Reclaims an hour, seconds until a new node is ready."""
         key = (pool.ref, pool.capacity_type, pool.provisioning_seconds)
         found = self._places.get(key)
         if found is None:
             known, ref = self.known, pool.ref
-            pod_start = known.pod_start_seconds.get(ref.cluster, POD_START_SECONDS)
             hazard = known.reclaims_per_hour.get(ref, known.any_reclaims_per_hour)
-            found = self._places[key] = pod_start, hazard, self._provisioning(pool)
+            found = self._places[key] = hazard, self._provisioning(pool)
         return found
 
     def _provisioning(self, pool: NodePool) -> float | None:

@@ -23,7 +23,6 @@ from scheduler.predict.bounded import Recent
 from scheduler.predict.champion import Choice, choose
 from scheduler.predict.conformal import Calibration
 from scheduler.predict.durations import DurationModel, Run, fit, usable_seconds
-from scheduler.predict.first import POD_START_SECONDS
 from scheduler.predict.forest import Forest, quantiles
 from scheduler.predict.learned import LEAST_ALIKE, SOURCES, Known, LearnedPredictor, Span, rounded
 from scheduler.predict.provisioning import Provisioning
@@ -92,7 +91,6 @@ class Learning:
         self.records = Records()
         self.hazards = ReclaimHazards()
         self.provisioning: Recent[str, Provisioning] = Recent(_MOST_PLACES)
-        self.pod_starts: Recent[str, Provisioning] = Recent(_MOST_PLACES)
         self._open: Recent[str, _Open] = Recent(_MOST_OPEN)
         self._ends: list[tuple[float, str]] = []
         """When the intervals of open runs are outlived."""
@@ -154,16 +152,10 @@ class Learning:
         if opened.configuration is not None and opened.steps is not None:
             self._learn_speed(opened.configuration, opened.steps / seconds)
 
-    def pod_started(self, cluster: str, seconds: float) -> None:
-        """From placing on nodes that were there to running."""
-        known = self.pod_starts.get(cluster) or Provisioning(POD_START_SECONDS)
-        self.pod_starts.put(cluster, known.started(seconds))
-
     def nodes_came(self, pool: PoolRef, seconds: float) -> None:
-        """From the decision to buy nodes to a run on them, its pods' own start included."""
-        start = self._pod_start_seconds(pool.cluster)
+        """From the decision to buy nodes to a run's start on them."""
         known = self.provisioning.get(str(pool)) or Provisioning()
-        self.provisioning.put(str(pool), known.started(seconds - start))
+        self.provisioning.put(str(pool), known.started(seconds))
 
     def nodes_refused(self, pool: PoolRef) -> None:
         """There was no capacity."""
@@ -249,7 +241,6 @@ class Learning:
                 throughput=self.throughput.fork() if len(self.throughput) else None,
                 order=self.sources.orders(),
                 provisioning={_pool_of(name): one for name, one in self.provisioning.items()},
-                pod_start_seconds={ClusterId(c): self._pod_start_seconds(c) for c, _ in self.pod_starts.items()},
                 reclaims_per_hour=rates,
                 **({"any_reclaims_per_hour": rounded(self.hazards.of_any().mean_per_hour)} if rates else {}),
             )
@@ -266,7 +257,6 @@ class Learning:
             "records": self.records.state(),
             "hazards": self.hazards.state(),
             "provisioning": [[name, one.state()] for name, one in self.provisioning.items()],
-            "pod_starts": [[name, one.state()] for name, one in self.pod_starts.items()],
             "lengths": [[name, span.low, span.median, span.high] for name, span in self._lengths.items()],
             "open": [[uid, *_told(one)] for uid, one in self._open.items()],
             "fitted_at": self._fitted_at - self.durations.examples_seen,
@@ -292,9 +282,8 @@ class Learning:
         self.sources = SourceErrors.from_state(state["sources"])
         self.records = Records.from_state(state["records"])
         self.hazards = ReclaimHazards.from_state(state["hazards"])
-        for target, name in ((self.provisioning, "provisioning"), (self.pod_starts, "pod_starts")):
-            for key, one in state[name]:
-                target.put(str(key), Provisioning.from_state(one))
+        for pool, one in state["provisioning"]:
+            self.provisioning.put(str(pool), Provisioning.from_state(one))
         for name, *numbers in state["lengths"]:
             low, median, high = map(float, numbers)
             if not 0 < low <= median <= high < math.inf:
@@ -365,10 +354,6 @@ class Learning:
         """After a refit, of what is going: others are told when one of them starts."""
         for run in self.durations.runs_going(MOST_LENGTHS // 4):
             self._tell_lengths(replace(run, submitted_at=now))
-
-    def _pod_start_seconds(self, cluster: str) -> float:
-        known = self.pod_starts.get(cluster)
-        return POD_START_SECONDS if known is None or not known.count else rounded(known.quantile_seconds(0.5))
 
 
 def _medians(forest: Forest, rows: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:

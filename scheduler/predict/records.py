@@ -58,12 +58,14 @@ class Records:
                 found.setdefault(name, []).append((day, record))
         return found
 
-    def total(self, what: str) -> dict[str, Record]:
-        """By name, over all days kept."""
+    def total(self, what: str, since: float = -math.inf) -> dict[str, Record]:
+        """By name, over all days kept that end after `since` (seconds since the epoch)."""
         found: dict[str, Record] = {}
         for name, days in self.by_day(what).items():
-            runs, error, covered = (sum(getattr(r, f) for _, r in days) for f in ("runs", "error_sum", "covered"))
-            found[name] = Record(runs, error, covered)
+            for day, one in days:
+                if (day + 1) * _DAY > since:
+                    old = found.get(name) or Record(0, 0.0, 0)
+                    found[name] = Record(old.runs + one.runs, old.error_sum + one.error_sum, old.covered + one.covered)
         return found
 
     def state(self) -> list[Any]:

@@ -50,13 +50,11 @@ def learned(places: list[NodePool], asked: list[Workload]) -> tuple[Learning, li
     for index in range(OBSERVED):
         one, where = asked[int(dice.integers(CLASSES))], places[int(dice.integers(OFFERINGS))]
         at, seconds = NOW + 30.0 * index, float(dice.lognormal(7.0, 1.0))
-        for step in (
-            lambda i=index, a=at, o=one, w=where: learning.began(Began(str(i), a, o, w)),
-            lambda i=index, a=at, s=seconds: learning.ended(str(i), a + s, s),
-        ):
-            began = time.process_time()
-            step()
-            took.append((time.process_time() - began) * 1000)
+        began = time.process_time()
+        learning.began(Began(str(index), at, one, where))
+        between = time.process_time()
+        learning.ended(str(index), at + seconds, seconds)
+        took += [(between - began) * 1000, (time.process_time() - between) * 1000]
         if index == OBSERVED // 2:
             learning.learn_anew(at)
     for where in places[::3]:
