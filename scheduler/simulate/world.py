@@ -331,7 +331,11 @@ class SimulatedFederation:
         deadline = None
         if job.deadline_seconds is not None:
             deadline = self.record.started_at + job.arrival_seconds + job.deadline_seconds
-        return Hints(None if factor is None else seconds * factor, job.checkpoint_seconds, deadline)
+        hint, training = None if factor is None else seconds * factor, job.training
+        if training is None:
+            return Hints(hint, job.checkpoint_seconds, deadline)
+        steps = seconds * training.steps_per_second
+        return Hints(hint, job.checkpoint_seconds, deadline, training.model, training.batch_size, steps)
 
     # -- machines ----------------------------------------------------------------------------------------------
 
