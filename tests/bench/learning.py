@@ -2,7 +2,7 @@
 
 Run: python -m tests.bench.learning [--seeds 1,2] [--policies cost,balanced] [--json].
 
-The same jobs are replayed under the same policy four times: with no knowledge of how GPU models differ (a user's time on
+The same jobs are replayed under one policy four times: with no knowledge of how GPU models differ (a user's time on
 a V100 is taken for all); with learned throughputs, once from nothing and once where each job's configuration was seen
 before on a V100; and with the measured throughputs themselves. Learned from is what a job's own metric would tell: its
 steps a second, once for each GPU model that it runs on, with a log-normal error of 3 %. What a replay costs is what its
