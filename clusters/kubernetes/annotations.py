@@ -19,14 +19,17 @@ import orjson
 from clusters.kubernetes.codec import format_time, parse_time
 from scheduler.model.contract import (
     ANNOTATION_AVOIDED_POOLS,
+    ANNOTATION_BATCH_SIZE,
     ANNOTATION_CHECKPOINT,
     ANNOTATION_DATA,
     ANNOTATION_DEADLINE,
     ANNOTATION_EXPECTED,
     ANNOTATION_GPU_MODELS,
+    ANNOTATION_MODEL,
     ANNOTATION_PLACEMENT,
     ANNOTATION_PRIORITY,
     ANNOTATION_QUEUED_AT,
+    ANNOTATION_STEPS,
     ANNOTATION_TOPOLOGY,
     TOPOLOGIES,
 )
@@ -57,6 +60,7 @@ _UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 8640
 _LARGEST_PRIORITY: Final = 2**31 - 1
 _MOST_DATA_SETS: Final = 16
 _LARGEST_DATA_BYTES: Final = 2**60
+_LONGEST_NAME: Final = 253
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +146,9 @@ def parse_hints(annotations: Mapping[str, Any], created_at: Instant) -> HintsRea
                 PoolRef(ClusterId(cluster), PoolId(pool))
                 for cluster, pool in parse_places(annotations.get(ANNOTATION_AVOIDED_POOLS))
             ),
+            model=str(annotations.get(ANNOTATION_MODEL, "")).strip()[:_LONGEST_NAME] or None,
+            batch_size=_positive_count(annotations, ANNOTATION_BATCH_SIZE, problems),
+            total_steps=_positive_count(annotations, ANNOTATION_STEPS, problems),
         ),
         priority=_priority(annotations, problems),
         gpu_models=tuple(
@@ -200,6 +207,16 @@ def _bad_placement(why: str) -> InvalidObjectError:
     return InvalidObjectError(
         f"annotation {ANNOTATION_PLACEMENT} cannot be read ({why}); delete it to have the workload placed anew"
     )
+
+
+def _positive_count(annotations: Mapping[str, Any], name: str, problems: list[str]) -> int | None:
+    if (text := annotations.get(name)) is None:
+        return None
+    stripped = str(text).strip()
+    if not re.fullmatch(r"[0-9]{1,15}", stripped) or int(stripped) == 0:
+        problems.append(f"{name}: {stripped[:40]!r} is not a whole number above 0")
+        return None
+    return int(stripped)
 
 
 def _positive_duration(annotations: Mapping[str, Any], name: str, problems: list[str]) -> float | None:

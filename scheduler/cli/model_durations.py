@@ -12,7 +12,7 @@ from scheduler.cli.output import CommandError
 from scheduler.predict.durations import Run
 from scheduler.predict.prequential import Ended, predict_all
 from scheduler.predict.scores import scores
-from scheduler.simulate.readers._table import Row, Table, open_table
+from scheduler.simulate.table import Row, Table, open_table
 
 _DAY: Final = 86400.0
 _REQUEST_NUMBERS: Final = (

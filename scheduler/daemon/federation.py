@@ -91,6 +91,8 @@ class Federation:
     listen_address: str
     listen_port: int
     history_url: str
+    predictor: str
+    """first or learned."""
     clock_file: Path | None
     prices: tuple[Source, ...]
     """In order of precedence; empty: what comes with Overspill."""
@@ -260,6 +262,7 @@ def _federation(document: FederationDocument, folder: Path, as_of: Instant, file
         webhook_token_file=_nearby(spec.alerts.webhook_token_file, folder),
         alertmanager_url=spec.alerts.alertmanager_url,
         alertmanager_token_file=_nearby(spec.alerts.alertmanager_token_file, folder),
+        predictor=spec.predictor,
         clock_file=_beside(folder, spec.clock_file),
         prices=tuple(_source(entry, folder) for entry in spec.prices or ()),
         currencies={

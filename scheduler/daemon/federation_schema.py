@@ -286,6 +286,9 @@ class FederationSpec(Strict):
     hub: HubSpec = Field(default_factory=HubSpec)
     listen: ListenSpec = Field(default_factory=ListenSpec)
     history: HistorySpec = Field(default_factory=HistorySpec)
+    predictor: Literal["first", "learned"] = "learned"
+    """first: run times by what users say, start-up by the pools' own figures; learned: by what the history has taught,
+    where it has."""
     clock_file: LongText | None = None
     """Path, relative to this file, of the sandbox's virtual clock. Default: the machine's own clock."""
     prices: Annotated[list[PriceSourceSpec], Field(min_length=1, max_length=32)] | None = None

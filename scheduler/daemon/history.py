@@ -112,6 +112,14 @@ MEMORIES: Final = sql.Table(
     sql.Column("body", sql.Text, nullable=False),
 )
 """What a part of the daemon remembers from one run to the next, a JSON value by the part's name."""
+LEARNED: Final = sql.Table(
+    "learned",
+    METADATA,
+    sql.Column("name", sql.String(64), primary_key=True),
+    sql.Column("saved_at", sql.Double, nullable=False),
+    sql.Column("body", sql.Text, nullable=False),
+)
+"""What was learned, as one versioned JSON object."""
 
 
 class History:
@@ -257,6 +265,11 @@ class History:
                 return await read_runs(connection, RUNS.c.finished_at.is_(None))
         except SQLAlchemyError as error:
             raise OverspillError(f"the history cannot be read: {first_line(error)}") from error
+
+    async def learned(self, name: str) -> str | None:
+        """The JSON text that was saved last; None: nothing was."""
+        rows = await self._read(sql.select(LEARNED.c.body).where(LEARNED.c.name == name))
+        return str(rows[0][0]) if rows else None
 
     async def _read(self, query: sql.Select[Any]) -> Sequence[sql.Row[Any]]:
         try:

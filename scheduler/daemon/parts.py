@@ -23,6 +23,7 @@ from scheduler.daemon.gathered import Gathered
 from scheduler.daemon.history import History
 from scheduler.daemon.incident_views import IncidentViews
 from scheduler.daemon.leader import Leader, LeaseSettings
+from scheduler.daemon.learner import Learner
 from scheduler.daemon.ledger import Ledger
 from scheduler.daemon.live_policies import LivePolicies
 from scheduler.daemon.member_mirror import NODE_EVENTS, NODES, PODS
@@ -69,6 +70,7 @@ class Outside:
     prices: OpenBook
     metrics: OpenCollector
     predictor: Predictor
+    """Where nothing is learned: the federation's `predictor` is first."""
     history: History
     telemetry: Telemetry
     identity: str
@@ -92,6 +94,9 @@ class Daemon:
         )
         self.readings = MetricsKeeper(self.mirror, outside.metrics, clock, telemetry)
         self.runs = RunLog(self.mirror, outside.history, clock)
+        self.learner = (
+            Learner(self.mirror, outside.history, clock, telemetry) if federation.predictor == "learned" else None
+        )
         self.decisions = DecisionLog(outside.history, telemetry, shadow=shadow)
         self.leader = Leader(outside.hub_api, outside.identity, clock, telemetry, outside.lease)
         self.events = EventWriter(self.mirror, outside.hub_api, clock, telemetry, self.leader.check)
@@ -120,7 +125,7 @@ class Daemon:
         self.planner = Planner(
             self.mirror,
             outside.policies,
-            outside.predictor,
+            self.predictor,
             clock,
             telemetry,
             self.decisions,
@@ -133,6 +138,9 @@ class Daemon:
         self.remedies = self._remedies()
         self.remedies.sources.append(self.alerts.incidents)
         self.incidents = IncidentViews(self.remedies, self.control, outside.history)
+        if self.learner is not None:
+            self.runs.on_start, self.runs.on_end = self.learner.run_started, self.learner.run_ended
+            self.reclaims.on_reclaim = self.learner.reclaimed
         self.mirror.on_change = self.planner.trigger
         outside.policies.on_change = self.planner.trigger
         self.mirror.on_key = self._on_key
@@ -188,6 +196,10 @@ class Daemon:
     def _notify(self, action: Action) -> None:
         log.warning("incident", incident=action.incident, signal=action.signal, why=action.reason, policy=action.policy)
 
+    def predictor(self) -> Predictor:
+        """The one that the next cycle predicts with."""
+        return self.outside.predictor if self.learner is None else self.learner.predictor
+
     def is_idle(self) -> bool:
         """Whether nothing is under way: no cycle due, no write waiting, no cloud call open."""
         return (
@@ -203,6 +215,8 @@ class Daemon:
         await self.reclaims.load()
         await self.runs.load()
         await self.remedies.load()
+        if self.learner is not None:
+            await self.learner.load()
         try:
             async with asyncio.TaskGroup() as group:
                 for name, loop in self._watches().items():
@@ -210,6 +224,8 @@ class Daemon:
                 group.create_task(measure_lag(self.outside.telemetry))
                 group.create_task(supervised("policies", self.outside.policies.run, self.outside.telemetry))
                 group.create_task(supervised("history", self.outside.history.run, self.outside.telemetry))
+                if self.learner is not None:
+                    group.create_task(supervised("learner", self.learner.run, self.outside.telemetry))
                 if not self.shadow:
                     group.create_task(self.leader.run())
                     await self.leader.acquired.wait()
@@ -217,8 +233,12 @@ class Daemon:
                     group.create_task(supervised(name, loop, self.outside.telemetry))
         finally:
             self.reconciler.keys.close()
-            if not self.shadow:
-                await self.leader.release()
+            try:
+                if not self.shadow:
+                    await self.leader.release()
+            finally:
+                if self.learner is not None:
+                    await self.learner.close()
 
     def _watches(self) -> dict[str, Callable[[], Awaitable[None]]]:
         """One reflector for each resource of each cluster, and what looks at the node pools (it acts on plans only, of

@@ -49,7 +49,7 @@ class Planner:
         self,
         mirror: Mirror,
         policies: LivePolicies,
-        predictor: Predictor,
+        predictor: Callable[[], Predictor],
         clock: Clock,
         telemetry: Telemetry,
         decisions: DecisionLog,
@@ -58,7 +58,8 @@ class Planner:
         placements: PlacementSink | None,
         pools: Mapping[ClusterId, PoolSink],
     ) -> None:
-        """`placements` None is shadow mode: everything is decided, nothing is written."""
+        """`predictor`: the one of each cycle. `placements` None is shadow mode: everything is decided, nothing is
+        written."""
         self._mirror = mirror
         self._policies = policies
         self._predictor = predictor
@@ -129,9 +130,9 @@ class Planner:
         clock = asyncio.get_running_loop().time
         started = clock()
         if self.last_cycle_seconds > _OFF_LOOP_SECONDS:
-            plan = await asyncio.to_thread(cycle, snapshot, policies, self._predictor, memory=self._memory)
+            plan = await asyncio.to_thread(cycle, snapshot, policies, self._predictor(), memory=self._memory)
         else:
-            plan = cycle(snapshot, policies, self._predictor, memory=self._memory)
+            plan = cycle(snapshot, policies, self._predictor(), memory=self._memory)
         self.last_cycle_seconds = clock() - started
         self.cycles += 1
         self.last_plan = plan

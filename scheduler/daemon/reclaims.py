@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -28,6 +29,8 @@ class ReclaimLog:
         self._history = history
         self._clock = clock
         self._telemetry = telemetry
+        self.on_reclaim: Callable[[Reclaim], None] = lambda reclaim: None
+        """Told of each node once."""
         self._open: dict[_Key, Reclaim] = {}
         self._withdrawn: set[_Key] = set()
         """Counted before: a notice that comes back is not another reclaim."""
@@ -108,6 +111,7 @@ class ReclaimLog:
             seconds_left=round(left, 1) if left is not None else None,
         )
         if key not in self._withdrawn:
+            self.on_reclaim(reclaim)
             self._telemetry.reclaims.labels(reclaim.cluster, reclaim.pool or "", reclaim.source).inc()
 
     def _end(self, reclaim: Reclaim, outcome: str) -> None:

@@ -7,6 +7,7 @@ Times are the federation's clock. What happened while no daemon looked is not kn
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -22,11 +23,31 @@ from scheduler.daemon.mirror import Mirror
 from scheduler.model.errors import InvalidObjectError, OverspillError
 from scheduler.model.ids import Instant, Uid
 from scheduler.model.ports import Clock
-from scheduler.model.workload import Copy, CopyState, Workload
+from scheduler.model.workload import Copy, CopyState, Hints, Placement, PlacementState, Workload
 
 log = structlog.get_logger(__name__)
 DELETED: Final = "deleted"
 UNKNOWN: Final = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """An attempt whose copy has started where the hub's placement says."""
+
+    workload: Workload
+    placement: Placement
+    at: Instant
+    bought_seconds: float | None
+    """From the decision to buy its nodes to the start; None: they were there."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    uid: Uid
+    at: Instant
+    seconds: float | None
+    """Its own whole length; None where it has none to tell: it failed, was deleted, was paused meanwhile, or went on
+    from a checkpoint of an earlier attempt."""
 
 
 @dataclass(slots=True, eq=False)
@@ -43,6 +64,10 @@ class _Open:
     ended: Copy | None = None
     """The copy that ended, when one did."""
     row: dict[str, Any] = field(default_factory=dict)
+    reserved: tuple[int, Instant] | None = None
+    """The attempt for which nodes were bought, and when that was decided."""
+    paused: bool = False
+    """This attempt was, at least once."""
 
 
 class RunLog:
@@ -52,6 +77,8 @@ class RunLog:
         self._mirror = mirror
         self._history = history
         self._clock = clock
+        self.on_start: Callable[[RunStarted], None] = lambda started: None
+        self.on_end: Callable[[RunEnded], None] = lambda ended: None
         self._open: dict[Uid, _Open] = {}
         self._listed: set[str] = set()
         """Kinds that the hub had listed when all open runs were last looked at."""
@@ -100,6 +127,9 @@ class RunLog:
 
     def _look_at_copy(self, workload: Workload, known: _Open) -> None:
         placement = workload.placement
+        if placement is not None and placement.state is PlacementState.RESERVED:
+            known.reserved = known.reserved or (placement.attempt, placement.decided_at)
+        known.paused |= workload.suspended and known.attempt >= 0
         for entry in self._mirror.copies(workload.ref.uid):
             copy = entry.copy
             if copy.finished:
@@ -108,9 +138,17 @@ class RunLog:
                 continue
             known.attempt, known.attempts, known.last_started_at = copy.attempt, known.attempts + 1, copy.started_at
             known.first_started_at = copy.started_at if known.first_started_at is None else known.first_started_at
+            known.paused = False
             if placement is not None and placement.attempt == copy.attempt:
                 known.pool, known.gpu_model = str(placement.pool_ref), self._models.get(placement.pool_ref)
+                self._tell_start(workload, placement, known, copy.started_at)
             self._save(workload, known)
+
+    def _tell_start(self, workload: Workload, placement: Placement, known: _Open, at: Instant) -> None:
+        bought = known.reserved
+        seconds = at - bought[1] if bought is not None and bought[0] == placement.attempt else None
+        known.reserved = None
+        self.on_start(RunStarted(workload, placement, at, seconds))
 
     def _save(self, workload: Workload, known: _Open) -> None:
         ref = workload.ref
@@ -133,6 +171,7 @@ class RunLog:
 
     def _end(self, uid: Uid, known: _Open, at: Instant, outcome: str) -> None:
         del self._open[uid]
+        self.on_end(RunEnded(uid, at, _own_seconds(known, at, outcome)))
         known.row = known.row | {"finished_at": at, "outcome": outcome}
         self._write(known)
 
@@ -147,6 +186,15 @@ class RunLog:
         }
         told = {column.name: row[column.name] for column in RUNS.columns if column.name != "body"}
         self._history.record(RUNS, told | {"body": orjson.dumps(row).decode()})
+
+
+def _own_seconds(known: _Open, at: Instant, outcome: str) -> float | None:
+    started, hints = known.last_started_at, known.row["hints"]
+    if outcome != CopyState.SUCCEEDED.value or started is None or known.paused or known.row["runs_forever"]:
+        return None
+    # A row that was read from the history has its hints as JSON.
+    checkpoint = hints.checkpoint_every_seconds if isinstance(hints, Hints) else hints["checkpoint_every_seconds"]
+    return at - started if known.attempts == 1 or checkpoint is None else None
 
 
 async def recorded_runs(url: str, since: Instant) -> list[dict[str, Any]]:

@@ -190,6 +190,38 @@ class Telemetry:
             registry=one,
         )
 
+        self.model_error = Gauge(
+            "overspill_model_error_ratio",
+            "Mean absolute log error of predicted run times over the last seven days, by queue, gpu or source.",
+            ["by", "name"],
+            registry=one,
+        )
+        self.model_coverage = Gauge(
+            "overspill_model_coverage_ratio",
+            "Share of runs that ended within their 90 % interval over the last seven days.",
+            ["by", "name"],
+            registry=one,
+        )
+        self.model_drifting = Gauge(
+            "overspill_model_drifting",
+            "1 while far more runs miss their interval than wanted.",
+            ["queue"],
+            registry=one,
+        )
+        self.model_refits = Counter(
+            "overspill_model_refits",
+            "Refits by what came of them: adopted or rejected.",
+            ["model", "result"],
+            registry=one,
+        )
+        self.model_refit_seconds = Gauge("overspill_model_refit_seconds", "Time of the last refit.", registry=one)
+        self.model_observations = Counter(
+            "overspill_model_observations", "What was learned from, by kind.", ["kind"], registry=one
+        )
+        self.model_dropped = Counter(
+            "overspill_model_observations_dropped", "Observations dropped because too many were waiting.", registry=one
+        )
+
     def expose(self) -> bytes:
         """The text exposition format."""
         return generate_latest(self.registry)

@@ -1,63 +1,107 @@
 """Intervals that hold as often as they say, by group and under drift.
 
-Adaptive conformal inference: the nominal miss rate moves with each outcome. Source: I. Gibbs and E. Candès, "Adaptive
-conformal inference under distribution shift", NeurIPS 2021, eq. 2, on quantiles of the predictive distribution.
+Each end is moved by its own multiple of the interval's width: out by a step at a miss, in by a small part of it at a
+hit, so that in the long run each end is missed as often as wanted, whatever the outcomes. Sources: A. Angelopoulos,
+E. Candès and R. Tibshirani, "Conformal PID control for time series prediction", NeurIPS 2023, eq. 5 (quantile
+tracking); A. Angelopoulos, R. Barber and S. Bates, "Online conformal prediction with decaying step sizes", ICML 2024.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
-_STEP: Final = 0.01
+from scheduler.predict.bounded import Recent
+
+MOST_GROUPS: Final = 1000
+"""About 1 kB each; the one that has learned nothing for longest is forgotten."""
+_LEAST_STEP: Final = 0.01
+_FIRST_STEP: Final = 0.2
+_LEAST, _MOST = -0.45, 2.0
+_NARROWEST: Final = 0.2
+"""Width (log seconds) that a narrower interval counts as, so that it can grow."""
 _WINDOW: Final = 100
 _DRIFT_MISSES: Final = 0.22
 """Of the last 100 outcomes at a wanted 10 %: four standard deviations (3 points each) above it."""
-_WIDER: Final = 1.5
-_LEAST, _MOST = 0.001, 0.4
+_WIDER: Final = 0.25
+_ALL: Final = ""
 
 
 @dataclass(slots=True)
-class _Coverage:
-    miss_rate: float
-    outcomes: deque[bool] = field(default_factory=lambda: deque(maxlen=_WINDOW))
+class _Ends:
+    """Multiples of the width by which the ends are moved out."""
+
+    low: float = 0.0
+    high: float = 0.0
+    count: int = 0
+    missed: deque[bool] = field(default_factory=lambda: deque(maxlen=_WINDOW))
+
+    def learn(self, below: bool, above: bool, wanted: float) -> None:
+        # A group's first outcomes count more: it starts where all groups stand together.
+        step = max(_LEAST_STEP, _FIRST_STEP * 10 / (10 + self.count + 1))
+        self.low = min(_MOST, max(_LEAST, self.low + step * (below - wanted / 2)))
+        self.high = min(_MOST, max(_LEAST, self.high + step * (above - wanted / 2)))
+        self.count += 1
+        self.missed.append(below or above)
 
 
 class Calibration:
-    """Which quantiles to give so that the interval covers 1 - `miss_rate` in each group."""
+    """Moves the ends of given intervals so that they miss `miss_rate` of the outcomes in each group."""
 
     def __init__(self, miss_rate: float = 0.1) -> None:
         if not 0.0 < miss_rate < 1.0:
             raise ValueError(f"miss_rate must lie between 0 and 1, not {miss_rate}")
         self._wanted = miss_rate
-        self._groups: dict[str, _Coverage] = {}
+        self._all = _Ends()
+        self._groups: Recent[str, _Ends] = Recent(MOST_GROUPS)
 
-    def levels(self, group: str) -> tuple[float, float]:
-        """Lower and upper quantile level; wider while the group drifts."""
-        rate = self._of(group).miss_rate
-        if self.drifting(group):
-            rate /= _WIDER
-        return rate / 2, 1.0 - rate / 2
+    def interval(self, group: str, low: float, median: float, high: float) -> tuple[float, float]:
+        """Both ends (any additive scale), the median between them; wider while the group drifts."""
+        ends = self._groups.get(group) or self._all
+        width = max(_NARROWEST, high - low)
+        more = _WIDER if self.drifting(group) else 0.0
+        return min(median, low - (ends.low + more) * width), max(median, high + (ends.high + more) * width)
 
-    def learn(self, group: str, covered: bool) -> None:
-        """One outcome: whether the interval that was given held it. Moves the rate by at most 1 point."""
-        one = self._groups.setdefault(group, _Coverage(self._wanted))
-        one.outcomes.append(covered)
-        moved = one.miss_rate + _STEP * (self._wanted - (not covered))
-        one.miss_rate = min(_MOST, max(_LEAST, moved))
+    def learn(self, group: str, *, below: bool = False, above: bool = False) -> None:
+        """One outcome: whether it lay below or above the interval that was given. Tell a run that has outlived its
+        interval at once: those that end first are not like all."""
+        one = self._groups.touch(group, lambda: _Ends(self._all.low, self._all.high))
+        for ends in (one, self._all):
+            ends.learn(below, above, self._wanted)
 
     def drifting(self, group: str) -> bool:
         """Whether far more of the last 100 outcomes were missed than wanted."""
-        seen = self._of(group).outcomes
-        return len(seen) == _WINDOW and seen.count(False) / _WINDOW > _DRIFT_MISSES
+        ends = self._groups.get(group)
+        return ends is not None and len(ends.missed) == _WINDOW and sum(ends.missed) / _WINDOW > _DRIFT_MISSES
 
-    def state(self) -> dict[str, dict[str, object]]:
-        """What was learned, as JSON values."""
-        return {
-            name: {"miss_rate": one.miss_rate, "outcomes": [int(held) for held in one.outcomes]}
-            for name, one in sorted(self._groups.items())
-        }
+    def groups(self) -> tuple[str, ...]:
+        return tuple(sorted(name for name, _ in self._groups.items()))
 
-    def _of(self, group: str) -> _Coverage:
-        return self._groups.get(group) or _Coverage(self._wanted)
+    def state(self) -> dict[str, Any]:
+        """What was learned, as JSON values; the group that learned last comes last."""
+        return {"all": _told(self._all), "groups": [[name, _told(ends)] for name, ends in self._groups.items()]}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], miss_rate: float = 0.1) -> Calibration:
+        """Raises: ValueError, KeyError, TypeError for what `state` did not write."""
+        found = cls(miss_rate)
+        found._all = _read(state["all"])
+        for name, ends in state["groups"]:
+            found._groups.put(str(name), _read(ends))
+        return found
+
+
+def _told(ends: _Ends) -> list[Any]:
+    return [ends.low, ends.high, ends.count, [int(one) for one in ends.missed]]
+
+
+def _read(value: Any) -> _Ends:
+    low, high, count, missed = value
+    if not (math.isfinite(low) and math.isfinite(high) and int(count) >= 0):
+        raise ValueError("ends of an interval that are no numbers")
+    ends = _Ends(min(_MOST, max(_LEAST, float(low))), min(_MOST, max(_LEAST, float(high))), int(count))
+    ends.missed.extend(bool(one) for one in missed)
+    return ends

@@ -8,15 +8,24 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from itertools import islice
+from typing import Any, Final
 
 import numpy as np
 
+from scheduler.predict import arrays
+from scheduler.predict.bounded import Recent
 from scheduler.predict.forest import Floats, Forest, fit_forest, quantiles
 
 LONGEST_SECONDS: Final = 10 * 365 * 86400.0
+MOST_GROUPS: Final = 8192
+"""About 4 kB each; the one that nothing was submitted to or ended in for longest is forgotten."""
+MOST_GOING: Final = 50_000
+"""Runs that have not ended; the one that began first is forgotten."""
+_MOST_GOING_IN_A_GROUP: Final = 1000
+_MOST_CENSORED: Final = 2000
 _LAST: Final = 5
 _UNSEEN: Final = -1.0
 _PRIOR_LOG_SECONDS: Final = math.log(1800.0)
@@ -40,44 +49,78 @@ class _Group:
     finished: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=20))
     """(when it ended, log seconds)."""
     submitted: deque[float] = field(default_factory=lambda: deque(maxlen=50))
-    going: dict[str, float] = field(default_factory=dict)
+    going: Recent[str, float] = field(default_factory=lambda: Recent(_MOST_GOING_IN_A_GROUP))
     """Submission of those that have not finished."""
     mean: float = 0.0
     count: int = 0
 
 
 class History:
-    """Recent runs by group. Bounded: 20 finished and 50 submissions a group; those still going."""
+    """Recent runs by group. Bounded: 8,192 groups, of each 20 finished, 50 submissions, and 1,000 that are going."""
 
     def __init__(self) -> None:
-        self._groups: dict[tuple[int, str], _Group] = {}
+        self._groups: Recent[tuple[int, str], _Group] = Recent(MOST_GROUPS)
 
     def features(self, run: Run) -> tuple[float, ...]:
         """Finite numbers, equally many for runs with equally many groups and numbers; the first is the base: what the
         last five runs alike took, as log seconds."""
         now = run.submitted_at
         row = [*run.numbers, (now % 86400.0) / 3600.0, (now // 86400.0) % 7]
-        groups = [self._groups.get((level, name), _Group()) for level, name in enumerate(run.groups)]
+        groups = [self._groups.get((level, name)) or _Group() for level, name in enumerate(run.groups)]
         base = _base(groups)
         for group in groups:
             row += _described(group, now, base)
         return base, *row
 
+    def finished(self, level: int, name: str) -> int:
+        """How many runs of the group have told their length; 0 for one that is not known (any more)."""
+        group = self._groups.get((level, name))
+        return 0 if group is None else group.count
+
     def submit(self, run: Run) -> None:
         for level, name in enumerate(run.groups):
-            group = self._groups.setdefault((level, name), _Group())
+            group = self._groups.touch((level, name), _Group)
             group.submitted.append(run.submitted_at)
-            group.going[run.run_id] = run.submitted_at
+            group.going.put(run.run_id, run.submitted_at)
+
+    def resume(self, run: Run) -> None:
+        """It is still going, and its submission is known already."""
+        for level, name in enumerate(run.groups):
+            self._groups.touch((level, name), _Group).going.put(run.run_id, run.submitted_at)
 
     def finish(self, run: Run, ended_at: float, log_seconds: float | None) -> None:
         """`log_seconds` None: it failed or was stopped; it is gone and teaches no length."""
         for level, name in enumerate(run.groups):
-            group = self._groups.setdefault((level, name), _Group())
-            group.going.pop(run.run_id, None)
+            group = self._groups.touch((level, name), _Group)
+            group.going.pop(run.run_id)
             if log_seconds is not None:
                 group.finished.append((ended_at, log_seconds))
                 group.count += 1
                 group.mean += (log_seconds - group.mean) / min(group.count, 100)
+
+    def state(self) -> list[Any]:
+        """As JSON values; the group that was touched last comes last. Without those going: `resume` them."""
+        return [
+            [level, name, [list(one) for one in group.finished], list(group.submitted), group.mean, group.count]
+            for (level, name), group in self._groups.items()
+        ]
+
+    @classmethod
+    def from_state(cls, state: Sequence[Any]) -> History:
+        """Raises: ValueError, TypeError for what `state` did not write."""
+        history = cls()
+        for level, name, finished, submitted, mean, count in state:
+            group = _Group(mean=_finite(mean), count=int(count))
+            group.finished.extend((_finite(at), _finite(value)) for at, value in finished)
+            group.submitted.extend(map(_finite, submitted))
+            history._groups.put((int(level), str(name)), group)
+        return history
+
+
+def _finite(value: Any) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"{value!r} is not finite")
+    return float(value)
 
 
 def _described(group: _Group, now: float, base: float) -> list[float]:
@@ -85,7 +128,7 @@ def _described(group: _Group, now: float, base: float) -> list[float]:
     recent = [value for _, value in group.finished]
     last = recent[::-1][:_LAST]
     row = [value - base for value in last] + [0.0] * (_LAST - len(last))
-    ages = sorted(math.log1p(max(0.0, now - at)) for at in list(group.going.values())[-50:])
+    ages = sorted(math.log1p(max(0.0, now - at)) for _, at in list(group.going.items())[-50:])
     tail = sorted(last)
     wide = sorted(recent)
     row += [
@@ -142,45 +185,208 @@ class Estimate:
         return max(0.0, self.quantile(gone + level * (1.0 - gone)) - max(0.0, age_seconds))
 
 
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """What a forest is fitted to: features by row as they were at submission, log seconds; oldest finished first."""
+
+    rows: Floats
+    targets: Floats
+
+    def until(self, count: int) -> Examples:
+        """The `count` oldest."""
+        return Examples(self.rows[:count], self.targets[:count])
+
+    def since(self, count: int) -> Examples:
+        """All but the `count` oldest."""
+        return Examples(self.rows[count:], self.targets[count:])
+
+
+@dataclass(frozen=True, slots=True)
+class Going:
+    """Runs that have not ended: features by row as they were at submission, and log seconds that they have run."""
+
+    rows: Floats
+    ages: Floats
+
+
+LEAST_EXAMPLES: Final = 50
+_OUTLIVED: Final = 0.7
+_REST: Final = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
+
+
+def fit(
+    examples: Examples,
+    going: Going | None = None,
+    before: Forest | None = None,
+    *,
+    trees: int = 20,
+    leaf: int = 4,
+    half: float = 3000.0,
+) -> Forest | None:
+    """A forest of log seconds beside each row's base; None under 50 runs. A run counts half as much as one that ended
+    `half` runs later.
+
+    A run that is still going after 70 % of those like it would have ended (as `before` says) is told as what is left of
+    its distribution. Source: B. Efron, "The two sample problem with censored data" (1967): mass moves to the right.
+    """
+    count = len(examples.targets)
+    if count < LEAST_EXAMPLES:
+        return None
+    rows, targets = examples.rows, examples.targets - examples.rows[:, 0]
+    weights = 0.5 ** (np.arange(count)[::-1] / half)
+    if going is not None and before is not None and len(going.ages) and before.columns <= rows.shape[1]:
+        more, rest = _rest(going, before)
+        rows, targets = np.concatenate([rows, more]), np.concatenate([targets, rest])
+        weights = np.concatenate([weights, np.full(len(rest), 1.0 / len(_REST))])
+    return fit_forest(rows, targets, weights, trees=trees, leaf=leaf)
+
+
+def _rest(going: Going, before: Forest) -> tuple[Floats, Floats]:
+    mass, ages = before.distribution(going.rows), going.ages - going.rows[:, 0]
+    cumulative = np.concatenate([np.zeros((len(mass), 1)), np.cumsum(mass, axis=1)], axis=1)
+    gone = np.array([np.interp(age, before.edges, row) for age, row in zip(ages, cumulative, strict=True)])
+    late = np.flatnonzero(gone >= _OUTLIVED)
+    levels = gone[late, None] + _REST * (1.0 - gone[late, None])
+    rest = np.maximum(quantiles(mass[late], before.edges, levels), ages[late, None]) if len(late) else np.empty((0, 5))
+    # Nobody like it ever took so long: a little longer than it has.
+    beyond = gone[late] >= 1.0 - 1e-9
+    rest[beyond] = ages[late][beyond, None] + 0.1 + 0.5 * _REST
+    return np.repeat(going.rows[late], len(_REST), axis=0), rest.ravel()
+
+
+class _Ring:
+    """The newest `most` rows, all of one width; rows of another width begin anew."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.seen = 0
+        self._rows = np.empty((0, 0), dtype=np.float32)
+        """As exact as the forest looks at them."""
+        self._targets = np.empty(0)
+
+    def add(self, row: tuple[float, ...], target: float) -> None:
+        if self._rows.shape[1] != len(row):
+            size = min(1024, self.most)
+            self._rows, self._targets, self.seen = np.empty((size, len(row)), dtype=np.float32), np.empty(size), 0
+        if self.seen == len(self._rows) < self.most:
+            more = min(self.most, 2 * self.seen) - self.seen
+            self._rows = np.concatenate([self._rows, np.empty((more, len(row)), dtype=np.float32)])
+            self._targets = np.concatenate([self._targets, np.empty(more)])
+        at = self.seen % self.most
+        self._rows[at], self._targets[at] = row, target
+        self.seen += 1
+
+    def examples(self) -> Examples:
+        """Copies, the oldest first."""
+        kept, first = min(self.seen, self.most), self.seen % self.most if self.seen > self.most else 0
+        order = (np.arange(kept) + first) % max(1, kept)
+        return Examples(self._rows[order].astype(np.float64), self._targets[order])
+
+
 class DurationModel:
-    """Learns from each finished run at once (history), and by a forest that is fitted anew at intervals."""
+    """Learns from each finished run at once (history), and by a forest that is fitted anew at intervals.
+
+    Bounded: the newest `keep` finished runs, 50,000 that are going, and the history.
+    """
 
     def __init__(self, *, keep: int = 10_000) -> None:
         self.history = History()
         self.forest: Forest | None = None
-        self._rows: deque[tuple[tuple[float, ...], float]] = deque(maxlen=keep)
-        self._going: dict[str, tuple[Run, tuple[float, ...]]] = {}
+        self._rows = _Ring(keep)
+        self._going: Recent[str, tuple[Run, tuple[float, ...]]] = Recent(MOST_GOING)
+
+    @property
+    def examples_seen(self) -> int:
+        """Finished runs that taught a length, since the features were last changed."""
+        return self._rows.seen
 
     def submit(self, run: Run) -> tuple[float, ...]:
         """The run's features as of now; it counts as going from here on."""
         row = self.history.features(run)
         self.history.submit(run)
-        self._going[run.run_id] = run, row
+        self._going.put(run.run_id, (run, row))
         return row
 
     def finish(self, run_id: str, ended_at: float, seconds: float | None) -> None:
         """Unknown runs, and lengths that cannot be, teach nothing; `seconds` None: it did not come to its own end."""
-        known = self._going.pop(run_id, None)
+        known = self._going.pop(run_id)
         if known is None:
             return
         run, row = known
         log_seconds = math.log(seconds) if seconds is not None and usable_seconds(seconds) else None
         self.history.finish(run, ended_at, log_seconds)
         if log_seconds is not None:
-            self._rows.append((row, log_seconds))
+            self._rows.add(row, log_seconds)
 
-    def examples(self) -> tuple[Floats, Floats]:
-        """Features by row as they were at submission, and log seconds; oldest finished first."""
-        return np.array([row for row, _ in self._rows]), np.array([value for _, value in self._rows])
+    def examples(self) -> Examples:
+        """Copies of what is kept of finished runs, to be fitted elsewhere."""
+        return self._rows.examples()
 
-    def refit(self, *, trees: int = 20, leaf: int = 4, half: float = 3000.0) -> Forest | None:
-        """A forest of the runs kept; None under 50 of them."""
-        if len(self._rows) < 50:
+    def run_of(self, run_id: str) -> Run | None:
+        """One that is going."""
+        known = self._going.get(run_id)
+        return None if known is None else known[0]
+
+    def runs_going(self, most: int) -> list[Run]:
+        """One of each group of runs alike, the oldest, `most` at most."""
+        found: dict[str, Run] = {}
+        for known in self._going.values():
+            run = known[0]
+            if len(found) >= most:
+                break
+            found.setdefault(run.groups[0], run)
+        return list(found.values())
+
+    def going(self, now: float) -> Going | None:
+        """The 2,000 that have been going for longest; None: there are none."""
+        known = list(islice(self._going.values(), _MOST_CENSORED))
+        if not known:
             return None
-        rows, targets = self.examples()
-        targets = targets - rows[:, 0]
-        weights = 0.5 ** (np.arange(len(targets))[::-1] / half)
-        return fit_forest(rows, targets, weights, trees=trees, leaf=leaf)
+        ages = np.log([max(1.0, now - run.submitted_at) for run, _ in known])
+        return Going(np.array([row for _, row in known]), ages)
+
+    def refit(self, now: float) -> Forest | None:
+        """A forest of the runs kept; None under 50 of them."""
+        return fit(self.examples(), self.going(now), self.forest)
 
     def distributions(self, rows: Sequence[tuple[float, ...]]) -> Floats | None:
-        return None if self.forest is None else self.forest.distribution(np.array(rows))
+        """By row over the forest's bins, beside each row's base; None: there is no forest for such rows."""
+        if self.forest is None or self.forest.columns > len(rows[0]):
+            return None
+        return self.forest.distribution(np.array(rows))
+
+    def state(self) -> dict[str, Any]:
+        """As JSON values."""
+        examples = self.examples()
+        return {
+            "history": self.history.state(),
+            "rows": arrays.to_json(examples.rows.astype("f4")),
+            "targets": arrays.to_json(examples.targets),
+            "going": [
+                [run.run_id, run.submitted_at, list(run.groups), list(run.numbers), list(row)]
+                for run, row in self._going.values()
+            ],
+            "forest": None if self.forest is None else self.forest.state(),
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], *, keep: int = 10_000) -> DurationModel:
+        """Raises: ValueError, KeyError, TypeError for what `state` did not write."""
+        model = cls(keep=keep)
+        model.history = History.from_state(state["history"])
+        rows, targets = arrays.from_json(state["rows"]).astype("f8"), arrays.from_json(state["targets"]).astype("f8")
+        if (
+            rows.ndim != 2
+            or targets.shape != rows.shape[:1]
+            or not (np.isfinite(rows).all() and np.isfinite(targets).all())
+        ):
+            raise ValueError("rows and targets that do not fit together")
+        for row, target in zip(rows, targets.tolist(), strict=True):
+            model._rows.add(tuple(row.tolist()), target)
+        for run_id, at, groups, numbers, row in state["going"]:
+            run = Run(str(run_id), _finite(at), tuple(map(str, groups)), tuple(map(_finite, numbers)))
+            model.history.resume(run)
+            model._going.put(run.run_id, (run, tuple(map(_finite, row))))
+        if state["forest"] is not None:
+            model.forest = Forest.from_state(state["forest"])
+        return model

@@ -17,12 +17,12 @@ import numpy as np
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 from scheduler.predict.conformal import Calibration
-from scheduler.predict.durations import DurationModel, Run
+from scheduler.predict.durations import LEAST_EXAMPLES, DurationModel, Run
 from scheduler.predict.forest import Floats, quantiles
 
 _REFIT_EVERY: Final = 1000
 _BOOST_EVERY: Final = 4000
-_LEVELS: Final = np.concatenate([[0.001], np.linspace(0.005, 0.995, 199), [0.999]])
+_LEVELS: Final = np.array([0.05, 0.5, 0.95])
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def predict_all(log: Sequence[Ended]) -> Predictions:
             continue
         if index - start >= _REFIT_EVERY:
             _fill(learner, booster, rows, slice(start, index), model, given, base["boosting"])
-            learner.forest, start = learner.refit(), index
+            learner.forest, start = learner.refit(log[index].run.submitted_at), index
             if index % _BOOST_EVERY == 0:
                 booster = _boosted(learner) or booster
         base["global_median"][index], base["group_median"][index] = medians.of(log[index].run)
@@ -115,23 +115,32 @@ def _fill(
         return
     edges, base = learner.forest.edges, block[:, 0]
     given[part] = quantiles(mass, edges, _LEVELS) + base[:, None]
-    model[part] = given[part][:, len(_LEVELS) // 2]
+    model[part] = given[part][:, 1]
 
 
 def _boosted(learner: DurationModel) -> HistGradientBoostingRegressor | None:
-    rows, targets = learner.examples()
-    if len(targets) < 50:
+    examples = learner.examples()
+    if len(examples.targets) < LEAST_EXAMPLES:
         return None
-    return HistGradientBoostingRegressor(max_iter=100, random_state=0).fit(rows, targets)
+    return HistGradientBoostingRegressor(max_iter=100, random_state=0).fit(examples.rows, examples.targets)
 
 
 def _intervals(log: Sequence[Ended], given: Floats) -> tuple[Floats, Floats]:
     calibration = Calibration()
     low, high = np.full(len(log), math.nan), np.full(len(log), math.nan)
+    overdue: list[tuple[float, int]] = []
     for index, ended in _in_order(log):
         one = log[index]
+        now = one.run.submitted_at + one.seconds if ended else one.run.submitted_at
+        while overdue and overdue[0][0] <= now:
+            calibration.learn(log[heapq.heappop(overdue)[1]].queue, above=True)
+        length = math.log(one.seconds)
+        if math.isnan(given[index, 0]):
+            continue
         if not ended:
-            low[index], high[index] = np.interp(calibration.levels(one.queue), _LEVELS, given[index])
-        elif not math.isnan(low[index]):
-            calibration.learn(one.queue, bool(low[index] <= math.log(one.seconds) <= high[index]))
+            low[index], high[index] = calibration.interval(one.queue, *map(float, given[index]))
+            if length > high[index]:
+                heapq.heappush(overdue, (one.run.submitted_at + math.exp(high[index]), index))
+        elif length <= high[index]:
+            calibration.learn(one.queue, below=bool(length < low[index]))
     return low, high

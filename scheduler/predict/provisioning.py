@@ -7,10 +7,9 @@ prediction is Student's t; success is Bernoulli with a Beta prior (section 2.4).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
-
-from scipy.stats import t as student
+from typing import Any, Final
 
 PRIOR_SECONDS: Final = 240.0
 """From request to a ready GPU node, for want of anything known."""
@@ -54,6 +53,19 @@ class Provisioning:
         good = _PRIOR_SUCCESSES + self.successes
         return good / (good + _PRIOR_FAILURES + self.failures)
 
+    def state(self) -> list[Any]:
+        """As JSON values."""
+        return [self.prior_seconds, self.count, self.mean_log, self.squares, self.successes, self.failures]
+
+    @classmethod
+    def from_state(cls, state: Sequence[Any]) -> Provisioning:
+        """Raises: ValueError, TypeError for what `state` did not write."""
+        prior, count, mean, squares, successes, failures = state
+        numbers = (prior, mean, squares, successes, failures)
+        if not all(map(math.isfinite, numbers)) or prior <= 0 or min(count, squares, successes, failures) < 0:
+            raise ValueError("start-up times that cannot be")
+        return cls(float(prior), int(count), float(mean), float(squares), float(successes), float(failures))
+
     def quantile_seconds(self, level: float) -> float:
         """Seconds within which nodes are ready with chance `level`, given that they come."""
         prior = math.log(self.prior_seconds)
@@ -63,4 +75,9 @@ class Provisioning:
         shift = _PRIOR_RUNS * self.count / weight * (self.mean_log - prior) ** 2
         scale = _PRIOR_RUNS / 2 * _PRIOR_SPREAD**2 + (self.squares + shift) / 2
         spread = math.sqrt(scale / shape * (1 + 1 / weight))
-        return math.exp(min(30.0, mean + spread * float(student.ppf(level, 2 * shape))))
+        if level == 0.5:
+            return math.exp(min(30.0, mean))
+        # Loaded where it is needed: the daemon starts without it.
+        from scipy.special import stdtrit
+
+        return math.exp(min(30.0, mean + spread * float(stdtrit(2 * shape, level))))

@@ -7,8 +7,11 @@ Gamma(a + n, b + t). What is learned at one level is the prior of the next, wort
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
+
+from scheduler.predict.bounded import Recent
 
 PRIOR_RECLAIMS_PER_HOUR: Final = 0.03
 """Of one node, before anything is observed; as in `first`."""
@@ -33,26 +36,59 @@ class Hazard:
         return float((self.hours / (self.hours + nodes * run_seconds / 3600.0)) ** self.shape)
 
 
+MOST_PLACES: Final = 20_000
+"""Pools, their zones and their hours, together; the one that nothing was learned of for longest is forgotten."""
+
+
 class ReclaimHazards:
     """Counts by pool, zone and hour of day."""
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[str, ...], tuple[float, float]] = {}
+        self._seen: Recent[tuple[str, ...], tuple[float, float]] = Recent(MOST_PLACES)
 
     def learn(self, pool: str, zone: str, hour: int, reclaims: int, node_hours: float) -> None:
         """Exposure of `node_hours` with `reclaims`; counts that cannot be teach nothing."""
         if reclaims < 0 or not math.isfinite(node_hours) or node_hours <= 0:
             return
         for key in _levels(pool, zone, hour):
-            n, t = self._seen.get(key, (0.0, 0.0))
-            self._seen[key] = n + reclaims, t + node_hours
+            n, t = self._seen.get(key) or (0.0, 0.0)
+            self._seen.put(key, (n + reclaims, t + node_hours))
 
     def hazard(self, pool: str, zone: str, hour: int) -> Hazard:
         """For one node; an unseen pool has what all pools have taught."""
+        return self._hazard(_levels(pool, zone, hour))
+
+    def of_pool(self, pool: str) -> Hazard:
+        """For one node at any hour, in whichever zone."""
+        return self._hazard(_levels(pool, "", 0)[:2])
+
+    def of_any(self) -> Hazard:
+        """For one node of a pool that was never used."""
+        return self._hazard(_levels("", "", 0)[:1])
+
+    def pools(self) -> tuple[str, ...]:
+        """Of which anything was learned."""
+        return tuple(sorted(key[0] for key, _ in self._seen.items() if len(key) == 1))
+
+    def state(self) -> list[Any]:
+        """As JSON values."""
+        return [[list(key), n, t] for key, (n, t) in self._seen.items()]
+
+    @classmethod
+    def from_state(cls, state: Sequence[Any]) -> ReclaimHazards:
+        """Raises: ValueError, TypeError for what `state` did not write."""
+        found = cls()
+        for key, n, t in state:
+            if not (math.isfinite(n) and math.isfinite(t) and n >= 0 and t > 0 and len(key) <= 4):
+                raise ValueError("counts that cannot be")
+            found._seen.put(tuple(map(str, key)), (float(n), float(t)))
+        return found
+
+    def _hazard(self, levels: Sequence[tuple[str, ...]]) -> Hazard:
         rate = PRIOR_RECLAIMS_PER_HOUR
         found = Hazard(rate * PRIOR_HOURS, PRIOR_HOURS)
-        for key in _levels(pool, zone, hour):
-            n, t = self._seen.get(key, (0.0, 0.0))
+        for key in levels:
+            n, t = self._seen.get(key) or (0.0, 0.0)
             found = Hazard(rate * PRIOR_HOURS + n, PRIOR_HOURS + t)
             rate = found.mean_per_hour
         return found

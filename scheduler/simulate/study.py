@@ -115,7 +115,7 @@ def run_study(study: Study, progress: Progress = lambda index, name, done: None)
         for seed in study.seeds:
             index, label = len(runs), f"{contender.name}, seed {seed}"
             progress(index, label, 0.0)
-            runs.append(_run(study, contender, seed, lambda done, i=index, n=label: progress(i, n, done)))  # type: ignore[misc]
+            runs.append(run_contender(study, contender, seed, lambda done, i=index, n=label: progress(i, n, done)))  # type: ignore[misc]
     bound = None
     if study.with_bound:
         progress(len(runs), "bound", 0.0)
@@ -124,7 +124,8 @@ def run_study(study: Study, progress: Progress = lambda index, name, done: None)
     return Findings(study, tuple(runs), bound)
 
 
-def _run(study: Study, contender: Contender, seed: int, progress: Callable[[float], None]) -> Run:
+def run_contender(study: Study, contender: Contender, seed: int, progress: Callable[[float], None]) -> Run:
+    """One replay, measured. Raises: OverspillError when it cannot be made."""
     record = replay(
         study.trace,
         study.site,

@@ -13,6 +13,17 @@ Speeds = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
+class Training:
+    """What a job's user says that it trains."""
+
+    model: str
+    batch_size: int | None
+    """Of one GPU."""
+    steps_per_second: float
+    """On the trace's reference hardware: how many steps its work is."""
+
+
+@dataclass(frozen=True, slots=True)
 class TraceJob:
     name: str
     arrival_seconds: float
@@ -37,6 +48,7 @@ class TraceJob:
     """Whether the log tells what its user said of its run time, `hint_seconds`, instead of the assumptions."""
     hint_seconds: float | None = None
     """None: the user said nothing."""
+    training: Training | None = None
 
     @property
     def gpus(self) -> int:

@@ -350,7 +350,12 @@ class SimulatedFederation:
         deadline = None
         if job.deadline_seconds is not None:
             deadline = self.record.started_at + job.arrival_seconds + job.deadline_seconds
-        return Hints(None if factor is None else seconds * factor, job.checkpoint_seconds, deadline, job.data)
+        hint, training = None if factor is None else seconds * factor, job.training
+        plain = Hints(hint, job.checkpoint_seconds, deadline, data=job.data)
+        if training is None:
+            return plain
+        steps = seconds * training.steps_per_second
+        return replace(plain, model=training.model, batch_size=training.batch_size, total_steps=steps)
 
     # -- machines ----------------------------------------------------------------------------------------------
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 from decimal import Decimal
 
+import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scheduler.predict import arrays
+from scheduler.predict.bounded import Recent
 from scheduler.predict.conformal import Calibration
 from scheduler.predict.cost import Seconds, run_cost
-from scheduler.predict.durations import LONGEST_SECONDS, DurationModel, Run
+from scheduler.predict.durations import LONGEST_SECONDS, DurationModel, Run, fit
+from scheduler.predict.forest import Forest
 from scheduler.predict.provisioning import Provisioning
 from scheduler.predict.serving import forecast_p95_ms
 from scheduler.predict.spot import ReclaimHazards
@@ -34,7 +40,7 @@ def _learned(lengths: list[float | None], skew: float = 0.0) -> DurationModel:
 
 @given(st.lists(st.one_of(ABSURD, st.none()), max_size=5))
 def test_absurd_lengths_and_failed_runs_teach_no_length(lengths: list[float | None]) -> None:
-    assert _learned(lengths).examples()[1].tolist() == _learned([]).examples()[1].tolist()
+    assert _learned(lengths).examples().targets.tolist() == _learned([]).examples().targets.tolist()
 
 
 @given(st.floats(min_value=0, max_value=1e9))
@@ -55,17 +61,72 @@ def test_all_runs_failed_leaves_nothing_to_fit() -> None:
     for index in range(100):
         model.submit(Run(str(index), float(index), ("q",)))
         model.finish(str(index), index + 1.0, None)
-    assert model.refit() is None
+    assert model.refit(200.0) is None
 
 
-@given(st.lists(st.booleans(), max_size=300))
+@given(st.lists(st.sampled_from(["below", "above", "held"]), max_size=300), st.floats(0.0, 5.0))
 @settings(max_examples=30)
-def test_levels_stay_in_order_and_within_bounds(covered: list[bool]) -> None:
+def test_ends_stay_in_order_and_within_bounds(outcomes: list[str], width: float) -> None:
     calibration = Calibration()
-    for held in covered:
-        calibration.learn("q", held)
-    low, high = calibration.levels("q")
-    assert 0 < low < high < 1
+    for one in outcomes:
+        calibration.learn("q", below=one == "below", above=one == "above")
+    low, high = calibration.interval("q", -width / 2, 0.0, width / 2)
+    assert -20.0 < low <= 0.0 <= high < 20.0
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans(), st.booleans()), max_size=200))
+@settings(max_examples=30)
+def test_what_calibration_learned_survives_being_written_down(outcomes: list[tuple[str, bool, bool]]) -> None:
+    calibration = Calibration()
+    for group, below, above in outcomes:
+        calibration.learn(group, below=below, above=above and not below)
+    again = Calibration.from_state(json.loads(json.dumps(calibration.state())))
+    assert again.state() == calibration.state()
+    assert all(again.interval(g, 0.0, 1.0, 2.0) == calibration.interval(g, 0.0, 1.0, 2.0) for g in "abcdefg")
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=80))
+@settings(max_examples=30)
+def test_what_is_remembered_is_bounded_and_the_oldest_goes_first(steps: list[tuple[int, bool]]) -> None:
+    recent: Recent[int, int] = Recent(4)
+    order: list[int] = []
+    for key, touched in steps:
+        if touched:
+            recent.touch(key, lambda: 0)
+        else:
+            recent.put(key, 1)
+        order = [*(each for each in order if each != key), key][-4:]
+    assert [key for key, _ in recent.items()] == order
+
+
+@given(st.integers(55, 90), st.integers(0, 5), st.integers(0, 10))
+@settings(max_examples=10, deadline=None)
+def test_what_durations_learned_survives_being_written_down(count: int, going: int, seed: int) -> None:
+    lengths = np.random.default_rng(seed).lognormal(6.0, 2.0, count).tolist()
+    model = DurationModel(keep=60)
+    for index, seconds in enumerate(lengths):
+        model.submit(Run(str(index), index * 60.0, ("q/1", "q"), (1.0,)))
+        if index >= going:
+            model.finish(str(index), index * 60.0 + seconds, seconds)
+    model.forest = model.refit(len(lengths) * 60.0)
+    again = DurationModel.from_state(json.loads(json.dumps(model.state())), keep=60)
+    asked = Run("next", len(lengths) * 60.0, ("q/1", "q"), (1.0,))
+    assert again.history.features(asked) == model.history.features(asked)
+    rows = [model.history.features(asked)]
+    assert np.array_equal(again.distributions(rows), model.distributions(rows))  # type: ignore[arg-type]
+    assert len(model.examples().targets) == min(60, len(lengths) - going)
+
+
+@pytest.mark.parametrize("part", ["left", "roots", "bins", "start"])
+def test_a_forest_that_was_tampered_with_is_refused(part: str) -> None:
+    model = _learned([])
+    forest = fit(model.examples(), trees=2)
+    assert forest is not None
+    state = forest.state()
+    assert Forest.from_state(state).state() == state
+    state[part] = arrays.to_json(arrays.from_json(state[part]) + 1000)
+    with pytest.raises(ValueError, match="do not fit together"):
+        Forest.from_state(state)
 
 
 @given(ABSURD)
@@ -82,6 +143,7 @@ def test_exposure_that_cannot_be_teaches_nothing(reclaims: int, hours: float) ->
 
 
 @given(st.lists(st.one_of(st.floats(max_value=0), st.just(math.nan), st.just(math.inf)), max_size=5))
+@settings(deadline=None)
 def test_latencies_that_cannot_be_are_passed_over(bad: list[float]) -> None:
     assert forecast_p95_ms([100.0, *bad]) == forecast_p95_ms([100.0])
 

@@ -223,9 +223,13 @@ def test_hints_are_read() -> None:
             "overspill.dev/priority": "-3",
             "overspill.dev/gpu-models": " H100, A100-80GB,,",
             "overspill.dev/queued-at": "1970-01-01T00:01:00Z",
+            "overspill.dev/model": " resnet50 ",
+            "overspill.dev/batch-size": "64",
+            "overspill.dev/total-steps": "100000",
         },
         1000.0,
     )
+    assert (read.hints.model, read.hints.batch_size, read.hints.total_steps) == ("resnet50", 64, 100_000)
     assert (read.hints.expected_seconds, read.hints.checkpoint_every_seconds) == (5400, 600)
     assert read.hints.deadline_at == 1000 + 86400
     assert (read.priority, read.gpu_models, read.queued_at) == (-3, ("A100-80GB", "H100"), 60.0)
@@ -241,6 +245,10 @@ def test_hints_are_read() -> None:
         ("priority", "high"),
         ("priority", "99999999999"),
         ("queued-at", "1"),
+        ("batch-size", "0"),
+        ("batch-size", "6.5"),
+        ("total-steps", "-3"),
+        ("total-steps", "1e6"),
     ],
 )
 def test_a_hint_that_cannot_be_read_is_ignored_and_named(name: str, text: str) -> None:
@@ -250,6 +258,8 @@ def test_a_hint_that_cannot_be_read_is_ignored_and_named(name: str, text: str) -
     assert read.priority is None
     assert read.hints.expected_seconds is None
     assert read.hints.deadline_at is None
+    assert read.hints.batch_size is None
+    assert read.hints.total_steps is None
 
 
 GOOD = (

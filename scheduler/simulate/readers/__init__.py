@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from scheduler.model.errors import InvalidObjectError
-from scheduler.simulate.readers._table import Table, open_table
+from scheduler.simulate.table import Table, open_table
 from scheduler.simulate.trace import Trace, TraceJob
 
 

@@ -12,8 +12,8 @@ from typing import Final
 
 from scheduler.model.errors import InvalidObjectError
 from scheduler.simulate.readers._pods import gpu_pods
-from scheduler.simulate.readers._table import Table, open_table
-from scheduler.simulate.trace import Trace, TraceJob
+from scheduler.simulate.table import Row, Table, open_table
+from scheduler.simulate.trace import Trace, TraceJob, Training
 
 COLUMNS: Final = ("model", "batch_size", "scale_factor", "total_steps", "arrival_s")
 TABLE: Final = "gavel_throughput.csv"
@@ -48,6 +48,7 @@ def read(table: Table) -> Trace:
                 gpu_pods(scale, tuple(sorted(measured))),
                 profile,
                 checkpoint_seconds=1.0,
+                training=_training(row, reference_of(measured)),
             )
         )
     speeds = {
@@ -55,6 +56,11 @@ def read(table: Table) -> Trace:
         for profile, measured in sorted(known.items())
     }
     return Trace(table.path.name, tuple(jobs), speeds)
+
+
+def _training(row: Row, steps_per_second: float) -> Training:
+    batch_size = row.count("batch_size", least=1, most=2**31) if row.text("batch_size") else None
+    return Training(row.text("model"), batch_size, steps_per_second)
 
 
 def _nearest(throughputs: Throughputs, model: str, batch_size: str, scale: int) -> dict[str, float] | None:

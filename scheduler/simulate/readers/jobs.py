@@ -11,7 +11,7 @@ from scheduler.model.ids import ClusterId
 from scheduler.model.resources import Resources
 from scheduler.model.workload import DataSet, PodSet
 from scheduler.simulate.readers._pods import CPU_MILLI_A_GPU, MEMORY_BYTES_A_GPU
-from scheduler.simulate.readers._table import Row, Table
+from scheduler.simulate.table import Row, Table
 from scheduler.simulate.trace import Trace, TraceJob
 
 COLUMNS: Final = ("arrival_s", "run_s")

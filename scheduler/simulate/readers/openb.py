@@ -9,7 +9,7 @@ from typing import Final
 
 from scheduler.model.resources import Resources
 from scheduler.model.workload import PodSet
-from scheduler.simulate.readers._table import Row, Table
+from scheduler.simulate.table import Row, Table
 from scheduler.simulate.trace import Trace, TraceJob
 
 COLUMNS: Final = (

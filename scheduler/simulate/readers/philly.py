@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from scheduler.simulate.readers._pods import gpu_pods
-from scheduler.simulate.readers._table import Table
+from scheduler.simulate.table import Table
 from scheduler.simulate.trace import Trace, TraceJob
 
 COLUMNS: Final = ("arrival_s", "duration_s", "num_gpus", "vc")

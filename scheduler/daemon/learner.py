@@ -1,0 +1,247 @@
+"""Feeds what is learned, off the event loop, and hands the planner a frozen view of it.
+
+All of `Learning` lives in one worker thread: observations are handed over in batches, and what comes back replaces the
+predictor at once. What was learned is saved in the history as one JSON object and loaded at the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import orjson
+import structlog
+
+from scheduler.daemon.history import LEARNED, History
+from scheduler.daemon.mirror import Mirror
+from scheduler.daemon.runs import RunEnded, RunStarted
+from scheduler.daemon.telemetry import Telemetry
+from scheduler.daemon.waiting import happened_or_due
+from scheduler.model.cluster import SPOT, NodePool, Reclaim
+from scheduler.model.errors import OverspillError
+from scheduler.model.ids import Instant, PoolRef
+from scheduler.model.ports import Clock, Predictor
+from scheduler.predict import records
+from scheduler.predict.learned import LearnedPredictor
+from scheduler.predict.learning import Began, Change, Learning
+from scheduler.predict.records import Record
+
+log = structlog.get_logger(__name__)
+NAME: Final = "runs"
+"""Of the row in the history's table `learned`."""
+_WAITING_AT_MOST: Final = 20_000
+_ROUND_SECONDS: Final = 300.0
+"""Between two looks at the spot nodes, in the federation's time; what was learned is saved then, too."""
+_AT_LEAST_WALL_SECONDS: Final = 1.0
+"""Between two batches: a busy federation is learned from in steps."""
+_ZONE: Final = "topology.kubernetes.io/zone"
+_DAYS: Final = 7
+T = TypeVar("T")
+_Observation = Callable[[Learning], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """What a batch has come to."""
+
+    predictor: LearnedPredictor
+    changes: list[Change]
+    refit_seconds: float
+    told: dict[str, dict[str, Record]]
+    """The last seven days, by what and name."""
+    drifting: dict[str, bool]
+
+
+class Learner:
+    """Belongs to the event loop, but for what runs in its own thread."""
+
+    def __init__(self, mirror: Mirror, history: History, clock: Clock, telemetry: Telemetry) -> None:
+        self._mirror = mirror
+        self._history = history
+        self._clock = clock
+        self._telemetry = telemetry
+        self._learning = Learning()
+        self._worker = ThreadPoolExecutor(1, "learning")
+        self._waiting: deque[_Observation] = deque()
+        self._news = asyncio.Event()
+        self._looked_at: Instant | None = None
+        self._reclaims: deque[Reclaim] = deque(maxlen=_WAITING_AT_MOST)
+        self._short: set[PoolRef] = set()
+        self._unsaved = False
+        self.predictor: Predictor = LearnedPredictor()
+
+    async def load(self) -> None:
+        """Take up what was learned before. What cannot be read is left, logged, and learned anew."""
+        try:
+            text = await self._history.learned(NAME)
+            if text is not None:
+                self._learning, self.predictor = await self._off_loop(lambda: _read(text))
+        except (OverspillError, ValueError) as error:
+            log.error("learned_not_restored", error=str(error)[:300])
+
+    # -- what it is told ---------------------------------------------------------------------------------------------
+
+    def run_started(self, started: RunStarted) -> None:
+        pool = self._pool(started.placement.pool_ref)
+        if pool is None:
+            return
+        began = Began(started.workload.ref.uid, started.at, started.workload, pool)
+        self._observe("start", lambda learning: learning.began(began))
+        seconds = started.bought_seconds
+        if seconds is not None:
+            self._observe("provisioning", lambda learning: learning.nodes_came(pool.ref, seconds))
+
+    def run_ended(self, ended: RunEnded) -> None:
+        kind = "end" if ended.seconds is not None else "end without a length"
+        self._observe(kind, lambda learning: learning.ended(ended.uid, ended.at, ended.seconds))
+
+    def reclaimed(self, reclaim: Reclaim) -> None:
+        """Counted with the hours that the pool's nodes were there for."""
+        self._reclaims.append(reclaim)
+
+    def _observe(self, kind: str, observation: _Observation) -> None:
+        if len(self._waiting) >= _WAITING_AT_MOST:
+            self._telemetry.model_dropped.inc()
+            return
+        self._telemetry.model_observations.labels(kind).inc()
+        self._waiting.append(observation)
+        self._news.set()
+
+    # -- its loop ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Learn from what comes, batch by batch, for ever."""
+        while True:
+            due = self._clock.now() + _ROUND_SECONDS
+            await happened_or_due(self._news, self._clock, due)
+            if self._clock.now() - (self._looked_at or 0.0) >= _ROUND_SECONDS:
+                self._look()
+                await self._learn()
+                await self._save()
+            else:
+                await self._learn()
+            await asyncio.sleep(_AT_LEAST_WALL_SECONDS)
+
+    async def close(self) -> None:
+        """Learn from what is left, and save it."""
+        await self._learn(refit=False)
+        await self._save()
+        self._worker.shutdown(wait=False, cancel_futures=True)
+
+    async def _learn(self, *, refit: bool = True) -> None:
+        self._news.clear()
+        batch, self._waiting = list(self._waiting), deque()
+        if not batch:
+            return
+        now, learning, self._unsaved = self._clock.now(), self._learning, True
+        done = await self._off_loop(lambda: _absorb(learning, batch, now, refit=refit))
+        self.predictor = done.predictor
+        self._tell(done)
+
+    async def _save(self) -> None:
+        if not self._unsaved:
+            return
+        learning = self._learning
+        body = await self._off_loop(lambda: orjson.dumps(learning.state()).decode())
+        self._history.record(LEARNED, {"name": NAME, "saved_at": self._clock.now(), "body": body})
+        self._unsaved = False
+
+    async def _off_loop(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._worker, work)
+
+    def _look(self) -> None:
+        """How many spot nodes were there for how long, what was taken back of them, and which pools are short."""
+        now, before = self._clock.now(), self._looked_at
+        self._looked_at = now
+        taken, self._reclaims = list(self._reclaims), deque(maxlen=_WAITING_AT_MOST)
+        if before is None:
+            return
+        hours, hour = (now - before) / 3600.0, int(now % 86400.0 // 3600.0)
+        used: dict[tuple[PoolRef, str], list[float]] = {}
+        for member in self._mirror.members.values():
+            for facts in member.nodes.values():
+                pool = member.pool_of(facts)
+                if pool is not None and pool.capacity_type == SPOT:
+                    zone = next((value for key, value in facts.labels if key == _ZONE), "")
+                    used.setdefault((pool.ref, zone), [0.0, 0.0])[1] += hours
+            self._look_for_shortages(member.pools())
+        for reclaim in taken:
+            if reclaim.pool is not None:
+                ref = PoolRef(reclaim.cluster, reclaim.pool)
+                at = next((key for key in used if key[0] == ref), (ref, ""))
+                # The node may be gone by now: it was there for a part of the round.
+                count = used.setdefault(at, [0.0, hours / 2])
+                count[0] += 1
+        for (ref, zone), (reclaims, there) in used.items():
+            self._observe("spot hours", _spot(ref, zone, hour, int(reclaims), there))
+
+    def _look_for_shortages(self, pools: Iterable[NodePool]) -> None:
+        for pool in pools:
+            if pool.shortage is None:
+                self._short.discard(pool.ref)
+            elif pool.ref not in self._short and pool.shortage.kind == "capacity":
+                self._short.add(pool.ref)
+                self._observe("shortage", lambda learning, ref=pool.ref: learning.nodes_refused(ref))  # type: ignore[misc]
+
+    def _tell(self, done: _Round) -> None:
+        for change in done.changes:
+            choice = change.choice
+            result = "adopted" if choice.challenger_wins else "rejected"
+            self._telemetry.model_refits.labels(change.what, result).inc()
+            self._telemetry.model_refit_seconds.set(done.refit_seconds)
+            log.info(
+                "model_refit",
+                model=change.what,
+                result=result,
+                incumbent_error=choice.champion_loss,
+                challenger_error=choice.challenger_loss,
+                seconds=round(done.refit_seconds, 2),
+            )
+        for gauge, field in ((self._telemetry.model_error, "error"), (self._telemetry.model_coverage, "coverage")):
+            gauge.clear()
+            for what, by_name in done.told.items():
+                for name, record in by_name.items():
+                    gauge.labels(what, name).set(getattr(record, field))
+        self._telemetry.model_drifting.clear()
+        for queue, drifts in done.drifting.items():
+            self._telemetry.model_drifting.labels(queue).set(float(drifts))
+
+    def _pool(self, ref: PoolRef) -> NodePool | None:
+        member = self._mirror.members.get(ref.cluster)
+        return None if member is None else next((pool for pool in member.pools() if pool.ref == ref), None)
+
+
+def _spot(ref: PoolRef, zone: str, hour: int, reclaims: int, hours: float) -> _Observation:
+    return lambda learning: learning.spot_used(ref, zone, hour, reclaims, hours)
+
+
+def _read(text: str) -> tuple[Learning, LearnedPredictor]:
+    """Raises: ValueError."""
+    state = orjson.loads(text)
+    if not isinstance(state, dict):
+        raise ValueError("not a JSON object")
+    learning = Learning.from_state(state)
+    return learning, learning.predictor()
+
+
+def _absorb(learning: Learning, batch: list[_Observation], now: Instant, *, refit: bool) -> _Round:
+    """In the worker thread."""
+    for observation in batch:
+        observation(learning)
+    learning.outlive(now)
+    began, changes = time.perf_counter(), []
+    if refit and learning.wants_refit:
+        changes = learning.learn_anew(now)
+    took = time.perf_counter() - began
+    since = now - _DAYS * 86400.0
+    told = {what: learning.records.total(what, since) for what in (records.QUEUE, records.GPU, records.SOURCE)}
+    drifting: dict[str, bool] = {}
+    for group in learning.calibration.groups():
+        queue = group.partition("|")[2]
+        drifting[queue] = drifting.get(queue, False) or learning.calibration.drifting(group)
+    return _Round(learning.predictor(), changes, took, told, drifting)

@@ -1,0 +1,213 @@
+"""The learned predictor: a frozen view of what was learned up to a moment, behind the `Predictor` port.
+
+With nothing learned it says what `FirstPredictor` says. Three sources know a run's time: its work (the steps that its
+user tells over the learned speed there), the history of runs alike, and its user's expectation. Each queue has them in
+the order in which they have erred least there; the first that knows an answer gives it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scheduler.model.cluster import SPOT, NodePool
+from scheduler.model.ids import PoolRef
+from scheduler.model.ports import Prediction
+from scheduler.model.workload import Workload
+from scheduler.predict.alike import configuration_of, groups_of
+from scheduler.predict.first import POD_START_SECONDS, SPOT_RECLAIMS_PER_HOUR, lost_to_reclaims
+from scheduler.predict.provisioning import PRIOR_SECONDS, Provisioning
+from scheduler.predict.throughput import ThroughputModel
+
+WORK, HISTORY, HINT = "work", "history", "hint"
+SOURCES: Final = (WORK, HISTORY, HINT)
+"""In the order of an unknown queue."""
+LEAST_ALIKE: Final = 3
+"""So many runs alike must have ended before their history is asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Seconds that it stays under with a chance of 5 %, 50 % and 95 %."""
+
+    low: float
+    median: float
+    high: float
+
+
+def _nothing() -> Mapping[str, Span]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What was learned; whatever is missing is at its prior. Not changed by anybody once it is here."""
+
+    lengths: Mapping[str, Span] = field(default_factory=_nothing)
+    """By the finest group of runs alike, and by queue and GPUs."""
+    throughput: ThroughputModel | None = None
+    order: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    """Sources by queue, the best first."""
+    provisioning: Mapping[PoolRef, Provisioning] = field(default_factory=lambda: MappingProxyType({}))
+    reclaims_per_hour: Mapping[PoolRef, float] = field(default_factory=lambda: MappingProxyType({}))
+    any_reclaims_per_hour: float = SPOT_RECLAIMS_PER_HOUR
+    """Of a spot pool that was never used."""
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A workload that is being asked about, and what is the same wherever it runs."""
+
+    workload: Workload
+    history: Span | None
+    order: tuple[str, ...]
+    runs: dict[tuple[str | None, int], float | None] = field(default_factory=dict)
+    """Seconds by GPU model and GPUs of a node."""
+
+
+class LearnedPredictor:
+    """Pure: remembers only what it has worked out already."""
+
+    def __init__(self, known: Known | None = None) -> None:
+        self.known = Known() if known is None else known
+        self._asked: _Asked | None = None
+        self._places: dict[tuple[PoolRef, str, float | None], tuple[float, float | None]] = {}
+
+    def predict(self, workload: Workload, pool: NodePool, new_nodes: int) -> Prediction:
+        """Unknown stays None, as in `FirstPredictor`."""
+        hazard, provisioning = self._place(pool)
+        run = None if workload.runs_forever else self._run_seconds(workload, pool)
+        lost = 0.0
+        if run is not None and pool.capacity_type == SPOT:
+            lost = lost_to_reclaims(run, hazard, workload.hints.checkpoint_every_seconds)
+        if new_nodes == 0:
+            return Prediction(run, POD_START_SECONDS, lost)
+        return Prediction(run, None if provisioning is None else provisioning + POD_START_SECONDS, lost)
+
+    def alike(self, pool: NodePool) -> Hashable:
+        """All that a prediction looks at of a pool."""
+        hazard, provisioning = self._place(pool)
+        spot = pool.capacity_type == SPOT
+        where = (pool.gpu_model, pool.node_resources.gpus) if self._speeds is not None else None
+        return where, provisioning, hazard if spot else None
+
+    def run_seconds(self, workload: Workload, pool: NodePool) -> Mapping[str, Span]:
+        """What each source says that knows anything; the spans of hints have no width."""
+        found: dict[str, Span] = {}
+        if workload.runs_forever:
+            return found
+        if (work := self._work(workload, pool)) is not None:
+            found[WORK] = work
+        if (history := self._history(workload)) is not None:
+            found[HISTORY] = history
+        if (said := workload.hints.expected_seconds) is not None:
+            found[HINT] = Span(said, said, said)
+        return found
+
+    def order(self, queue: str) -> tuple[str, ...]:
+        return self.known.order.get(queue, SOURCES)
+
+    def table(self, workloads: Sequence[Workload], pools: Sequence[NodePool]) -> tuple[Floats, Floats]:
+        """Of many at once, workloads x pools: seconds that each runs, and of those spent on work done again. NaN:
+        unknown. The same as `predict` says of each; work is shared between pools that are alike."""
+        kinds: dict[tuple[str | None, int], int] = {}
+        column = [kinds.setdefault((pool.gpu_model, pool.node_resources.gpus), len(kinds)) for pool in pools]
+        example = dict(zip(column, pools, strict=True))
+        runs = np.full((len(workloads), len(kinds)), math.nan)
+        for row, workload in enumerate(workloads):
+            if not workload.runs_forever:
+                for number, pool in example.items():
+                    seconds = self._run_seconds(workload, pool)
+                    runs[row, number] = math.nan if seconds is None else seconds
+        places: dict[tuple[int, float], int] = {}
+        at = [
+            places.setdefault((kind, self._place(pool)[0]), len(places)) if pool.capacity_type == SPOT else -1
+            for kind, pool in zip(column, pools, strict=True)
+        ]
+        lost = np.zeros((len(workloads), len(places) + 1))
+        for row, workload in enumerate(workloads):
+            every = workload.hints.checkpoint_every_seconds
+            for (kind, hazard), place in places.items():
+                seconds = float(runs[row, kind])
+                lost[row, place] = seconds if math.isnan(seconds) else lost_to_reclaims(seconds, hazard, every)
+        return runs[:, column], lost[:, at]
+
+    # -- the parts ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _speeds(self) -> ThroughputModel | None:
+        return self.known.throughput
+
+    def _run_seconds(self, workload: Workload, pool: NodePool) -> float | None:
+        asked = self._asked
+        if asked is None or asked.workload is not workload:
+            asked = self._asked = _Asked(workload, self._history(workload), self.order(workload.queue))
+        place = (pool.gpu_model, pool.node_resources.gpus)
+        if place not in asked.runs:
+            asked.runs[place] = self._chosen(asked, pool)
+        return asked.runs[place]
+
+    def _chosen(self, asked: _Asked, pool: NodePool) -> float | None:
+        for source in asked.order:
+            found: float | None = None
+            if source == WORK:
+                work = self._work(asked.workload, pool)
+                found = None if work is None else work.median
+            elif source == HISTORY:
+                found = None if asked.history is None else asked.history.median
+            else:
+                found = asked.workload.hints.expected_seconds
+            if found is not None:
+                return found
+        return None
+
+    def _work(self, workload: Workload, pool: NodePool) -> Span | None:
+        steps = workload.hints.total_steps
+        if steps is None or self._speeds is None:
+            return None
+        configuration = configuration_of(workload, pool)
+        speed = None if configuration is None else self._speeds.predict(configuration)
+        if speed is None or not 0 < speed.low <= speed.median <= speed.high:
+            return None
+        return Span(steps / speed.high, steps / speed.median, steps / speed.low)
+
+    def _history(self, workload: Workload) -> Span | None:
+        if not self.known.lengths:
+            return None
+        fine, coarse, _ = groups_of(workload)
+        found = self.known.lengths.get(fine)
+        return found if found is not None else self.known.lengths.get(coarse)
+
+    def _place(self, pool: NodePool) -> tuple[float, float | None]:
+        """Reclaims an hour, seconds until a new node is ready."""
+        key = (pool.ref, pool.capacity_type, pool.provisioning_seconds)
+        found = self._places.get(key)
+        if found is None:
+            known, ref = self.known, pool.ref
+            hazard = known.reclaims_per_hour.get(ref, known.any_reclaims_per_hour)
+            found = self._places[key] = hazard, self._provisioning(pool)
+        return found
+
+    def _provisioning(self, pool: NodePool) -> float | None:
+        learned = self.known.provisioning.get(pool.ref)
+        if learned is None or learned.count == 0:
+            return pool.provisioning_seconds
+        prior = PRIOR_SECONDS if not pool.provisioning_seconds else pool.provisioning_seconds
+        return rounded(replace(learned, prior_seconds=prior).quantile_seconds(0.5))
+
+
+Floats = NDArray[np.float64]
+
+
+def rounded(value: float) -> float:
+    """To two digits: places that differ by less are alike, and are predicted once."""
+    if value == 0 or not math.isfinite(value):
+        return value
+    digits = 1 - math.floor(math.log10(abs(value)))
+    return round(value, digits)

@@ -1,0 +1,390 @@
+"""Everything that is learned, and how: from runs that start and end, nodes that come and are taken back.
+
+Mutable, for one thread; `predictor` gives the frozen view that others use. `learn_anew` is heavy, the rest is quick.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+
+from scheduler.model.cluster import NodePool
+from scheduler.model.ids import ClusterId, PoolId, PoolRef
+from scheduler.model.workload import Workload
+from scheduler.predict import records
+from scheduler.predict.alike import configuration_of, groups_of, numbers_of
+from scheduler.predict.bounded import Recent
+from scheduler.predict.champion import Choice, choose
+from scheduler.predict.conformal import Calibration
+from scheduler.predict.durations import DurationModel, Run, fit, usable_seconds
+from scheduler.predict.forest import Forest, quantiles
+from scheduler.predict.learned import LEAST_ALIKE, SOURCES, Known, LearnedPredictor, Span, rounded
+from scheduler.predict.provisioning import Provisioning
+from scheduler.predict.records import Records
+from scheduler.predict.sources import SourceErrors
+from scheduler.predict.spot import ReclaimHazards
+from scheduler.predict.throughput import Configuration, ThroughputModel
+
+STATE_VERSION: Final = 1
+MOST_LENGTHS: Final = 4096
+"""Groups of runs alike whose length is told; about 200 bytes each."""
+_MOST_OPEN: Final = 20_000
+_MOST_PLACES: Final = 2000
+_LEVELS: Final = np.array([0.05, 0.5, 0.95])
+_HELD_OUT: Final = 500
+"""The newest runs, at most, that a challenger is judged on and not fitted to."""
+_NEWEST_SPEEDS: Final = 20
+_UNSURE: Final = math.log(3.0)
+"""Half the width of a user's own expectation, before outcomes have told how far they are off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """A run whose copy has started on a pool."""
+
+    uid: str
+    at: float
+    workload: Workload
+    pool: NodePool
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A run that has not ended, and what was said of it when it began. Log seconds."""
+
+    at: float
+    queue: str
+    gpu: str
+    steps: float | None
+    configuration: Configuration | None
+    said: Mapping[str, float]
+    source: str | None
+    low: float
+    high: float
+    outlived: bool = False
+
+    @property
+    def group(self) -> str:
+        return f"{self.source}|{self.queue}"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What came of a refit: of `durations` or `throughput`."""
+
+    what: str
+    choice: Choice
+
+
+class Learning:
+    def __init__(self, *, keep: int = 10_000) -> None:
+        self.durations = DurationModel(keep=keep)
+        self.throughput = ThroughputModel()
+        self.calibration = Calibration()
+        self.sources = SourceErrors()
+        self.records = Records()
+        self.hazards = ReclaimHazards()
+        self.provisioning: Recent[str, Provisioning] = Recent(_MOST_PLACES)
+        self._open: Recent[str, _Open] = Recent(_MOST_OPEN)
+        self._ends: list[tuple[float, str]] = []
+        """When the intervals of open runs are outlived."""
+        self._lengths: Recent[str, Span] = Recent(MOST_LENGTHS)
+        self._behind = ThroughputModel()
+        """Without the newest speeds, which a challenger is judged on."""
+        self._newest: deque[tuple[Configuration, float, float]] = deque(maxlen=_NEWEST_SPEEDS)
+        """With what was predicted before each was seen (NaN: nothing), steps per second."""
+        self._fitted_at = 0
+        self._speeds_since = 0
+
+    # -- observations ------------------------------------------------------------------------------------------------
+
+    def began(self, run: Began) -> None:
+        """A run has started: what is known now is what its end will be compared with."""
+        self.outlive(run.at)
+        workload, queue = run.workload, str(run.workload.queue)
+        speeds = self.throughput if len(self.throughput) else None
+        view = LearnedPredictor(Known(self._lengths.view(), speeds))
+        said = {name: span for name, span in view.run_seconds(workload, run.pool).items() if span.median > 0}
+        source = next((name for name in self.sources.order(queue) if name in said), None)
+        low, high = math.nan, math.nan
+        if source is not None:
+            low, high = self._interval(source, queue, said[source])
+        steps = workload.hints.total_steps
+        opened = _Open(
+            run.at,
+            queue,
+            run.pool.gpu_model or "",
+            steps,
+            configuration_of(workload, run.pool),
+            {name: math.log(span.median) for name, span in said.items()},
+            source,
+            low,
+            high,
+        )
+        self._open.put(run.uid, opened)
+        if source is not None:
+            self._expect(run.uid, opened)
+        asked = Run(run.uid, run.at, groups_of(workload), numbers_of(workload))
+        self.durations.finish(run.uid, run.at, None)  # of an earlier attempt
+        self.durations.submit(asked)
+        self._tell_lengths(asked)
+
+    def ended(self, uid: str, at: float, seconds: float | None) -> None:
+        """A run is over; `seconds` None: it failed, was stopped, moved or paused, and its length says nothing."""
+        self.outlive(at)
+        run = self.durations.run_of(uid)
+        self.durations.finish(uid, at, seconds)
+        if run is not None:
+            self._tell_lengths(replace(run, submitted_at=at))
+        opened = self._open.pop(uid)
+        if opened is None or seconds is None or not usable_seconds(seconds):
+            return
+        length = math.log(seconds)
+        self.sources.learn(opened.queue, {name: length - said for name, said in opened.said.items()})
+        if opened.source is not None:
+            self._judge(opened, at, length)
+        if opened.configuration is not None and opened.steps is not None:
+            self._learn_speed(opened.configuration, opened.steps / seconds)
+
+    def nodes_came(self, pool: PoolRef, seconds: float) -> None:
+        """From the decision to buy nodes to a run's start on them."""
+        known = self.provisioning.get(str(pool)) or Provisioning()
+        self.provisioning.put(str(pool), known.started(seconds))
+
+    def nodes_refused(self, pool: PoolRef) -> None:
+        """There was no capacity."""
+        known = self.provisioning.get(str(pool)) or Provisioning()
+        self.provisioning.put(str(pool), known.refused())
+
+    def spot_used(self, pool: PoolRef, zone: str, hour: int, reclaims: int, node_hours: float) -> None:
+        self.hazards.learn(str(pool), zone, hour, reclaims, node_hours)
+
+    def outlive(self, now: float) -> None:
+        """Runs that still go on after the end of their interval have missed it: that is learned at once."""
+        while self._ends and self._ends[0][0] <= now:
+            at, uid = heapq.heappop(self._ends)
+            opened = self._open.get(uid)
+            if opened is not None and not opened.outlived and _end_of(opened) <= at:
+                self._open.put(uid, replace(opened, outlived=True))
+                self.calibration.learn(opened.group, above=True)
+
+    # -- what heavy work there is ------------------------------------------------------------------------------------
+
+    @property
+    def wants_refit(self) -> bool:
+        """Whether so much is new that learning anew may pay: a tenth more runs, at least 70 and at most 500."""
+        new = self.durations.examples_seen - self._fitted_at
+        due = min(_HELD_OUT, max(70, self.durations.examples_seen // 10))
+        speeds = min(_NEWEST_SPEEDS, max(1, len(self.throughput) // 20))
+        return new >= due or self._speeds_since >= speeds
+
+    def learn_anew(self, now: float) -> list[Change]:
+        """Fit what has enough new to be fitted to. A challenger that is worse on the newest runs is sent back."""
+        changes: list[Change] = []
+        if self.durations.examples_seen > self._fitted_at:
+            changes += self._refit_durations(now)
+        if self._speeds_since:
+            changes.append(self._refit_throughput())
+        return changes
+
+    def _refit_durations(self, now: float) -> list[Change]:
+        examples, going = self.durations.examples(), self.durations.going(now)
+        size, new = len(examples.targets), self.durations.examples_seen - self._fitted_at
+        champion = self.durations.forest
+        newest = min(new, _HELD_OUT, size // 4)
+        self._fitted_at = self.durations.examples_seen
+        challenger = fit(examples.until(size - newest), going, champion)
+        if challenger is None:
+            return []
+        held = examples.since(size - newest)
+        actual = held.targets - held.rows[:, 0]
+        # The first has the last five runs alike to beat.
+        incumbent = np.zeros(newest) if champion is None else _medians(champion, held.rows)
+        choice = choose(incumbent, _medians(challenger, held.rows), actual)
+        if choice.challenger_wins:
+            self.durations.forest = challenger
+            self._tell_all_lengths(now)
+        return [Change("durations", choice)]
+
+    def _refit_throughput(self) -> Change:
+        judged = [one for one in self._newest if math.isfinite(one[2])]
+        challenger = self._behind.fork()
+        challenger.refit()
+        said = challenger.predict_many([one[0] for one in judged])
+        both = [(one, span) for one, span in zip(judged, said, strict=True) if span is not None]
+        choice = choose(
+            np.log([one[2] for one, _ in both]) if both else None,
+            np.log([span.median for _, span in both]),
+            np.log([one[1] for one, _ in both]),
+        )
+        self._speeds_since = 0
+        if choice.challenger_wins:
+            # What it was judged on it may now learn from, too.
+            self.throughput = self.throughput.fork()
+            self.throughput.refit()
+        return Change("throughput", choice)
+
+    # -- what comes of it --------------------------------------------------------------------------------------------
+
+    def predictor(self) -> LearnedPredictor:
+        """A frozen view of what is known now."""
+        rates = {_pool_of(name): rounded(self.hazards.of_pool(name).mean_per_hour) for name in self.hazards.pools()}
+        return LearnedPredictor(
+            Known(
+                lengths=dict(self._lengths.view()),
+                throughput=self.throughput.fork() if len(self.throughput) else None,
+                order=self.sources.orders(),
+                provisioning={_pool_of(name): one for name, one in self.provisioning.items()},
+                reclaims_per_hour=rates,
+                **({"any_reclaims_per_hour": rounded(self.hazards.of_any().mean_per_hour)} if rates else {}),
+            )
+        )
+
+    def state(self) -> dict[str, Any]:
+        """All that was learned, as JSON values."""
+        return {
+            "version": STATE_VERSION,
+            "durations": self.durations.state(),
+            "throughput": self.throughput.state(),
+            "calibration": self.calibration.state(),
+            "sources": self.sources.state(),
+            "records": self.records.state(),
+            "hazards": self.hazards.state(),
+            "provisioning": [[name, one.state()] for name, one in self.provisioning.items()],
+            "lengths": [[name, span.low, span.median, span.high] for name, span in self._lengths.items()],
+            "open": [[uid, *_told(one)] for uid, one in self._open.items()],
+            "fitted_at": self._fitted_at - self.durations.examples_seen,
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], *, keep: int = 10_000) -> Learning:
+        """Raises: ValueError for another version, or for anything that `state` did not write."""
+        if state.get("version") != STATE_VERSION:
+            raise ValueError(f"a state of version {state.get('version')}, not {STATE_VERSION}")
+        found = cls(keep=keep)
+        try:
+            found._read(state, keep)
+        except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
+            raise ValueError(f"a state that is damaged: {error!r}") from error
+        return found
+
+    def _read(self, state: Mapping[str, Any], keep: int) -> None:
+        self.durations = DurationModel.from_state(state["durations"], keep=keep)
+        self.throughput = ThroughputModel.from_state(state["throughput"])
+        self._behind = self.throughput.fork()
+        self.calibration = Calibration.from_state(state["calibration"])
+        self.sources = SourceErrors.from_state(state["sources"])
+        self.records = Records.from_state(state["records"])
+        self.hazards = ReclaimHazards.from_state(state["hazards"])
+        for pool, one in state["provisioning"]:
+            self.provisioning.put(str(pool), Provisioning.from_state(one))
+        for name, *numbers in state["lengths"]:
+            low, median, high = map(float, numbers)
+            if not 0 < low <= median <= high < math.inf:
+                raise ValueError("lengths that cannot be")
+            self._lengths.put(str(name), Span(low, median, high))
+        for uid, *told in state["open"]:
+            opened = _read_open(told)
+            self._open.put(str(uid), opened)
+            if opened.source is not None and not opened.outlived:
+                self._expect(str(uid), opened)
+        self._fitted_at = self.durations.examples_seen + min(0, int(state["fitted_at"]))
+
+    # -- inner workings ----------------------------------------------------------------------------------------------
+
+    def _interval(self, source: str, queue: str, span: Span) -> tuple[float, float]:
+        low, median, high = (math.log(each) for each in (span.low, span.median, span.high))
+        if low == high:
+            low, high = median - _UNSURE, median + _UNSURE
+        return self.calibration.interval(f"{source}|{queue}", low, median, high)
+
+    def _expect(self, uid: str, opened: _Open) -> None:
+        heapq.heappush(self._ends, (_end_of(opened), uid))
+        if len(self._ends) > 2 * _MOST_OPEN:
+            self._ends = [one for one in self._ends if one[1] in self._open]
+            heapq.heapify(self._ends)
+
+    def _judge(self, opened: _Open, at: float, length: float) -> None:
+        assert opened.source is not None
+        below, above = length < opened.low, length > opened.high or opened.outlived
+        if not opened.outlived:
+            self.calibration.learn(opened.group, below=below, above=above)
+        error, covered = length - opened.said[opened.source], not (below or above)
+        for what, name in (
+            (records.QUEUE, opened.queue),
+            (records.GPU, opened.gpu),
+            (records.SOURCE, opened.source),
+        ):
+            if name:
+                self.records.add(at, what, name, error, covered)
+
+    def _learn_speed(self, configuration: Configuration, steps_per_second: float) -> None:
+        span = self.throughput.predict(configuration)
+        if len(self._newest) == _NEWEST_SPEEDS:
+            self._behind.observe(*self._newest[0][:2])
+        self._newest.append((configuration, steps_per_second, math.nan if span is None else span.median))
+        self.throughput.observe(configuration, steps_per_second)
+        self._speeds_since += 1
+
+    def _tell_lengths(self, run: Run) -> None:
+        """Of the runs alike this one, and of its queue and GPUs, as of now."""
+        fine, coarse, queue = run.groups
+        for level, groups in ((0, run.groups), (1, ("", coarse, queue))):
+            name = groups[level]
+            if self.durations.history.finished(level, name) >= LEAST_ALIKE:
+                asked = replace(run, groups=groups)
+                span = self._span(self.durations.history.features(asked))
+                self._lengths.put(fine if level == 0 else coarse, span)
+
+    def _span(self, row: tuple[float, ...]) -> Span:
+        mass = self.durations.distributions([row])
+        if mass is None or self.durations.forest is None:
+            # Too few runs for a forest: the last five alike, as far off as they usually are.
+            return Span(*(math.exp(row[0] + each * _UNSURE) for each in (-1, 0, 1)))
+        low, median, high = np.exp(quantiles(mass, self.durations.forest.edges, _LEVELS)[0] + row[0])
+        return Span(float(low), float(median), float(high))
+
+    def _tell_all_lengths(self, now: float) -> None:
+        """After a refit, of what is going: others are told when one of them starts."""
+        for run in self.durations.runs_going(MOST_LENGTHS // 4):
+            self._tell_lengths(replace(run, submitted_at=now))
+
+
+def _medians(forest: Forest, rows: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return quantiles(forest.distribution(rows), forest.edges, np.array([0.5]))[:, 0] if len(rows) else np.empty(0)
+
+
+def _end_of(opened: _Open) -> float:
+    return opened.at + math.exp(min(50.0, opened.high))
+
+
+def _pool_of(name: str) -> PoolRef:
+    cluster, _, pool = name.partition("/")
+    return PoolRef(ClusterId(cluster), PoolId(pool))
+
+
+def _told(one: _Open) -> list[Any]:
+    where = one.configuration
+    told = (
+        None
+        if where is None
+        else [where.model, where.batch_size, where.gpu, where.gpus, where.consolidated, where.share]
+    )
+    ends = [None if math.isnan(each) else each for each in (one.low, one.high)]
+    return [one.at, one.queue, one.gpu, one.steps, told, dict(one.said), one.source, *ends, one.outlived]
+
+
+def _read_open(told: list[Any]) -> _Open:
+    at, queue, gpu, steps, where, said, source, low, high, outlived = told
+    configuration = None if where is None else Configuration(*where)
+    least, most = (math.nan if each is None else float(each) for each in (low, high))
+    if source is not None and (source not in SOURCES or source not in said or not math.isfinite(least + most)):
+        raise ValueError("an open run that cannot be")
+    read = {str(name): float(value) for name, value in said.items()}
+    return _Open(float(at), str(queue), str(gpu), steps, configuration, read, source, least, most, bool(outlived))

@@ -1,0 +1,82 @@
+"""What the daemon learns of its runs, and takes up again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import sqlalchemy as sql
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from scheduler.daemon.history import LEARNED
+from scheduler.daemon.learner import NAME, Learner
+from scheduler.daemon.parts import Daemon
+from scheduler.model.ids import ClusterId, PoolId, PoolRef
+from scheduler.model.workload import Workload
+from scheduler.predict.learned import HISTORY, LEAST_ALIKE, WORK, LearnedPredictor, Span
+from tests.loop.harness import World, a_world, until
+
+SAID = {
+    "overspill.dev/model": "resnet",
+    "overspill.dev/batch-size": "64",
+    "overspill.dev/total-steps": "6000",
+    "overspill.dev/expected-duration": "1h",
+}
+
+
+async def sample(daemon: Daemon, world: World, name: str) -> tuple[Workload, dict[str, Span]]:
+    """The job, and what each source says of its length on-prem."""
+    job = await world.submit(name, seconds=600.0, annotations=SAID)
+    uid = job["metadata"]["uid"]
+    await until(lambda: _seen(daemon, uid), "the job to be seen")
+    workload = daemon.mirror.workload(uid)
+    assert workload is not None
+    predictor = daemon.predictor()
+    assert isinstance(predictor, LearnedPredictor)
+    ref = PoolRef(ClusterId("onprem"), PoolId("a100"))
+    pool = next(pool for pool in daemon.mirror.members[ref.cluster].pools() if pool.ref == ref)
+    return workload, dict(predictor.run_seconds(workload, pool))
+
+
+async def _seen(daemon: Daemon, uid: Any) -> bool:
+    return daemon.mirror.workload(uid) is not None
+
+
+async def _learned(daemon: Daemon) -> bool:
+    predictor = daemon.predictor()
+    return isinstance(predictor, LearnedPredictor) and bool(predictor.known.lengths)
+
+
+async def test_runs_teach_and_what_they_taught_outlives_the_daemon(tmp_path: Path) -> None:
+    async with a_world(tmp_path) as world:
+        async with world.daemon() as (daemon, _):
+            for index in range(LEAST_ALIKE + 1):
+                await world.submit(f"train-{index}", seconds=600.0, annotations=SAID)
+            for index in range(LEAST_ALIKE + 1):
+                await until(lambda name=f"train-{index}": world.is_done(name), "the jobs to end")  # type: ignore[misc]
+            await until(lambda: _learned(daemon), "their lengths to be learned")
+            _, said = await sample(daemon, world, "next")
+        # The virtual clock runs on while a busy machine gets round to things.
+        assert said[HISTORY].median == pytest.approx(600.0, rel=0.5)
+        async with world.daemon() as (daemon, _):
+            await until(lambda: _learned(daemon), "what was learned to be loaded")
+            _, again = await sample(daemon, world, "after")
+            assert again[HISTORY].median == pytest.approx(said[HISTORY].median, rel=0.5)
+            assert again[WORK].median == pytest.approx(600.0, rel=0.5)
+
+
+async def test_a_saved_state_that_cannot_be_read_is_learned_anew(tmp_path: Path) -> None:
+    async with a_world(tmp_path) as world:
+        async with world.daemon():
+            pass
+        engine = create_async_engine(f"sqlite+aiosqlite:///{world.folder / 'history.db'}")
+        async with engine.begin() as connection:
+            row = {"name": NAME, "saved_at": 0.0, "body": orjson.dumps({"version": 99}).decode()}
+            await connection.execute(sql.insert(LEARNED), row)
+        await engine.dispose()
+        async with world.daemon() as (daemon, _):
+            assert isinstance(daemon.learner, Learner)
+            await world.submit("train", seconds=60.0)
+            await until(lambda: world.is_done("train"), "the job to end all the same")
