@@ -44,13 +44,13 @@ class Told:
     """The incidents that the daemon is told of."""
 
     def __init__(self, daemon: Daemon) -> None:
-        self._now = daemon.outside.clock.now
+        self.now = daemon.outside.clock.now
         self.incidents: dict[str, Incident] = {}
         daemon.remedies.sources.append(lambda: self.incidents.values())
 
     def open(self, name: str, kind: str, cluster: str, node: str) -> None:
         subject = Subject(cluster, None, node)
-        self.incidents[name] = Incident(name, kind, "critical", subject, self._now())
+        self.incidents[name] = Incident(name, kind, "critical", subject, self.now())
 
     def resolve(self, name: str) -> None:
         old = self.incidents[name]
@@ -174,3 +174,79 @@ async def test_a_zone_outage_stops_at_the_breaker(tmp_path: Path) -> None:
         labels = {"policy": "nodes", "cause": "alike"}
         registry = daemon.outside.telemetry.registry
         assert registry.get_sample_value("overspill_remedy_breakers_open", labels) == 1
+
+
+WORKLOADS = """---
+apiVersion: overspill.dev/v1alpha1
+kind: RemediationPolicy
+metadata: {name: stragglers}
+spec:
+  match: {signals: [gpu.straggler]}
+  actions: [{action: exclude-node, verifyAfter: 100h}]
+  guards: {dryRun: false, coolDown: 100h}
+---
+apiVersion: overspill.dev/v1alpha1
+kind: RemediationPolicy
+metadata: {name: bad-pool}
+spec:
+  match: {signals: [pool.unhealthy]}
+  actions: [{action: quarantine-pool}]
+  guards: {dryRun: false, healthyFor: 5m, coolDown: 1h}
+---
+apiVersion: overspill.dev/v1alpha1
+kind: RemediationPolicy
+metadata: {name: spend}
+spec:
+  match: {signals: [cost.spike]}
+  actions: [{action: pause-bursting}]
+  guards: {dryRun: false, healthyFor: 5m, coolDown: 1h}
+---
+apiVersion: overspill.dev/v1alpha1
+kind: RemediationPolicy
+metadata: {name: watched}
+spec:
+  match: {signals: ["dry.*"]}
+  actions: [{action: drain}]
+"""
+
+
+@pytest.mark.timeout(180)
+async def test_workloads_pools_and_spend_are_remedied_without_touching_a_node(tmp_path: Path) -> None:
+    scenario = tiny_scenario(2)
+    async with (
+        a_world(tmp_path, policies=POLICIES + WORKLOADS, scenario=scenario) as world,
+        world.daemon() as (daemon, _),
+    ):
+        told = Told(daemon)
+        uid = (await world.submit("slowed", seconds=1e6))["metadata"]["uid"]
+        first = await until(lambda: node_of(world, "onprem", uid), "it runs", 60)
+        told.open("dry", "dry.node", "onprem", first)
+        await until(lambda: "DryRun" in codes(daemon)(), "it is said what would be done", 60)
+        subject = Subject("onprem", "a100", first, None, uid)
+        told.incidents["s1"] = Incident("s1", "gpu.straggler", "warning", subject, told.now())
+
+        async def elsewhere() -> bool:
+            return await node_of(world, "onprem", uid) not in (None, first)
+
+        await until(elsewhere, "it runs on another node, from its checkpoint", 60)
+        hub = await world.job("slowed")
+        assert hub is not None
+        assert hub["metadata"]["annotations"]["overspill.dev/excluded-nodes"] == f"onprem/{first}"
+        pool = Subject("onprem", "a100")
+        told.incidents["p1"] = Incident("p1", "pool.unhealthy", "high", pool, told.now())
+        told.incidents["c1"] = Incident("c1", "cost.spike", "high", Subject(), told.now())
+        await until(lambda: daemon.planner.bursting_paused, "nothing is bought", 60)
+        await until(lambda: daemon.remedies.state.quarantined_pools, "the pool is closed", 60)
+        await world.submit("waiting")
+
+        async def refused() -> bool:
+            return "quarantined" in (await world.said("waiting"))[2]
+
+        await until(refused, "it is said why", 60)
+        assert await elsewhere(), "what runs there runs on"
+        told.resolve("p1")
+        told.resolve("c1")
+        await until(lambda: world.is_done("waiting"), "the pool is open again", 60)
+        await until(lambda: not daemon.planner.bursting_paused, "and so is the purse", 60)
+        for name in (first, await node_of(world, "onprem", uid)):
+            assert not is_held(await node(world, "onprem", str(name)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -446,6 +446,27 @@ def test_what_counts_as_one_thing() -> None:
     assert subject_key(Subject("c", "p", None, None, "w")) == "workload/w"
     assert family("gpu.xid.79") == family("gpu.xid.48") == "gpu.xid"
     assert family("straggler") == "straggler"
+
+
+@dataclass(frozen=True, slots=True)
+class Part(Incident):
+    """An incident that became part of another one."""
+
+    merged_into: str = ""
+
+
+def test_an_incident_that_became_part_of_another_recovers_with_it() -> None:
+    story = Story(Emulated().add(4), a_policy("gpu", DRAIN))
+    story.open(an_incident(name="part"))
+    assert story.round() == ["drain n0"]
+    old = story.incidents["part"]
+    story.open(Part(old.id, old.kind, old.severity, old.subject, old.opened_at, "suppressed", merged_into="whole"))
+    story.open(an_incident("n1", "pool.power", name="whole"))
+    assert story.round(1000) == []
+    assert story.world.nodes["n0"].held
+    story.resolve("whole")
+    story.round(1)
+    assert story.round(601) == ["undo n0"]
 
 
 def test_undo_is_not_given_out_while_paused_or_unreachable() -> None:

@@ -64,6 +64,8 @@ from scheduler.model.verdict import Reason
 
 FORGOTTEN_SECONDS: Final = 86400.0
 """A case whose incident nobody has told of for so long is given up; its node stays as it is."""
+_MERGES: Final = 20
+"""So many merges of incidents are followed."""
 _NOT_JUDGED: Final = frozenset({RECOVERING, UNDOING, EXHAUSTED})
 
 
@@ -193,8 +195,18 @@ class _Round:
             seen = case.target.cluster in self.fleet.available
             if seen and (node is None or node.uid != case.target.node_uid):
                 return True
-        told = incident is not None and incident.state == RESOLVED
-        return told and (case.subject, case.kind) not in self.open
+        told = self._root(incident)
+        resolved = told is not None and told.state == RESOLVED
+        return resolved and (case.subject, case.kind) not in self.open
+
+    def _root(self, incident: IncidentLike | None) -> IncidentLike | None:
+        """The incident that this one became part of, else itself."""
+        for _ in range(_MERGES):
+            root = self.incidents.get(str(getattr(incident, "merged_into", "") or ""))
+            if root is None:
+                break
+            incident = root
+        return incident
 
     def _recover(self, case: Case, policy: RemediationPolicy) -> None:
         if case.phase != RECOVERING:
