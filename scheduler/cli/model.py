@@ -63,7 +63,23 @@ def evaluate_command(
         print_json(found)
     else:
         console().print(_table(found))
+        if "note" in found:
+            console().print(found["note"])
     return 0
+
+
+@app.command("show")
+def show_command(
+    config: Annotated[Path, typer.Option("--config", help="The federation file: its history is read.")],
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Write error and coverage by day as one HTML file.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> int:
+    """What the daemon has learned: how far off its run times were, by queue and GPU model, and what pools do."""
+    from scheduler.cli import model_show
+
+    return model_show.run(config, plot, as_json=as_json)
 
 
 @app.command("export")
@@ -94,7 +110,7 @@ def evaluate_serving(path: Path) -> dict[str, Any]:
     said: dict[str, list[float]] = {"model": [], "last_value": [], "seasonal_naive": []}
     actual: list[float] = []
     past: deque[tuple[float, float]] = deque()
-    upto = 0
+    upto = seasons = 0
     for at, value in points:
         while upto < len(points) and points[upto][0] <= at - _HOUR:
             past.append(points[upto])
@@ -106,6 +122,7 @@ def evaluate_serving(path: Path) -> dict[str, Any]:
         said["last_value"].append(past[-1][1])
         # A log shorter than two days has no day before; the hour of the cycle is then an hour ago.
         season = at - 24 * _HOUR
+        seasons += past[0][0] <= season
         said["seasonal_naive"].append(
             min(past, key=lambda one: abs(one[0] - season))[1] if past[0][0] <= season else past[-1][1]
         )
@@ -113,7 +130,10 @@ def evaluate_serving(path: Path) -> dict[str, Any]:
     if len(actual) < 2:
         raise CommandError(f"{path}: no interval has another one an hour before it; give a longer log", exit_code=2)
     rated = {name: scores(np.array(values), np.array(actual)) for name, values in said.items()}
-    return {"intervals": len(actual), **rated.pop("model"), "baselines": rated}
+    found = {"intervals": len(actual), **rated.pop("model"), "baselines": rated}
+    if seasons == 0:
+        found["note"] = "the log does not reach back a day from any interval: seasonal_naive is the last value"
+    return found
 
 
 def _table(found: dict[str, Any]) -> Any:

@@ -280,6 +280,29 @@ class History:
             raise OverspillError(f"the history cannot be read: {first_line(error)}") from error
 
 
+async def saved_learning(url: str, name: str) -> tuple[float, str] | None:
+    """When it was saved and its JSON text, read from a history without changing it; None: nothing was.
+
+    Raises: InvalidObjectError when there is no such database.
+    """
+    shown = sql.make_url(url).render_as_string(hide_password=True)
+    try:
+        engine = create_async_engine(url)
+    except (SQLAlchemyError, ModuleNotFoundError) as error:
+        raise InvalidObjectError(f"history.url {shown}: {first_line(error)}") from error
+    try:
+        async with engine.connect() as connection:
+            if not await connection.run_sync(lambda sync: sql.inspect(sync).has_table(LEARNED.name)):
+                return None
+            query = sql.select(LEARNED.c.saved_at, LEARNED.c.body).where(LEARNED.c.name == name)
+            row = (await connection.execute(query)).first()
+            return None if row is None else (float(row[0]), str(row[1]))
+    except (SQLAlchemyError, OSError) as error:
+        raise InvalidObjectError(f"history.url {shown}: {first_line(error)}") from error
+    finally:
+        await engine.dispose()
+
+
 async def read_runs(connection: AsyncConnection, condition: sql.ColumnElement[bool]) -> list[dict[str, Any]]:
     """The runs that satisfy `condition`, oldest first, as they were recorded. Raises: SQLAlchemyError."""
     query = sql.select(RUNS.c.body).where(condition).order_by(RUNS.c.arrived_at, RUNS.c.uid)

@@ -157,4 +157,5 @@ def prior_weights() -> Floats:
 
 
 def _same(left: Integers, right: Integers) -> Floats:
-    return (left[:, None] == right[None]).astype(float)
+    same: Floats = (left[:, None] == right[None]).astype(float)
+    return same

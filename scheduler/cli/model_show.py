@@ -1,0 +1,174 @@
+"""`overspill model show`: what the daemon has learned, read from its history."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import io
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from sqlalchemy.engine import make_url
+
+from scheduler.cli.output import CommandError, console, duration, print_json
+from scheduler.cli.simulate_inputs import read_federation
+from scheduler.daemon.history import saved_learning
+from scheduler.daemon.learner import NAME
+from scheduler.model.errors import InvalidObjectError
+from scheduler.predict import records
+from scheduler.predict.learning import Learning
+from scheduler.predict.records import Record
+
+_DAY: Final = 86400.0
+_MOST_ROWS: Final = 40
+
+
+def run(config: Path, plot: Path | None, *, as_json: bool) -> int:
+    """Raises: CommandError, InvalidObjectError where there is nothing to show."""
+    saved_at, learning = read_learning(config)
+    found = described(saved_at, learning)
+    if plot is not None:
+        try:
+            plot.write_text(page(found), encoding="utf-8")
+        except OSError as error:
+            raise CommandError(f"--plot {plot}: {error.strerror or error}") from error
+    if as_json:
+        print_json(found)
+    else:
+        for table in _tables(found):
+            console().print(table)
+        if plot is not None:
+            console().print(f"plot: {plot}")
+    return 0
+
+
+def read_learning(config: Path) -> tuple[float, Learning]:
+    """When it was saved, and what it says."""
+    url = make_url(read_federation(config).history_url)
+    if url.drivername.startswith("sqlite") and url.database and not Path(url.database).is_file():
+        raise CommandError(
+            f"{url.database}: no history there; a daemon with this federation file writes it", exit_code=2
+        )
+    saved = asyncio.run(saved_learning(url.render_as_string(hide_password=False), NAME))
+    if saved is None:
+        raise InvalidObjectError(
+            "nothing was learned yet; the daemon saves what it learns every few minutes, and when it ends"
+        )
+    saved_at, text = saved
+    try:
+        state = orjson.loads(text)
+        return saved_at, Learning.from_state(state if isinstance(state, dict) else {})
+    except ValueError as error:
+        raise InvalidObjectError(f"what was saved cannot be read ({error}); the daemon learns it anew") from error
+
+
+def described(saved_at: float, learning: Learning) -> dict[str, Any]:
+    """Errors are mean absolute log errors of run times: 0.1 is about 10 % off, 0.69 a factor of two."""
+    errors = learning.sources.errors()
+    return {
+        "saved_at": _time(saved_at),
+        "runs_learned": learning.durations.examples_seen,
+        "forest": learning.durations.forest is not None,
+        "configurations": len(learning.throughput),
+        "queues": {
+            name: _record(record) | {"errors_by_source": errors.get(name, {}), "order": learning.sources.order(name)}
+            for name, record in learning.records.total(records.QUEUE).items()
+        },
+        "gpus": {name: _record(record) for name, record in learning.records.total(records.GPU).items()},
+        "sources": {name: _record(record) for name, record in learning.records.total(records.SOURCE).items()},
+        "by_day": {what: _by_day(learning, what) for what in (records.QUEUE, records.GPU)},
+        "drifting": [group for group in learning.calibration.groups() if learning.calibration.drifting(group)],
+        "provisioning": {
+            pool: {
+                "scale_ups": one.count,
+                "median_seconds": round(one.quantile_seconds(0.5), 1) if one.count else None,
+                "p90_seconds": round(one.quantile_seconds(0.9), 1) if one.count else None,
+                "availability": round(one.availability, 3),
+            }
+            for pool, one in learning.provisioning.items()
+        },
+        "reclaims_per_node_hour": {
+            pool: round(learning.hazards.of_pool(pool).mean_per_hour, 4) for pool in learning.hazards.pools()
+        },
+    }
+
+
+def _record(record: Record) -> dict[str, Any]:
+    return {"runs": record.runs, "error": round(record.error, 4), "coverage_90": round(record.coverage, 4)}
+
+
+def _by_day(learning: Learning, what: str) -> dict[str, list[dict[str, Any]]]:
+    return {
+        name: [{"day": _time(day * _DAY)[:10], **_record(record)} for day, record in days]
+        for name, days in learning.records.by_day(what).items()
+    }
+
+
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _tables(found: dict[str, Any]) -> list[Any]:
+    from rich.table import Table
+
+    told = f"{found['runs_learned']} runs, {found['configurations']} measured configurations"
+    title = f"{told}, as of {found['saved_at']}"
+    main = Table("by", "name", "runs", "error", "in 90 %", "best source first", title=title)
+    for what, key in (("queue", "queues"), ("GPU", "gpus"), ("source", "sources")):
+        for name, one in sorted(found[key].items(), key=lambda each: (-each[1]["runs"], each[0]))[:_MOST_ROWS]:
+            order = " ".join(one.get("order", ()))
+            main.add_row(
+                what, name, str(one["runs"]), f"{one['error']:.3f}", f"{100 * one['coverage_90']:.0f} %", order
+            )
+    tables = [main]
+    if found["provisioning"] or found["reclaims_per_node_hour"]:
+        pools = Table("pool", "scale-ups", "median", "p90", "succeeds", "reclaims/node h")
+        for pool in sorted({*found["provisioning"], *found["reclaims_per_node_hour"]})[:_MOST_ROWS]:
+            one, rate = found["provisioning"].get(pool), found["reclaims_per_node_hour"].get(pool)
+            start = ("-", "-", "-", "-") if one is None else _start_cells(one)
+            pools.add_row(pool, *start, "-" if rate is None else f"{rate:.3f}")
+        tables.append(pools)
+    return tables
+
+
+def _start_cells(one: dict[str, Any]) -> tuple[str, str, str, str]:
+    times = duration(one["median_seconds"]), duration(one["p90_seconds"])
+    return str(one["scale_ups"]), *times, f"{100 * one['availability']:.0f} %"
+
+
+def page(found: dict[str, Any]) -> str:
+    """One self-contained HTML page: error and coverage by day, of queues and of GPU models."""
+    parts = [
+        f"<h2>{html.escape(title)}</h2>{_plot(found['by_day'][what], field, label)}"
+        for what, name in ((records.QUEUE, "queue"), (records.GPU, "GPU model"))
+        for field, label, title in (
+            ("error", "mean absolute log error", f"Error by {name}"),
+            ("coverage_90", "share in 90 % interval", f"Coverage by {name}"),
+        )
+        if found["by_day"][what]
+    ]
+    head = "<meta charset='utf-8'><title>What Overspill has learned</title><style>body{font-family:sans-serif}</style>"
+    told = html.escape(f"{found['runs_learned']} runs learned, as of {found['saved_at']}")
+    return f"<!doctype html><html lang='en'><head>{head}</head><body><h1>{told}</h1>{''.join(parts)}</body></html>"
+
+
+def _plot(by_name: dict[str, list[dict[str, Any]]], field: str, label: str) -> str:
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.5), layout="constrained")
+    axes = figure.add_subplot()
+    for name, days in sorted(by_name.items(), key=lambda each: -sum(day["runs"] for day in each[1]))[:10]:
+        times = np.array([day["day"] for day in days], dtype="datetime64[D]")
+        axes.plot(times, [day[field] for day in days], "o-", label=name)
+    if field == "coverage_90":
+        axes.axhline(0.9, color="grey", linestyle="--", linewidth=0.8)
+    axes.set_ylabel(label)
+    axes.legend(frameon=False, fontsize=8)
+    figure.autofmt_xdate()
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    svg = text.getvalue()
+    return svg[svg.index("<svg") :]

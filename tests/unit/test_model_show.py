@@ -1,0 +1,84 @@
+"""`overspill model show`: what it says of what was learned, and of a history that holds nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import orjson
+import pytest
+import sqlalchemy as sql
+import yaml
+
+from scheduler.cli.main import invoke
+from scheduler.daemon.history import LEARNED, METADATA
+from scheduler.daemon.learner import NAME
+from tests.property.test_predict_learned import learned
+
+FEDERATION = {
+    "apiVersion": "overspill.dev/v1alpha1",
+    "kind": "Federation",
+    "metadata": {"name": "test"},
+    "spec": {
+        "history": {"url": "sqlite+aiosqlite:///history.db"},
+        "members": [{"name": "onprem", "region": "dc1", "provider": {"type": "onprem"}}],
+    },
+}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "federation.yaml"
+    path.write_text(yaml.safe_dump(FEDERATION))
+    return path
+
+
+def save(folder: Path, body: str | None) -> None:
+    engine = sql.create_engine(f"sqlite:///{folder / 'history.db'}")
+    METADATA.create_all(engine)
+    if body is not None:
+        with engine.begin() as connection:
+            connection.execute(sql.insert(LEARNED), {"name": NAME, "saved_at": 1_790_000_000.0, "body": body})
+    engine.dispose()
+
+
+def test_it_shows_errors_by_queue_and_gpu_over_time(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path, orjson.dumps(learned().state()).decode())
+    plot = tmp_path / "out.html"
+    assert invoke(["model", "show", "--config", str(config), "--json", "--plot", str(plot)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["runs_learned"] == 120
+    assert set(found["queues"]) == {"q1", "q2"}
+    assert found["queues"]["q2"]["order"][0] == "work"
+    assert found["queues"]["q2"]["error"] < found["queues"]["q1"]["errors_by_source"]["hint"]
+    assert set(found["by_day"]["gpu"]) == {"A100-80GB", "V100"}
+    assert found["provisioning"]["a/x"]["scale_ups"] == 5
+    assert found["reclaims_per_node_hour"]["a/z"] > 0.08
+    page = plot.read_text()
+    assert page.count("<svg") == 4
+    assert "Coverage by GPU model" in page
+    assert invoke(["model", "show", "--config", str(config)]) == 0
+    assert "q1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("body", "want"),
+    [
+        ("missing", "no history there"),
+        (None, "nothing was learned yet"),
+        ("[]", "cannot be read"),
+        ("{", "cannot be read"),
+        ('{"version":99}', "version 99"),
+    ],
+)
+def test_what_cannot_be_shown_is_told_in_one_line(
+    body: str | None, want: str, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if body != "missing":
+        save(tmp_path, body)
+    assert invoke(["model", "show", "--config", str(config)]) == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert len(told) == 1
+    assert want in told[0]
