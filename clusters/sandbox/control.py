@@ -49,6 +49,7 @@ class _Fault(_Body):
     pool: str = ""
     seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     factor: float = Field(default=1.0, gt=0, le=1000)
+    code: int = Field(default=79, ge=1, le=999)
 
 
 @dataclass(slots=True)

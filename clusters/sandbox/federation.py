@@ -193,7 +193,7 @@ class Sandbox:
 
     async def _metrics(self, emulation: ClusterEmulation, dcgm: Spelling, request: web.Request) -> web.Response:
         nodes, pods = emulation.nodes.objects.values(), emulation.pods.objects.values()
-        text = render(nodes, pods, self.clock.now(), self._seed, dcgm)
+        text = render(nodes, pods, self.clock.now(), self._seed, dcgm, emulation.xids)
         return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE})
 
     def _write_files(self) -> None:

@@ -60,6 +60,8 @@ class FaultPlan:
     pool: str = ""
     seconds: float | None = None
     factor: float = 1.0
+    code: int = 79
+    """Of gpu-xid: what the driver reports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +272,7 @@ class _Fault(_File):
     pool: str = ""
     seconds: float | None = Field(default=None, ge=0)
     factor: float = Field(default=1.0, gt=0, le=1000)
+    code: int = Field(default=79, ge=1, le=999)
 
 
 class _ScenarioFile(_File):

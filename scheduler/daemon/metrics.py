@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -62,6 +63,8 @@ class MetricsKeeper:
         self._names = metrics.names
         self._latest: dict[tuple[ClusterId, str], Reading] = {}
         self._silent: frozenset[ClusterId] = frozenset()
+        self.on_round: Callable[[], Awaitable[None]] | None = None
+        """Called after each round; it raises nothing."""
 
     async def run(self) -> None:
         """A round every thirty seconds, for ever. A standby and shadow mode collect, too."""
@@ -81,6 +84,8 @@ class MetricsKeeper:
         for cluster, state, count in found.counts:
             self._telemetry.metric_readings.labels(cluster, state).inc(count)
         self._tell_silent(frozenset(found.silent))
+        if self.on_round is not None:
+            await self.on_round()
 
     def _tell_silent(self, silent: frozenset[ClusterId]) -> None:
         """Log the first round in which nothing could be read of a member, and the first in which it could again."""

@@ -19,6 +19,7 @@ from scheduler.daemon.decisions import DecisionLog
 from scheduler.daemon.effects import Effects
 from scheduler.daemon.events import EventWriter
 from scheduler.daemon.federation import Federation
+from scheduler.daemon.fleet_watch import FleetWatch
 from scheduler.daemon.gathered import Gathered
 from scheduler.daemon.history import History
 from scheduler.daemon.incident_views import IncidentViews
@@ -136,7 +137,9 @@ class Daemon:
         self.control = Control(outside.hub_api, outside.lease.namespace, outside.lease.name)
         self.alerts = AlertBook(federation.webhook_token_file, clock, telemetry)
         self.remedies = self._remedies()
-        self.remedies.sources.append(self.alerts.incidents)
+        self.watch = FleetWatch(lambda: self.mirror.snapshot(()), self.readings.readings, telemetry)
+        self.readings.on_round = self.watch.look
+        self.remedies.sources += [self.watch.incidents, self.alerts.incidents]
         self.incidents = IncidentViews(self.remedies, self.control, outside.history)
         if self.learner is not None:
             self.runs.on_start, self.runs.on_end = self.learner.run_started, self.learner.run_ended

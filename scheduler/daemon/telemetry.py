@@ -155,6 +155,12 @@ class Telemetry:
             registry=one,
         )
         self.paused = Gauge("overspill_paused", "1 while what is switched off is off.", ["what"], registry=one)
+        self.watch_rounds = Counter(
+            "overspill_fleet_watch_rounds", "Rounds in which the rules looked at the fleet.", ["result"], registry=one
+        )
+        self.findings = Counter(
+            "overspill_findings", "What the rules found, by kind (of the rules' own words).", ["kind"], registry=one
+        )
         self.incidents_open = Gauge(
             "overspill_incidents_open", "Incidents that are open.", ["severity", "cluster"], registry=one
         )

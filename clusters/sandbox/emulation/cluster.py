@@ -62,6 +62,8 @@ class ClusterEmulation:
         self._garbage = GarbageCollector(api, owners, (self.pods, self._sets))
         self._informers = (*owners, self.pods, self.nodes)
         self._supervisor = Supervisor(plan.name)
+        self.xids: dict[str, int] = {}
+        """By node, the last error that its first GPU has reported."""
 
     @property
     def busy(self) -> bool:

@@ -35,6 +35,8 @@ class Gpu:
     used_mib: float
     free_mib: float
     nvlink_mb_per_second: float
+    xid: float
+    """The last error; 0: none so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +86,8 @@ def _rows(gpu: Gpu) -> tuple[tuple[str, str, str, str, str, float, float], ...]:
          round(60 * gpu.busy), 0.01),
         ("DCGM_FI_DEV_ENC_UTIL", "DCGM_FI_DEV_ENC_UTIL_RATIO", _GAUGE, "Encoder utilization", "in %", 0.0, 0.01),
         ("DCGM_FI_DEV_DEC_UTIL", "DCGM_FI_DEV_DEC_UTIL_RATIO", _GAUGE, "Decoder utilization", "in %", 0.0, 0.01),
-        ("DCGM_FI_DEV_XID_ERRORS", "DCGM_FI_DEV_XID_ERROR", _GAUGE, "Value of the last XID error encountered", "", 0.0,
-         1),
+        ("DCGM_FI_DEV_XID_ERRORS", "DCGM_FI_DEV_XID_ERROR", _GAUGE, "Value of the last XID error encountered", "",
+         gpu.xid, 1),
         ("DCGM_FI_DEV_FB_FREE", "DCGM_FI_DEV_FB_FREE_BYTES", _GAUGE, "Framebuffer memory free", "in MiB", gpu.free_mib,
          _MIB),
         ("DCGM_FI_DEV_FB_USED", "DCGM_FI_DEV_FB_USED_BYTES", _GAUGE, "Framebuffer memory used", "in MiB", gpu.used_mib,

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Final
 
 from clusters.sandbox.emulation.dcgm import HOST_LABEL, Gpu, Spelling, given
@@ -41,6 +42,9 @@ class _Family:
     kind: str
     text: str
     lines: list[str] = field(default_factory=list)
+
+
+NO_XIDS: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 class Page:
@@ -74,9 +78,11 @@ class Page:
 
 
 def render(
-    nodes: Iterable[RawObject], pods: Iterable[RawObject], now: Instant, seed: int, dcgm: Spelling = "4.8"
-) -> str:
-    """The whole page of one cluster; its GPUs in the words of that dcgm-exporter."""
+    nodes: Iterable[RawObject], pods: Iterable[RawObject], now: Instant, seed: int, dcgm: Spelling = "4.8",
+    xids: Mapping[str, int] = NO_XIDS,
+) -> str:  # fmt: skip
+    """The whole page of one cluster; its GPUs in the words of that dcgm-exporter. `xids`: by node, the last error of
+    its first GPU."""
     page = Page()
     known = sorted(nodes, key=lambda node: str(node["metadata"]["name"]))
     listed = sorted(pods, key=lambda pod: (str(pod["metadata"].get("namespace")), str(pod["metadata"]["name"])))
@@ -87,7 +93,7 @@ def render(
     for node in known:
         if condition_true(node, "Ready"):
             here = running.get(str(node["metadata"]["name"]), [])
-            _gpus(page, node, here, now, seed, dcgm)
+            _gpus(page, node, here, now, seed, dcgm, xids.get(str(node["metadata"]["name"]), 0))
             _machine(page, node, here, now, seed)
         _kube_node(page, node)
     for pod in listed:
@@ -98,7 +104,9 @@ def render(
     return page.render()
 
 
-def _gpus(page: Page, node: RawObject, pods: list[RawObject], now: Instant, seed: int, dcgm: Spelling) -> None:
+def _gpus(
+    page: Page, node: RawObject, pods: list[RawObject], now: Instant, seed: int, dcgm: Spelling, xid: int
+) -> None:
     labels = node["metadata"].get("labels") or {}
     name, model = str(node["metadata"]["name"]), str(labels.get("nvidia.com/gpu.product", ""))
     memory_mib = float(labels.get("nvidia.com/gpu.memory", 0) or 0)
@@ -131,6 +139,7 @@ def _gpus(page: Page, node: RawObject, pods: list[RawObject], now: Instant, seed
             busy=busy,
             used_mib=round(used),
             free_mib=memory_mib - round(used),
+            xid=float(xid) if number == 0 else 0.0,
             nvlink_mb_per_second=0.0 if pod is None or len(holders) < 2 else 120_000.0,
         )
         for family in given(state, dcgm):

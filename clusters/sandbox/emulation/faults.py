@@ -21,9 +21,11 @@ CAPACITY_SHORTAGE: Final = "capacity-shortage"
 CAPACITY_RESTORED: Final = "capacity-restored"
 SPOT_RECLAIM: Final = "spot-reclaim"
 SLOW_PROVISIONING: Final = "slow-provisioning"
+GPU_XID: Final = "gpu-xid"
+"""The node's first GPU reports the error `code`, and goes on reporting it: the exporter's gauge holds the last one."""
 KINDS: Final = (
     NODE_NOT_READY, NODE_LOST, NODE_RESTORED, API_SILENT, CAPACITY_SHORTAGE, CAPACITY_RESTORED, SPOT_RECLAIM,
-    SLOW_PROVISIONING,
+    SLOW_PROVISIONING, GPU_XID,
 )  # fmt: skip
 
 
@@ -34,6 +36,7 @@ class Afflicted(Protocol):
     kubelets: Kubelets
     lifecycle: NodeLifecycle
     pools: NodePools
+    xids: dict[str, int]
 
     def knows_node(self, node: str) -> bool: ...
 
@@ -51,7 +54,7 @@ def strike(
         if fault.seconds is None:
             raise InvalidObjectError("fault api-silent needs `seconds`: for how long the API gives no answer")
         silence_api(fault.seconds)
-    elif fault.kind in (NODE_NOT_READY, NODE_LOST, NODE_RESTORED, SPOT_RECLAIM):
+    elif fault.kind in (NODE_NOT_READY, NODE_LOST, NODE_RESTORED, SPOT_RECLAIM, GPU_XID):
         _strike_node(cluster, fault, clock, timers)
     else:
         _strike_pool(cluster, fault)
@@ -61,6 +64,10 @@ def _strike_node(cluster: Afflicted, fault: FaultPlan, clock: Clock, timers: Tim
     node = fault.node
     if not cluster.knows_node(node):
         raise InvalidObjectError(f"fault {fault.kind}: cluster {cluster.name} has no node {node!r}")
+
+    if fault.kind == GPU_XID:
+        cluster.xids[node] = fault.code
+        return
 
     def restore(_: float) -> None:
         cluster.kubelets.restore(node)

@@ -1,0 +1,138 @@
+"""Readings and Kubernetes' words as tables: a row for each thing, unknown is NaN, and rows find themselves again."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from scheduler.aiops.findings import Subject
+from scheduler.aiops.telemetry import rows_of, telemetry_of
+from scheduler.daemon.fleet_watch import FleetWatch
+from scheduler.daemon.telemetry import Telemetry
+from scheduler.model.ids import ClusterId
+from scheduler.model.metrics import OK, STALE, Reading, Sample
+from scheduler.model.snapshot import Snapshot
+from scheduler.model.workload import Hints
+from tests.unit.engine_world import (
+    NOW,
+    amount,
+    bought_pool,
+    cluster,
+    copy_of,
+    node,
+    placement,
+    pods,
+    snapshot,
+    workload,
+)
+
+EKS = ClusterId("eks")
+
+
+def reading(metric: str, *samples: tuple[str, str, float], state: str = OK) -> Reading:
+    """(node, GPU, value); a GPU of "": of the node."""
+    told = tuple(
+        Sample((("node", name), *((("gpu", gpu),) if gpu else ())), value, NOW) for name, gpu, value in samples
+    )
+    return Reading(EKS, metric, "count", state, told, "test", NOW, 0.1)
+
+
+def world(**changes: object) -> Snapshot:
+    """n1 is one workload's, n2 is shared, n3 is empty."""
+    train, other = (
+        workload(
+            name, pods(1, 8), placement=placement("eks", "b", decided_at=NOW - 5000.0),
+            hints=Hints(checkpoint_every_seconds=600.0),
+        )
+        for name in ("train", "other")
+    )  # fmt: skip
+    copies = (
+        copy_of(train, holds=(("n1", amount(8)), ("n2", amount(2)))),
+        copy_of(other, holds=(("n2", amount(2)),)),
+    )
+    nodes = tuple(node("b", f"n{i}", used=amount(8 if i == 1 else 0)) for i in (1, 2, 3))
+    return snapshot(
+        cluster("eks", (bought_pool("eks", "b"),), nodes, **changes), workloads=(train, other), copies=copies
+    )
+
+
+def test_gpus_have_rows_and_their_workload_where_it_is_one_alone() -> None:
+    told = telemetry_of(world(), [reading("gpu_xid_code", ("n1", "0", 79.0), ("n2", "0", 0.0))])
+    table, subjects = told.tables["gpu"], told.subjects["gpu"]
+    assert [(each.node, each.gpu, each.workload) for each in subjects] == [("n1", "0", "uid-train"), ("n2", "0", "")]
+    assert table.of("gpu_xid_code").tolist() == [79.0, 0.0]
+    assert table.group("workload")[0] >= 0 > table.group("workload")[1]
+
+
+def test_what_is_stale_or_not_told_is_not_known() -> None:
+    told = telemetry_of(
+        world(), [reading("a", ("n1", "0", 1.0)), reading("b", ("n2", "0", 5.0), state=STALE), reading("c")]
+    )
+    assert len(told.subjects["gpu"]) == 1
+    assert math.isnan(told.tables["gpu"].of("b")[0])
+
+
+def test_of_a_silent_cluster_nothing_is_said_but_its_rows_stay() -> None:
+    told = telemetry_of(world(unreachable_since=NOW - 60.0), [])
+    assert len(told.subjects["node"]) == 3
+    assert np.isnan(told.tables["node"].of("node_ready_count")).all()
+    assert np.isnan(told.tables["pool"].of("spend_usd_per_hour")).all()
+
+
+def test_nodes_and_pools() -> None:
+    told = telemetry_of(world(), [reading("node_memory_total_bytes", ("n3", "", 64.0)), reading("x", ("n1", "0", 1.0))])
+    nodes = told.tables["node"]
+    assert nodes.of("node_ready_count").tolist() == [1.0, 1.0, 1.0]
+    assert nodes.of("gpu_expected_count").tolist() == [8.0, 8.0, 8.0]
+    assert nodes.of("gpu_reporting_count").tolist() == [1.0, 0.0, 0.0]
+    assert nodes.of("node_memory_total_bytes")[2] == 64.0
+    pools = told.tables["pool"]
+    assert (pools.of("spend_usd_per_hour")[0], pools.of("busy_gpus_count")[0]) == (48.0, 8.0)
+
+
+def test_where_everything_is_and_when_work_was_last_saved() -> None:
+    fleet = telemetry_of(world(), []).fleet
+    assert [place.node for place in fleet.nodes] == ["n1", "n2", "n3"]
+    assert fleet.run_of["uid-train"].checkpoint_at == NOW - 5000.0 + 8 * 600.0
+
+
+def test_rows_are_found_again_whatever_runs_on_them() -> None:
+    old = (Subject("c", "p", "n1", "0", "w1"), Subject("c", "p", "n2", "0"), Subject("c", "p"))
+    new = (Subject("c", "p", "n2", "0", "w9"), Subject("c", "p", "n3", "0"), Subject("c", "p"))
+    assert rows_of(old, new) == [1, -1, 2]
+
+
+class Watched:
+    """A watch over what it is told."""
+
+    def __init__(self) -> None:
+        self.now = world()
+        self.readings: Iterable[Reading] = ()
+        self.watch = FleetWatch(lambda: self.now, lambda: self.readings, Telemetry())
+
+    def look(self, *readings: Reading) -> list[str]:
+        self.now = replace(self.now, now=self.now.now + 30.0)
+        self.readings = readings
+        asyncio.run(self.watch.look())
+        return [each.kind for each in self.watch.incidents()]
+
+
+def test_an_error_is_found_though_rows_come_and_go() -> None:
+    watched = Watched()
+    assert watched.look(reading("gpu_xid_code", ("n1", "0", 0.0), ("n2", "0", 0.0))) == []
+    assert watched.look(reading("gpu_xid_code", ("n2", "0", 0.0))) == []
+    assert watched.look(reading("gpu_xid_code", ("n2", "0", 79.0), ("n3", "0", 31.0))) == ["gpu.xid.79"]
+
+
+def test_a_round_that_goes_wrong_is_counted_and_the_next_begins_anew() -> None:
+    watched = Watched()
+    watched.look(reading("gpu_xid_code", ("n1", "0", 0.0)))
+    good, watched.now = watched.now, replace(watched.now, now=float("nan"))
+    watched.look(reading("gpu_xid_code", ("n1", "0", 0.0)))
+    watched.now = good
+    watched.look(reading("gpu_xid_code", ("n1", "0", 0.0)))
+    assert watched.look(reading("gpu_xid_code", ("n1", "0", 79.0))) == ["gpu.xid.79"]
