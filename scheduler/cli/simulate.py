@@ -23,6 +23,7 @@ from scheduler.cli.simulate_inputs import (
     value_of_time,
 )
 from scheduler.cli.simulate_view import findings_json, shown_progress, tables, tell_trouble
+from scheduler.daemon.garbage import collect_seldom
 from scheduler.model.policy import ValueOfTime
 from scheduler.simulate.assumptions import Assumptions
 from scheduler.simulate.baselines import baseline_names, settings_of
@@ -65,6 +66,7 @@ class SimulateOptions:
 def run(options: SimulateOptions) -> int:
     """Replay, compare, show. 0: all replays came to their end; 1: one did not. Raises: CommandError,
     InvalidObjectError."""
+    collect_seldom()
     study, about = prepare(options)
     count = sum(1 for _ in contenders(study)) * len(study.seeds) + study.with_bound
     with shown_progress(count) as progress:

@@ -21,6 +21,7 @@ from clusters.kubernetes.connection import Limits
 from clusters.providers import load_provider
 from clusters.providers._checked import CheckedProvider
 from scheduler.daemon.federation import Federation, Member, load_federation, validate_settings
+from scheduler.daemon.garbage import collect_seldom
 from scheduler.daemon.history import History
 from scheduler.daemon.http import HttpServer
 from scheduler.daemon.leader import LeaseSettings
@@ -45,6 +46,7 @@ def run(config: Path, policies: Path, *, mode: str | None) -> int:
     Raises: OverspillError for files and settings that it cannot start with.
     """
     configure_logging()
+    collect_seldom()
     return uvloop.run(_run(config, policies, mode))
 
 

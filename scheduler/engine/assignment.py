@@ -64,13 +64,14 @@ class Assignment:
 
     def run(self) -> None:
         world = self._world
-        self.front.run(each for each in world.roll.pending.values() if self._may_be_placed(each))
+        hopeful = [each for each in world.roll.pending.values() if self._may_be_placed(each)]
+        self.front.run(hopeful)
         if self._by_classes and not self.front.keeps_room:
             # Arrays know nothing of room that is kept for somebody.
             self._bulk = Bulk(world, self._weigher, self.placements, self.decisions)
         pending = [each for each in world.roll.pending.values() if each.ref.uid not in self.front.placed]
-        hopeful = (each for each in pending if self._may_be_placed(each))
-        self.guide = guide_of(world, self._weigher, hopeful, self.front.reservations.earliest)
+        left = (each for each in hopeful if each.ref.uid not in self.front.placed)
+        self.guide = guide_of(world, self._weigher, left, self.front.reservations.earliest)
         turns = Turns(pending, world.quotas, world.capacity)
         most = 1 if self._bulk is None else turn_size(len(pending))
         while line := turns.next(most):
@@ -269,7 +270,7 @@ class Assignment:
         )
         if decision is not None and self.guide is not None and self.guide.speaks_for(workload):
             binding = self.guide.prices[: explain.MAX_BINDING]
-            decision = replace(decision, wait=self.guide.wait_option(workload), binding=binding)
+            decision = decision._replace(wait=self.guide.wait_option(workload), binding=binding)
         if decision is not None:
             self.decisions.append(decision)
 

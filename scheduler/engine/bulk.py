@@ -95,7 +95,7 @@ class Bulk:
         filling = Filling(board.table.rooms[number], ask.shape.pod_sets[0])
         others = board.others(ask, view, number), board.histogram(view)
         known: dict[Way, _Told] = {}
-        for workload in workloads:
+        while filling.placed < len(workloads):
             way = filling.next_way()
             if way is None:
                 break
@@ -105,8 +105,9 @@ class Bulk:
                 if weighed is None or (filling.placed and second is not None and board.order(weighed, number) > second):
                     break
                 told = known[way] = self._told(ask, view, board.candidate(weighed, number), way, others)
-            filling.place(way)
-            self._record(workload, ask, told)
+            first = filling.placed
+            count = filling.place(way, len(workloads) - first)
+            self._record(workloads[first : first + count], ask, told)
         if not filling.placed:
             raise AssertionError(f"{workloads[0].ref} was weighed as fitting but does not")
         filling.close()
@@ -125,31 +126,32 @@ class Bulk:
         reason, sentence = explain.placed_words(chosen, view.fitting, len(view.codes), ask.policy, state)
         return _Told(chosen, state, reason, sentence, *others)
 
-    def _record(self, workload: Workload, ask: Ask, told: _Told) -> None:
+    def _record(self, workloads: Sequence[Workload], ask: Ask, told: _Told) -> None:
         now, digest, pool = self._world.now, self._world.policies.digest, told.chosen
-        attempt = attempt_number(now, len(self._placements))
-        decision = explain.decision_id(workload, str(attempt), digest, now)
-        ref = pool.pool
-        placement = Placement(
-            ref.cluster, ref.pool, pool.capacity_type, pool.bought, told.state, attempt, now, decision
-        )
-        self._placements.append(SetPlacement(workload.ref, placement, workload.placement, decision))
-        self._decisions.append(
-            Decision(
-                decision,
-                now,
-                workload.ref,
-                workload.queue,
-                "burst" if pool.bought else "placed",
-                told.reason,
-                told.sentence,
-                ask.policy.name,
-                digest,
-                pool,
-                told.alternatives,
-                told.refused,
+        cluster, name, tail = pool.pool.cluster, pool.pool.pool, explain.id_tail(digest, now)
+        outcome = "burst" if pool.bought else "placed"
+        for workload in workloads:
+            ref = workload.ref
+            attempt = attempt_number(now, len(self._placements))
+            decision = explain.short_hash(f"{ref.uid}|{attempt}{tail}")
+            placement = Placement(cluster, name, pool.capacity_type, pool.bought, told.state, attempt, now, decision)
+            self._placements.append(SetPlacement(ref, placement, workload.placement, decision))
+            self._decisions.append(
+                Decision(
+                    decision,
+                    now,
+                    ref,
+                    workload.queue,
+                    outcome,
+                    told.reason,
+                    told.sentence,
+                    ask.policy.name,
+                    digest,
+                    pool,
+                    told.alternatives,
+                    told.refused,
+                )
             )
-        )
 
 
 def turn_size(pending: int) -> int:

@@ -24,7 +24,15 @@ MAX_BINDING: Final = 5
 
 def decision_id(workload: Workload, what: str, digest: str, now: Instant) -> DecisionId:
     """Deterministic: the same decision on the same snapshot has the same id."""
-    text = f"{workload.ref.uid}|{what}|{digest}|{round(now * 1000)}"
+    return short_hash(f"{workload.ref.uid}|{what}{id_tail(digest, now)}")
+
+
+def id_tail(digest: str, now: Instant) -> str:
+    """What the ids of all decisions of one cycle are made of."""
+    return f"|{digest}|{round(now * 1000)}"
+
+
+def short_hash(text: str) -> DecisionId:
     return DecisionId(hashlib.sha256(text.encode()).hexdigest()[:16])
 
 

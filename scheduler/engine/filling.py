@@ -70,22 +70,28 @@ class _Line:
             return left
         if left != self._gang:
             return self._fill_part(left)
-        return self._fill_one() if self._enough else self._fill_several(left)
+        if not self._enough:
+            return self._fill_several(left)
+        self.fill_whole(1)
+        return 0
 
-    def _fill_one(self) -> int:
-        """A whole gang on the tightest bin that takes it."""
+    def fill_whole(self, most: int) -> int:
+        """Whole gangs on the tightest bin that takes one, which stays the tightest for as long as it does; how many,
+        at most `most`; 0: there is no such bin."""
+        if not self._enough:
+            return 0
         index = -self._enough[-1][2]
         bin_ = self._bins[index]
-        bin_.take(self._pod, self._gang)
-        self.pods -= self._gang
+        count = min(most, bin_.room_for(self._pod, bin_.pods) // self._gang)
+        bin_.take(self._pod, count * self._gang)
+        self.pods -= count * self._gang
         room = bin_.room_for(self._pod, bin_.pods)
         if room >= self._gang:
-            # It has become tighter still, so it stays the first to be chosen.
             self._enough[-1] = (-bin_.gpus, -bin_.cpu_milli, -index)
         else:
             self._enough.pop()
             self._put_back(index, bin_, room)
-        return 0
+        return count
 
     def _fill_several(self, left: int) -> int:
         """No bin takes a whole gang: the roomiest ones until what is left fits on one, then the tightest such."""
@@ -146,13 +152,14 @@ class Filling:
         self._opener = Opener(room.node_size, room.pool.labels, room.can_open, len(room.opened))
         fresh = make_bin("fresh", room.node_size, room.pool.labels)
         self._per_new = fresh.room_for(pod_set.requests, pod_set.count) if fresh.admits(pod_set) else 0
+        self._at_once = Way(True, 0, pod_set.count)
         self.placed = 0
 
     def next_way(self) -> Way | None:
         """How the next gang would fit; None: it does not."""
         gang, room = self._pod_set.count, self._room
         if self._ready.pods >= gang:
-            return Way(True, 0, gang)
+            return self._at_once
         if not room.growable:
             return None
         coming, opened = self._more()
@@ -163,8 +170,27 @@ class Filling:
         new = -(-rest // self._per_new) if rest else 0
         return Way(False, new, existing) if new <= room.can_open else None
 
-    def place(self, way: Way) -> None:
-        """The next gang goes that way."""
+    def place(self, way: Way, most: int) -> int:
+        """The next gang goes that way, and of those after it as many as follow it onto the same node, `most` in all;
+        how many that was."""
+        count = self._fill_whole(way, most)
+        if not count:
+            self._place_one(way)
+            count = 1
+        self.placed += count
+        return count
+
+    def _fill_whole(self, way: Way, most: int) -> int:
+        """For as long as one node takes whole gangs nothing else changes, so each goes the same way as the one before;
+        0: this one is spread, or needs a new node."""
+        if self._ready.pods or way.now:
+            return self._ready.fill_whole(most) if way.now else 0
+        if way.new_nodes:
+            return 0
+        coming, opened = self._more()
+        return (coming if coming.pods else opened).fill_whole(most)
+
+    def _place_one(self, way: Way) -> None:
         left = self._ready.fill(self._pod_set.count)
         if left and not way.now:
             coming, opened = self._more()
@@ -173,7 +199,6 @@ class Filling:
                 left = self._open(left, opened)
         if left:
             raise AssertionError(f"a gang that was to fit on {self._room.pool.ref} does not")
-        self.placed += 1
 
     def close(self) -> None:
         """The room has changed, if anything was placed."""

@@ -63,13 +63,23 @@ class Front:
         self._looks = 0
 
     def run(self, pending: Iterable[Workload]) -> None:
-        waiting = [(each, policy) for each in pending if (policy := self._world.policy_of(each)) is not None]
+        concerned = pending if self._preemption is not None else self._maybe_concerned(pending)
+        waiting = [(each, policy) for each in concerned if (policy := self._world.policy_of(each)) is not None]
         strict = [each for each in waiting if self._world.quotas.spec(each[0].queue).strict_fifo]
         for workload, _ in sorted(strict, key=_urgency, reverse=True):
             self._strict[workload.queue].append(workload.ref.uid)
         if self._preemption is not None:
             self._make_room(self._preemption, waiting)
         self._serve_the_patient([each for each in waiting if self._has_waited(*each)])
+
+    def _maybe_concerned(self, pending: Iterable[Workload]) -> Iterable[Workload]:
+        """Those of strict queues, and those who have waited for as long as the least patient policy says: found without
+        asking which policy is whose."""
+        rules = (each.reservation.after_wait_seconds for each in self._world.policies.policies)
+        patience = min((each for each in rules if each is not None), default=float("inf"))
+        strict = {spec.id for spec in self._world.policies.queues if spec.strict_fifo}
+        now = self._world.now
+        return (each for each in pending if now >= each.queued_at + patience or each.queue in strict)
 
     def close(self) -> None:
         """After everybody else has had his turn."""

@@ -98,7 +98,9 @@ class Guide:
         self._wait_options: dict[int, WaitOption] = {}
         self._unhinted: dict[int, float] = {}
         self._any_values_time = any(each.value_of_time is not None for each in world.policies.policies)
-        self._classes = self._classify([each for each in pending if self._values_time(each)])
+        self._classes: list[_Class] = []
+        if self._any_values_time:
+            self._classes = self._classify([each for each in pending if self._values_time(each)])
         self._left: Floats = np.zeros((0, 0))
         if self._classes:
             self._solve()
@@ -136,7 +138,7 @@ class Guide:
         return self._wait_options.get(self._row_of[workload.ref.uid])
 
     def _values_time(self, workload: Workload) -> bool:
-        policy = self._world.policy_of(workload) if self._any_values_time else None
+        policy = self._world.policy_of(workload)
         return policy is not None and policy.value_of_time is not None
 
     # -- the classes -------------------------------------------------------------------------------------------

@@ -275,7 +275,7 @@ class Preemption:
         self._entitlement.add(victim, -1)
         self._forecast.leaves(holding, room)
         after = replace(change.placement, decision=named)
-        return replace(change, placement=after, decision=named), replace(decision, id=named)
+        return change._replace(placement=after, decision=named), decision._replace(id=named)
 
     def _room(self, holding: Holding) -> PoolRoom | None:
         placement = holding.workload.placement

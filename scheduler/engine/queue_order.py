@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import Final
 
 from scheduler.engine.fairshare import dominant_share, weighted_share
@@ -30,7 +31,7 @@ class Turns:
         for workload in pending:
             lines[workload.queue].append(workload)
         # Last first, so that the next one is popped off the end.
-        self._lines = {queue: sorted(line, key=_turn, reverse=True) for queue, line in lines.items()}
+        self._lines = {queue: _last_first(line) for queue, line in lines.items()}
         self._shares: dict[QueueId, tuple[Resources, float]] = {}
         self._heap = [(self._share(queue), queue) for queue in self._lines]
         heapq.heapify(self._heap)
@@ -68,5 +69,10 @@ class Turns:
         return known[1]
 
 
-def _turn(workload: Workload) -> tuple[int, float, str]:
-    return -workload.priority, workload.queued_at, workload.ref.uid
+def _last_first(line: list[Workload]) -> list[Workload]:
+    """The highest priority last, of equals the oldest, then the first by UID. One stable sort for each of these is
+    cheaper than one by tuples of them, which a large backlog would make by the hundred thousand."""
+    line.sort(key=attrgetter("ref.uid"), reverse=True)
+    line.sort(key=attrgetter("queued_at"), reverse=True)
+    line.sort(key=attrgetter("priority"))
+    return line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from scheduler.model.ids import DecisionId, Instant, NodeName, PoolRef, QueueId, WorkloadRef
 from scheduler.model.money import Usd
@@ -62,9 +63,12 @@ class Candidate:
     """Where the policy values time: what `score` (then in USD, time included) is made of."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """Why a workload is where it is, or why it waits; recorded with everything needed to explain it later."""
+class Decision(NamedTuple):
+    """Why a workload is where it is, or why it waits; recorded with everything needed to explain it later.
+
+    A named tuple, as `SetPlacement`: a large backlog makes hundred thousands, in a third of the time of a frozen
+    dataclass.
+    """
 
     id: DecisionId
     at: Instant
@@ -85,8 +89,7 @@ class Decision:
     """What would have been worth more of, the most valuable first."""
 
 
-@dataclass(frozen=True, slots=True)
-class SetPlacement:
+class SetPlacement(NamedTuple):
     """Write `placement` as the workload's intent. Carries what it replaces, so that the actuator can re-validate."""
 
     workload: WorkloadRef

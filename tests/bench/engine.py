@@ -19,6 +19,7 @@ from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
+from scheduler.daemon.garbage import collect_seldom
 from scheduler.engine.cycle import cycle
 from scheduler.engine.memory import Memory
 from scheduler.model.cluster import Cluster, Node, NodePool
@@ -234,6 +235,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print only the JSON object")
     parser.add_argument("--without-month", action="store_true", help="leave the replay of a month out")
     options = parser.parse_args()
+
+    collect_seldom()  # As the daemon and `overspill simulate` do.
 
     def tell(line: str) -> None:
         if not options.json:
