@@ -12,7 +12,8 @@ only for one with GPUs, which puts GPUs before cores in that order.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 from scheduler.engine.quota import QuotaLedger
@@ -23,6 +24,9 @@ from scheduler.model.resources import Resources
 from scheduler.model.workload import PlacementState, Workload
 
 _NOTHING: Final = Resources()
+Levels = Mapping[QueueId, Mapping[int, Resources]]
+"""Amounts by queue and priority."""
+NOBODY: Final[Levels] = MappingProxyType({})
 
 
 class Entitlement:
@@ -45,8 +49,7 @@ class Entitlement:
     def add(self, workload: Workload, sign: int) -> None:
         """It has room or is getting it; with -1 it is leaving."""
         asked = self._requests(workload).times(sign)
-        levels = self._by_priority[workload.queue]
-        levels[workload.priority] = levels.get(workload.priority, _NOTHING) + asked
+        _count(self._by_priority[workload.queue], workload.priority, asked)
         self._ledger.add(workload.queue, asked)
 
     def entitled(self, workload: Workload) -> bool:
@@ -60,8 +63,9 @@ class Entitlement:
             return _within(spec, self._used(workload.queue, workload.priority), asked)
         return spec.preemption.reclaim and _within(spec, self._used(workload.queue), asked)
 
-    def may_stop(self, victim: Workload, taker: Workload, gone: Iterable[Workload]) -> bool:
-        """Whether the one may be stopped for the other, who is entitled, when those have been stopped already."""
+    def may_stop(self, victim: Workload, taker: Workload, gone: Levels = NOBODY) -> bool:
+        """Whether the one may be stopped for the other, who is entitled, when so much has been stopped already.
+        O(priorities in the two queues)."""
         spec = self._world.quotas.spec(taker.queue)
         held, asked = self._requests(victim), self._requests(taker)
         resource = principal(held)
@@ -78,12 +82,20 @@ class Entitlement:
         if not _within(spec, self._used(taker.queue), asked):
             return False
         left = self._used(victim.queue, victim.priority).amount(resource) - held.amount(resource)
-        left -= sum(
-            self._requests(each).amount(resource)
-            for each in gone
-            if each.queue == victim.queue and each.priority >= victim.priority
-        )
+        stopped = gone.get(victim.queue, {})
+        left -= sum(each.amount(resource) for priority, each in stopped.items() if priority >= victim.priority)
         return left >= nominal
+
+    def allowed(self, taker: Workload, order: Iterable[Workload]) -> list[bool]:
+        """Of each in that order, whether it may be stopped for the taker when those before it that may are stopped:
+        as long as no queue loses what is its own."""
+        gone: defaultdict[QueueId, dict[int, Resources]] = defaultdict(dict)
+        answers: list[bool] = []
+        for victim in order:
+            answers.append(self.may_stop(victim, taker, gone))
+            if answers[-1]:
+                _count(gone[victim.queue], victim.priority, self._requests(victim))
+        return answers
 
     def has_quota(self, workload: Workload, gone: Iterable[Workload]) -> bool:
         """Whether its quota lets it start when those have gone."""
@@ -104,6 +116,10 @@ class Entitlement:
 
     def _requests(self, workload: Workload) -> Resources:
         return self._world.shape_of(workload).requests
+
+
+def _count(levels: dict[int, Resources], priority: int, amount: Resources) -> None:
+    levels[priority] = levels.get(priority, _NOTHING) + amount
 
 
 def stays(workload: Workload) -> bool:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import compress
 from typing import Final
 
 from scheduler.engine import explain
@@ -139,15 +140,10 @@ class Preemption:
                 plans.append(_Victims(trial.room, tuple(who), soon, sum(self.lost(each) for each in who)))
         return plans
 
-    def _allowed(self, workload: Workload, order: Iterable[Holding]) -> list[Holding]:
+    def _allowed(self, workload: Workload, order: Sequence[Holding]) -> list[Holding]:
         """In that order, as long as no queue loses what is its own."""
-        asked: list[Holding] = []
-        gone: list[Workload] = []
-        for holding in order:
-            if self._entitlement.may_stop(holding.workload, workload, gone):
-                asked.append(holding)
-                gone.append(holding.workload)
-        return asked
+        answers = self._entitlement.allowed(workload, (each.workload for each in order))
+        return list(compress(order, answers))
 
     def _needed(self, asked: list[Holding], enough: Callable[[Sequence[Holding]], bool]) -> list[Holding]:
         """Without those who may stay after all."""
@@ -166,7 +162,7 @@ class Preemption:
             for room in self._world.rooms.values()
             if room.cluster.available
             for holding in self._forecast.holdings(room)
-            if self._stoppable(holding, rule) and self._entitlement.may_stop(holding.workload, workload, ())
+            if self._stoppable(holding, rule) and self._entitlement.may_stop(holding.workload, workload)
         ]
         return sorted(found, key=self._order)
 
