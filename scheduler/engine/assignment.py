@@ -230,7 +230,7 @@ class Assignment:
         if not room.assume(ask.shape.pod_sets, buy=not fit.now):
             raise AssertionError(f"{workload.ref} was weighed as fitting on {room.pool.ref} but does not")
         if self._bulk is not None:
-            self._bulk.board.table.touched(room)
+            self._bulk.touched(room)
         world.quotas.add(workload.queue, ask.shape.requests)
         world.commit(workload, ask.policy.name, room, chosen.prediction)
         state = PlacementState.STARTED if fit.now else PlacementState.RESERVED

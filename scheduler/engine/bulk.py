@@ -17,6 +17,7 @@ from scheduler.engine.candidates import Weighed, Weigher
 from scheduler.engine.deadlines import deadline_of
 from scheduler.engine.filling import Filling, Way
 from scheduler.engine.filters import Ask
+from scheduler.engine.rooms import PoolRoom
 from scheduler.engine.table import RoomTable, countable
 from scheduler.engine.world import World
 from scheduler.model.ids import Instant
@@ -63,10 +64,24 @@ class Bulk:
         self, world: World, weigher: Weigher, placements: list[SetPlacement], decisions: list[Decision]
     ) -> None:
         self._world = world
-        self.board = Board(world, weigher, RoomTable(tuple(world.rooms.values()), world.predictor))
+        self._weigher = weigher
+        self._board: Board | None = None
         self._suits: dict[int, bool] = {}
         self._placements = placements
         self._decisions = decisions
+
+    @property
+    def board(self) -> Board:
+        """Made when it is first needed: where the programme speaks for everybody it never is."""
+        if self._board is None:
+            table = RoomTable(tuple(self._world.rooms.values()), self._world.predictor)
+            self._board = Board(self._world, self._weigher, table)
+        return self._board
+
+    def touched(self, room: PoolRoom) -> None:
+        """Somebody else has placed something there."""
+        if self._board is not None:
+            self._board.table.touched(room)
 
     def suits(self, ask: Ask) -> bool:
         """Whether arrays can speak for the class."""

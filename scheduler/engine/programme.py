@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -126,12 +127,12 @@ def _uncontended(q: Question, model: _Model) -> Answer | None:
     cheaper, nothing binds, and nobody need be asked. None where they stand in one another's way."""
     classes, columns = len(q.counts), len(model.cost)
     waits = len(model.wait[0])
-    k_of = np.concatenate([model.start[0], model.wait[0], np.arange(classes)])
-    order = np.lexsort((np.arange(columns), model.cost, k_of))
-    best = order[np.searchsorted(k_of[order], np.arange(classes))]
+    order = np.lexsort((np.arange(columns), model.cost, model.class_of))
+    best = order[np.searchsorted(model.class_of[order], np.arange(classes))]
     values = np.zeros(columns)
     values[best] = q.counts
-    if (values > model.upper).any() or (model.limits @ values > model.room).any():
+    rows, cols, amounts = model.entries
+    if (values > model.upper).any() or (np.bincount(rows, amounts * values[cols], len(model.room)) > model.room).any():
         return None
     start, wait = np.zeros(q.start_cost.shape), np.zeros(q.wait_cost.shape)
     start[model.start] = values[: len(model.start[0])]
@@ -199,23 +200,40 @@ def _whole(q: Question, model: _Model, values: Floats, cost: float, iterations: 
     return (values, cost) if best is None else best
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class _Model:
-    """Columns: starts, then waits, then one for each class that does nothing."""
+    """Columns: starts, then waits, then one for each class that does nothing. Its matrices are made when HiGHS is
+    asked."""
 
     start: tuple[Indices, Indices]
     wait: tuple[Indices, Indices, Indices]
     cost: Floats
     lower: Floats
     upper: Floats
-    everyone: csr_array
-    limits: csr_array
+    class_of: Indices
+    """The class of each column."""
+    entries: Rows
+    """Of `limits`."""
     room: Floats
+
+    @cached_property
+    def everyone(self) -> csr_array:
+        """(K, columns) one row a class: all of its columns together are all of its workloads."""
+        from scipy.sparse import coo_array
+
+        columns = len(self.cost)
+        return coo_array((np.ones(columns), (self.class_of, np.arange(columns)))).tocsr()
+
+    @cached_property
+    def limits(self) -> csr_array:
+        """(rows of `room`, columns)."""
+        from scipy.sparse import coo_array
+
+        rows, cols, values = self.entries
+        return coo_array((values, (rows, cols)), shape=(len(self.room), len(self.cost))).tocsr()
 
 
 def _model(q: Question) -> _Model:
-    from scipy.sparse import coo_array
-
     classes = len(q.counts)
     reserves, intervals = q.freed.shape
     k_start, j_start = np.nonzero(np.isfinite(q.start_cost) & (q.start_most > 0))
@@ -223,10 +241,6 @@ def _model(q: Question) -> _Model:
     starts, waits = len(k_start), len(k_wait)
     columns = starts + waits + classes
     most = np.minimum(q.start_most[k_start, j_start], q.counts[k_start])
-    everyone = coo_array(
-        (np.ones(columns), (np.concatenate([k_start, k_wait, np.arange(classes)]), np.arange(columns))),
-        shape=(classes, columns),
-    )
     first = q.capacity.size
     parts = [
         _capacity_rows(q, k_start, j_start),
@@ -241,8 +255,8 @@ def _model(q: Question) -> _Model:
         np.concatenate([q.start_cost[k_start, j_start], q.wait_cost[k_wait, p_wait, b_wait], q.hold_cost]),
         np.zeros(columns),
         np.concatenate([most, np.full(waits + classes, np.inf)]),
-        everyone.tocsr(),
-        coo_array((values, (rows, cols)), shape=(len(room), columns)).tocsr(),
+        np.concatenate([k_start, k_wait, np.arange(classes)]),
+        (rows, cols, values),
         room,
     )
 
