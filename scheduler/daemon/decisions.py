@@ -127,9 +127,11 @@ class DecisionLog:
 
 
 def to_json(value: Any) -> Any:
-    """Dataclasses to plain JSON values: money and other decimals as strings, unknown as null."""
+    """Dataclasses and named tuples to plain JSON values: money and other decimals as strings, unknown as null."""
     if isinstance(value, Decimal):
         return str(value)
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
     if isinstance(value, tuple | list):
         return [to_json(item) for item in value]
     if isinstance(value, Mapping):
@@ -140,4 +142,9 @@ def to_json(value: Any) -> Any:
 
 def to_text(decision: Decision) -> str:
     """The decision as one line of JSON."""
-    return orjson.dumps(decision, default=str).decode()
+    return orjson.dumps(decision, default=_plain).decode()
+
+
+def _plain(value: Any) -> Any:
+    """What orjson does not know by itself: a named tuple is an object of its fields, a decimal a string."""
+    return value._asdict() if hasattr(value, "_asdict") else str(value)

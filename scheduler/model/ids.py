@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NewType
+from typing import NamedTuple, NewType
 
 ClusterId = NewType("ClusterId", str)
 PoolId = NewType("PoolId", str)
@@ -16,9 +16,9 @@ Instant = float
 """A point in time: seconds since the Unix epoch, UTC."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class PoolRef:
-    """A node pool; pool names are unique within their cluster only."""
+class PoolRef(NamedTuple):
+    """A node pool; pool names are unique within their cluster only. A named tuple, for it is the key of most tables: a
+    tuple's hash and comparison are ten times faster than a dataclass's."""
 
     cluster: ClusterId
     pool: PoolId
