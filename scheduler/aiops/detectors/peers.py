@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.aiops.detectors._moments import TINY, keep, two_tails
+from scheduler.aiops.groups import medians
 from scheduler.aiops.series import Columns, Field, Floats, Samples
 
 VERSION = 1
@@ -40,15 +41,8 @@ def _modified_z(values: Floats, groups: NDArray[np.int64]) -> Floats:
     if not len(values):
         return values
     _, group, size = np.unique(groups, return_inverse=True, return_counts=True)
-    middle = _medians(values, group, size)[group]
+    middle = medians(values, group, size)[group]
     off = values - middle
-    usual = _medians(np.abs(off), group, size)[group]
+    usual = medians(np.abs(off), group, size)[group]
     z = _NORMAL * off / (usual + LEAST_SHARE * np.abs(middle) + TINY)
     return np.where(size[group] >= LEAST_PEERS, np.clip(z, -_LARGEST, _LARGEST), np.nan)
-
-
-def _medians(values: Floats, group: NDArray[np.int64], size: NDArray[np.int64]) -> Floats:
-    """Median of each group, groups numbered from 0."""
-    ordered = values[np.lexsort((values, group))]
-    first = np.cumsum(size) - size
-    return np.asarray((ordered[first + (size - 1) // 2] + ordered[first + size // 2]) / 2.0, dtype=np.float64)
