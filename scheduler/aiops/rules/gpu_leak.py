@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from scheduler.aiops.findings import HIGH, RESTART, SYMPTOM, WARNING, Hit, Table, hit
+from scheduler.aiops.findings import APPLICATION, HIGH, RESTART, WARNING, Hit, Table, hit
 from scheduler.aiops.rules import _leak
 from scheduler.aiops.rules._events import below
 from scheduler.aiops.series import Columns
@@ -22,7 +22,7 @@ def step(columns: Columns, table: Table) -> tuple[Columns, tuple[Hit, ...]]:
     shown = {"grows_per_hour_ratio": growth, "seconds_to_limit": left, "gpu_memory_used_bytes": used}
     soon, leaks = below(left, SOON_SECONDS), ~np.isnan(growth)
     hits = (
-        *hit("gpu.memory-leak", HIGH, SYMPTOM, leaks & soon, shown, remedy=RESTART),
-        *hit("gpu.memory-leak", WARNING, SYMPTOM, leaks & ~soon, shown, remedy=RESTART),
+        *hit("memory.leak.gpu", HIGH, APPLICATION, leaks & soon, shown, remedy=RESTART),
+        *hit("memory.leak.gpu", WARNING, APPLICATION, leaks & ~soon, shown, remedy=RESTART),
     )
     return after, hits

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from scheduler.aiops.findings import HIGH, SYMPTOM, WARNING, Hit, Table, hit
+from scheduler.aiops.findings import HARDWARE, HIGH, WARNING, Hit, Table, hit
 from scheduler.aiops.groups import medians
 from scheduler.aiops.series import Columns, Field, Floats
 
@@ -44,8 +44,8 @@ def step(columns: Columns, table: Table) -> tuple[Columns, tuple[Hit, ...]]:
     slow &= known & (seen >= WARM_UP)
     shown = {"workload_step_compute_seconds": table.of("workload_step_compute_seconds"), "slower_ratio": np.expm1(mean)}
     hits = (
-        *hit("gpu.straggler", HIGH, SYMPTOM, slow & (mean >= SEVERE_MEAN), shown),
-        *hit("gpu.straggler", WARNING, SYMPTOM, slow & (mean < SEVERE_MEAN), shown),
+        *hit("gpu.straggler", HIGH, HARDWARE, slow & (mean >= SEVERE_MEAN), shown),
+        *hit("gpu.straggler", WARNING, HARDWARE, slow & (mean < SEVERE_MEAN), shown),
     )
     return {"group": group, "seen": seen + known, "noise": noise, "recent": recent}, hits
 
