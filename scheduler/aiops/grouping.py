@@ -175,11 +175,12 @@ class _Round:
             if scope.name not in self._workloads(signal):
                 return False
             return kin if follows else abs(age) <= _CAUSE_SECONDS and severity_rank(signal.severity) <= 1
-        members = self._fleet.members.get(scope, frozenset())
-        if nodes and nodes <= members and kin:
-            return True
         if not (signal.subject.node or signal.subject.workload):
             return kin and _scope_of(signal.subject) == scope
+        if not any(one.subject.node for one in self._members(incident.id).values()):
+            return False
+        if signal.subject.node and nodes <= self._fleet.members.get(scope, frozenset()) and kin:
+            return True
         return follows and lately and bool(self._workloads(signal) & self._hit(incident))
 
     def _workloads(self, signal: Signal) -> frozenset[str]:
@@ -366,19 +367,20 @@ class _Round:
         worst = min((one.severity for one in signals), key=severity_rank)
         if worst == INFO:
             worst = WARNING
-        if scope.kind in _PLACES and len(nodes) >= self._settings.least_nodes:
+        named_nodes = len({(one.subject.cluster, one.subject.node) for one in signals if one.subject.node})
+        if scope.kind in _PLACES and named_nodes >= self._settings.least_nodes:
             worst = CRITICAL
         if impact.deadlines and worst == WARNING:
             worst = HIGH
-        kind = _named(causes[0].kind, scope, nodes)
+        kind = _named(causes[0].kind, scope, named_nodes)
         subject = _subject(scope, signals, incident.subject)
         return replace(incident, kind=kind, severity=worst, subject=subject, scope=scope, signals=signals,
                        causes=causes, impact=impact)  # fmt: skip
 
 
-def _named(kind: str, scope: Scope, nodes: frozenset[NodeKey]) -> str:
+def _named(kind: str, scope: Scope, nodes: int) -> str:
     """The kind of an incident: of a whole place it is the place's, of a workload that fails on many nodes a crash."""
-    if scope.kind in _PLACES and len(nodes) > 1:
+    if scope.kind in _PLACES and nodes > 1:
         return f"{scope.kind}.outage" if kind == "node.not-ready" else f"{scope.kind}.{kind.split('.', 1)[-1]}"
     if scope.kind == WORKLOAD and kind.startswith("gpu.xid."):
         return "workload.crash"

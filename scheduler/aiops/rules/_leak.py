@@ -25,13 +25,14 @@ FIELDS = (
         )
     ),
 )  # fmt: skip
-HORIZON_SECONDS = 12 * 3600.0
+HORIZON_SECONDS = {5: 3600.0, 15: 12 * 3600.0}
+"""How near the limit must be, by scale: in a short time little can be told from a cache that fills."""
 LEAST_SHARE = 0.02
 """Of the limit: growth over all blocks that is worth a word."""
 Z = 8.0
 _LEAST_NOISE = 1e-5
 _EVENEST, _LEAST_STEP = 2.5, 0.4
-_STEADY = 0.97
+_STEADY = 0.95
 
 
 def follow(columns: Columns, used: Floats, limit: Floats, group: Floats, at: float) -> tuple[Columns, Floats, Floats]:
@@ -45,9 +46,15 @@ def follow(columns: Columns, used: Floats, limit: Floats, group: Floats, at: flo
     for scale in SCALES:
         part, done, seconds = _block(columns, scale, value, same, at)
         after.update(part)
-        rate, until = _trend(part[f"means_{scale}"], part[f"noise_{scale}"], scale, value, seconds)
-        leaks = done & (until <= HORIZON_SECONDS)
-        growth, left = np.where(leaks, np.fmax(growth, rate), growth), np.where(leaks, np.fmin(left, until), left)
+        rows = np.flatnonzero(done)
+        if not len(rows):
+            continue
+        means, noise = part[f"means_{scale}"][rows], part[f"noise_{scale}"][rows]
+        rate, until = _trend(means, noise, scale, value[rows], seconds[rows])
+        with np.errstate(invalid="ignore"):
+            leaks = until <= HORIZON_SECONDS[scale]
+        growth[rows] = np.where(leaks, np.fmax(growth[rows], rate), growth[rows])
+        left[rows] = np.where(leaks, np.fmin(left[rows], until), left[rows])
     return after, growth, left
 
 

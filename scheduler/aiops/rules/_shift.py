@@ -1,6 +1,6 @@
 """A value that has become higher than what goes with it explains: latency and load, spend and work.
 
-ln(value) is regressed on ln(covariate), both exponentially weighted (least squares); what is left over is compared, as
+ln(value) is regressed on the covariate, both exponentially weighted (least squares); what is left over is compared, as
 a mean of three samples, with its own deviation. The mean of three residuals with lag-1 correlation r has the variance
 s^2 (3 + 4 r + 2 r^2) / 9. Residuals are learnt clipped, so that a shift is not its own excuse; a level that stays
 becomes usual within `SPAN` samples.
@@ -20,19 +20,20 @@ SPAN = 1440.0
 WARM_UP = 240
 LEAST_DEVIATION = 0.01
 _CLIP = 3.0
+_TINY = 1e-12
 
 
-def follow(columns: Columns, value: Floats, covariate: Floats) -> tuple[Columns, Floats, Floats]:
+def follow(columns: Columns, value: Floats, with_it: Floats) -> tuple[Columns, Floats, Floats]:
     """What is remembered after one sample; the mean of the last three residuals (in ln); and that in its deviations.
-    NaN where it cannot be told. A covariate that is not known counts as usual."""
+    NaN where it cannot be told. A covariate (`with_it`) that is not known counts as usual."""
     count = columns["count"]
     with np.errstate(invalid="ignore", divide="ignore"):
         y = np.where(value > 0, np.log(value), np.nan)
-        x = np.where(covariate > 0, np.log(covariate), columns["with_level"])
+        x = np.where(np.isfinite(with_it), with_it, columns["with_level"])
     seen = ~np.isnan(y)
     y, x = np.where(seen, y, columns["level"]), np.where(seen, x, columns["with_level"])
     share = 1.0 / np.minimum(count + 1.0, SPAN)
-    slope = np.where(columns["with_spread"] > 1e-6, columns["together"] / (columns["with_spread"] + 1e-9), 0.0)
+    slope = columns["together"] / (columns["with_spread"] + _TINY)
     off_x = np.where(count > 0, x - columns["with_level"], 0.0)
     left = np.where(count > 0, y - columns["level"] - slope * off_x, 0.0)
     deviation = np.sqrt(columns["variance"]) + LEAST_DEVIATION

@@ -1,5 +1,6 @@
 """Serving that has become slower than its load explains, above all after a rollout.
 
+The logarithm of a latency rises about linearly with the load (of a queue, -ln(1 - load)).
 A rollout makes a regression likelier before anything is seen, so that less must be seen afterwards.
 """
 
