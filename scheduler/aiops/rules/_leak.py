@@ -27,11 +27,11 @@ FIELDS = (
 )  # fmt: skip
 HORIZON_SECONDS = {5: 3600.0, 15: 12 * 3600.0}
 """How near the limit must be, by scale: in a short time little can be told from a cache that fills."""
-LEAST_SHARE = 0.02
+LEAST_SHARE = 0.04
 """Of the limit: growth over all blocks that is worth a word."""
 Z = 8.0
 _LEAST_NOISE = 1e-5
-_EVENEST, _LEAST_STEP = 2.5, 0.4
+_EVENEST, _LEAST_STEP = 2.0, 0.5
 _STEADY = 0.95
 
 

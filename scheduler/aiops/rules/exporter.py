@@ -15,7 +15,7 @@ from scheduler.aiops.series import Columns, Field
 SCOPE = "node"
 VERSION = 1
 FIELDS = (Field("silent"), Field("fewer"), Field("most", 0.0))
-SAMPLES = 5
+SAMPLES = 6
 """In a row: scrapes fail now and then."""
 
 

@@ -2,8 +2,8 @@
 
 A fault is found by the first incident that opens between its beginning and half an hour after its end, is about the
 right thing (the node of a GPU's or node's fault; the workload; the rack or zone; the pool) and has a signal of the
-right kind. An incident that is about a fault's thing in that time, but is not the first, is a duplicate; one that is about no
-fault's is false. Both count against precision. Incidents that became part of others do not count.
+right kind. An incident that is about a fault's thing in that time, but is not the first, is a duplicate; one that is
+about no fault's is false. Both count against precision. Incidents that became part of others do not count.
 """
 
 from __future__ import annotations

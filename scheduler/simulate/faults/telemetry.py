@@ -154,7 +154,7 @@ class Telemetry:
     def _money(self) -> None:
         fleet, rng = self.fleet, self.rng
         pools = len(fleet.pools)
-        busy = np.bincount(fleet.pool, weights=self._busy_nodes(), minlength=pools)
+        busy: Floats = np.asarray(np.bincount(fleet.pool, self._busy_nodes(), pools), dtype=np.float64)
         self._warm_nodes = np.maximum(busy, 0.97 * self._warm_nodes)
         self._spend_noise = 0.98 * self._spend_noise + rng.normal(0.0, 0.004, pools)
         price = np.zeros(pools)
@@ -174,19 +174,17 @@ class Telemetry:
         seen = ~(self.unseen | self.gone)[self.fleet.node_of] & ~self.missing
         node_workload = workloads[::GPUS_PER_NODE]
         return {
-            "gpu": Table(at, self.fleet.gpus, {name: np.where(seen, value, np.nan) for name, value in self._gpu()},
+            "gpu": Table(at, self.fleet.gpus, self._gpu(seen),
                          {"workload": workloads, "node": self.fleet.node_of}),
             "node": Table(at, self.fleet.nodes, self._node(seen), {"workload": node_workload}),
-            "workload": Table(at, len(self.fleet.services), {
-                "serving_latency_p95_seconds": self.latency, "serving_requests_per_second": self.requests,
-                "workload_rolled_out_at_seconds": self.rolled_out}, {}),
+            "workload": Table(at, len(self.fleet.services), self._services(), {}),
             "pool": Table(at, len(self.fleet.pools), {"spend_usd_per_hour": self.spend, "busy_gpus_count": self.busy},
                           {}),
         }  # fmt: skip
 
-    def _gpu(self) -> tuple[tuple[str, Floats], ...]:
+    def _gpu(self, seen: NDArray[np.bool_]) -> dict[str, Floats]:
         power = IDLE_POWER_WATTS + (MAX_POWER_WATTS - IDLE_POWER_WATTS) * self.power_share
-        return (
+        whole: tuple[tuple[str, Floats], ...] = (
             ("gpu_utilization_ratio", np.round(self.utilisation, 2)),
             ("gpu_power_watts", power),
             ("gpu_tensor_active_ratio", self.tensor),
@@ -204,6 +202,14 @@ class Telemetry:
             ("gpu_pcie_replays_count", self.replays),
             ("workload_step_compute_seconds", self.step),
         )
+        return {name: np.where(seen, value, np.nan) for name, value in whole}
+
+    def _services(self) -> dict[str, Floats]:
+        return {
+            "serving_latency_p95_seconds": self.latency,
+            "serving_requests_per_second": self.requests,
+            "workload_rolled_out_at_seconds": self.rolled_out,
+        }
 
     def _node(self, seen: NDArray[np.bool_]) -> dict[str, Floats]:
         there = ~self.gone
