@@ -184,11 +184,13 @@ class _Round:
         return follows and lately and bool(self._workloads(signal) & self._hit(incident))
 
     def _workloads(self, signal: Signal) -> frozenset[str]:
+        """Whose trouble it may be: of a GPU whoever had it then, of a node whoever is there."""
         subject = signal.subject
         if subject.workload:
             return frozenset({subject.workload})
-        return frozenset(self._fleet.workloads_on.get((subject.cluster, subject.node), ())) if subject.node else (
-            frozenset())  # fmt: skip
+        if subject.gpu or not subject.node:
+            return frozenset()
+        return frozenset(self._fleet.workloads_on.get((subject.cluster, subject.node), ()))
 
     def _hit(self, incident: Incident) -> frozenset[str]:
         """Workloads that an incident of the hardware may disturb."""

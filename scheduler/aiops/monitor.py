@@ -57,7 +57,7 @@ class Monitor:
     threshold: float | None = None
 
 
-def new_monitor(rows: Mapping[str, int], series: int = 0, alarms_per_day: float = 0.2) -> Monitor:
+def new_monitor(rows: Mapping[str, int], series: int = 0, alarms_per_day: float = 0.1) -> Monitor:
     """One that knows nothing yet. `rows`: by scope. `alarms_per_day`: false ones of the detectors, whole fleet."""
     memories = {scope: new_memory(scope, count) for scope, count in sorted(rows.items())}
     return Monitor(memories, banks.new_bank(series) if series else None, Incidents(), alarms_per_day)

@@ -1,8 +1,8 @@
 """Faults found in a fleet's telemetry. Run: python -m tests.bench.faults [--clean] [--json].
 
 A week of 200 nodes (1,600 GPUs, one sample a minute), one day quiet, then six of each kind of fault at random places
-and times (`scheduler/simulate/faults`), through the rules, the detectors and the grouping. Counted as `scoring` says: found
-means the right kind at the right place; a second incident for one fault counts against precision. Beside it plain
+and times (`scheduler/simulate/faults`), through the rules, the detectors and the grouping. Counted as `scoring` says:
+found means the right kind at the right place; a second incident for one fault counts against precision. Beside it plain
 detectors on the same telemetry (`faults_baseline`).
 
 Seeds 1 to 9 were used while building; reported are seeds from 101 on. `--clean` runs the same week without faults and

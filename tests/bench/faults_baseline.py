@@ -1,8 +1,9 @@
 """What plain detectors make of the same telemetry: every alarm of every series is an incident of its own.
 
-`thresholds`: six standard deviations from an exponentially weighted mean of a day, or a static limit (a new Xid code, any
-uncorrected error, not ready, 87 degrees), per series, silent for half an hour after an alarm. `detector`: the bank's range
-and likelihood detectors (the NAB-style part), calibrated on the first day to one false alarm a day in the whole fleet.
+`thresholds`: six standard deviations from an exponentially weighted mean of a day, or a static limit (a new Xid code,
+any uncorrected error, not ready, 87 degrees), per series, silent for half an hour after an alarm. `detector`: the range
+and likelihood detectors of the bank (the NAB-style part), calibrated on the first day to one false alarm a day in the
+whole fleet.
 
 An alarm tells a fault when it comes between its beginning and half an hour after its end from anything that the fault
 touches, whatever it says: kinder than what incidents are held to.

@@ -25,9 +25,9 @@ FIELDS = (
         )
     ),
 )  # fmt: skip
-HORIZON_SECONDS = {5: 3600.0, 15: 12 * 3600.0}
+HORIZON_SECONDS = {5: 3600.0, 15: 8 * 3600.0}
 """How near the limit must be, by scale: in a short time little can be told from a cache that fills."""
-LEAST_SHARE = 0.04
+LEAST_SHARE = 0.05
 """Of the limit: growth over all blocks that is worth a word."""
 Z = 8.0
 _LEAST_NOISE = 1e-5
