@@ -115,8 +115,17 @@ class _Round:
             self._attach(home, whole)
 
     def group(self) -> None:
-        """Loose signals and young incidents into scopes, then what is left one by one."""
-        while (found := self._widest()) is not None:
+        """Loose signals and young incidents into places; then single faults of the hardware, so that what follows from
+        them joins them; then into workloads; then what is left one by one, and what only supports (info) to it."""
+        self._gather(_PLACES)
+        self._split(local=True)
+        self._settle()
+        self._gather((WORKLOAD,))
+        self._split(local=False)
+        self._settle()
+
+    def _gather(self, kinds: Sequence[str]) -> None:
+        while (found := self._widest(kinds)) is not None:
             scope, keys, parts = found
             signals = [self._loose.pop(key) for key in sorted(keys) if key in self._loose]
             for part in sorted(parts):
@@ -124,15 +133,18 @@ class _Round:
             home = self._create(scope, signals)
             for part in sorted(parts):
                 self._merge(part, home)
-        for scope, signals in self._singles():
+
+    def _split(self, *, local: bool) -> None:
+        for scope, signals in self._singles(local=local):
             for one in signals:
                 self._loose.pop(one.key)
             self._create(scope, signals)
-        # What only supports (info) goes to the incident that it now belongs to.
+
+    def _settle(self) -> None:
         for key in sorted(self._loose):
-            home_or_none = self._home(self._loose[key])
-            if home_or_none is not None:
-                self._attach(home_or_none, self._loose.pop(key))
+            home = self._home(self._loose[key])
+            if home is not None:
+                self._attach(home, self._loose.pop(key))
 
     def finish(self) -> Incidents:
         changed = [*self._merged.values()]
@@ -202,7 +214,7 @@ class _Round:
 
     # --- scopes ------------------------------------------------------------------------------------------------------
 
-    def _widest(self) -> tuple[Scope, frozenset[Key], frozenset[str]] | None:
+    def _widest(self, kinds: Sequence[str]) -> tuple[Scope, frozenset[Key], frozenset[str]] | None:
         """The scope that explains the most nodes (the narrowest of such), its loose signals, and the young incidents
         that become part of it. None: no scope explains anything that is not explained already."""
         offers: dict[tuple[Scope, str], dict[NodeKey | str, set[Key]]] = defaultdict(lambda: defaultdict(set))
@@ -214,6 +226,8 @@ class _Round:
             if signal.severity != INFO:
                 urgent.add(signal.key)
             for scope, reason in self._explanations(signal):
+                if scope.kind not in kinds:
+                    continue
                 for node in self._fleet.nodes_of(signal.subject) or {(signal.subject.cluster, "")}:
                     offers[scope, reason][node].add(signal.key)
         best: tuple[tuple[int, int, Scope, str], tuple[Scope, frozenset[Key], frozenset[str]]] | None = None
@@ -268,12 +282,15 @@ class _Round:
             return all(one.origin in (APPLICATION, SYMPTOM) for one in signals)
         return all(self._fleet.nodes_of(one.subject) <= members for one in signals)
 
-    def _singles(self) -> list[tuple[Scope, list[Signal]]]:
-        """What no scope explains, by GPU, node or whatever it is about."""
+    def _singles(self, *, local: bool) -> list[tuple[Scope, list[Signal]]]:
+        """What no scope explains, by GPU, node or whatever it is about; `local`: only urgent faults of one GPU."""
         groups: dict[Scope, list[Signal]] = defaultdict(list)
         for key in sorted(self._loose):
             signal = self._loose[key]
             subject = signal.subject
+            fault = signal.origin == HARDWARE and subject.gpu and signal.kind not in _SHARED
+            if local and not (fault and signal.severity in (CRITICAL, HIGH)):
+                continue
             node = Scope(NODE, f"{subject.cluster}/{subject.node}") if subject.node else _scope_of(subject)
             groups[node].append(signal)
         found = []

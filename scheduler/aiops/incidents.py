@@ -150,14 +150,18 @@ class Incidents:
 
 def fold(findings: Sequence[Finding]) -> tuple[Signal, ...]:
     """Findings as signals, by kind and subject: repeated ones are one. The same for any order."""
-    found: dict[tuple[str, Subject], Signal] = {}
+    groups: dict[tuple[str, Subject], list[Finding]] = {}
     for one in findings:
-        key = (one.kind, one.subject)
-        fresh = Signal(one.kind, one.subject, one.severity, one.origin, one.remedy, one.at, one.at, one.count,
-                       one.evidence)  # fmt: skip
-        known = found.get(key)
-        found[key] = fresh if known is None else joined(known, fresh)
-    return tuple(found[key] for key in sorted(found))
+        groups.setdefault((one.kind, one.subject), []).append(one)
+    return tuple(_signal(groups[key]) for key in sorted(groups))
+
+
+def _signal(alike: Sequence[Finding]) -> Signal:
+    """Findings of one kind about one subject."""
+    late = max(alike, key=lambda one: (one.at, one.evidence, one.remedy, one.origin))
+    worst = min({one.severity for one in alike}, key=lambda word: (severity_rank(word), word))
+    first, count = min(one.at for one in alike), sum(one.count for one in alike)
+    return Signal(late.kind, late.subject, worst, late.origin, late.remedy, first, late.at, count, late.evidence)
 
 
 def joined(one: Signal, other: Signal) -> Signal:

@@ -33,15 +33,17 @@ def rank(signals: Sequence[Signal], scope: Scope, fleet: Topology) -> tuple[Caus
     groups: dict[tuple[str, Scope], list[Signal]] = defaultdict(list)
     for one in signals:
         inside = wide and _inside(one, scope, fleet)
-        groups[one.kind, scope if inside else _place(one)].append(one)
+        spread = one.subject.workload if one.origin in (APPLICATION, SYMPTOM) else ""
+        where = scope if inside else Scope(WORKLOAD, spread) if spread else _place(one)
+        groups[one.kind, where].append(one)
     scored = []
     for (kind, where), members in sorted(groups.items()):
         likely = max(_PRIOR.get(one.origin, 0.1) * _SEVERITY[min(severity_rank(one.severity), 3)] for one in members)
         late = max(min(one.first_at for one in members) - begin - _SLACK_SECONDS, 0.0)
         reach = _reach(members, everywhere, fleet)
         score = likely * math.exp(-late / _FADE_SECONDS) * (0.2 + 0.8 * reach)
-        spread = frozenset[NodeKey]().union(*(fleet.nodes_of(one.subject) for one in members))
-        why = f"first after {min(one.first_at for one in members) - begin:.0f} s, on {max(len(spread), 1)} nodes"
+        hit = frozenset[NodeKey]().union(*(fleet.nodes_of(one.subject) for one in members))
+        why = f"first after {min(one.first_at for one in members) - begin:.0f} s, on {max(len(hit), 1)} nodes"
         scored.append(Cause(kind, where, score, f"{why}, {reach:.0%} of what is hit within reach"))
     total = sum(one.score for one in scored) or 1.0
     shares = [Cause(one.kind, one.scope, one.score / total, one.why) for one in scored]
