@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from scheduler.aiops.findings import ORIGINS, SEVERITIES, Subject, Table, findings
 from scheduler.aiops.rules import SCOPES, Memory, check, load_rule, new_memory, rearrange, rule_names
 from scheduler.aiops.rules._xids import XIDS, xid
-from scheduler.aiops.series import empty
+from scheduler.aiops.series import Floats, empty
 from scheduler.model.errors import InvalidObjectError
 
 NAN = float("nan")
 _GIB = 2.0**30
 
 
-def table(at: float, columns: Mapping[str, Sequence[float]], **groups: Sequence[int]) -> Table:
+def table(at: float, columns: Mapping[str, Sequence[float] | Floats], **groups: Sequence[int]) -> Table:
     rows = max(len(one) for one in columns.values())
     arrays = {name: np.asarray(one, dtype=np.float64) for name, one in columns.items()}
     return Table(at, rows, arrays, {name: np.asarray(one, dtype=np.int64) for name, one in groups.items()})
