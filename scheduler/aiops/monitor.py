@@ -1,7 +1,7 @@
 """One round of looking at the fleet: rules and detectors over its telemetry, their findings grouped into incidents.
 
 The detectors' alarms count when they pass the fleet's threshold: so many false ones a day as the operator allows, all
-series together. It is learnt from the first `LEARN_ROUNDS` rounds, and nothing is said before.
+series together. It is learnt from the first `learn_rounds` rounds, and nothing is said before.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class Monitor:
     bank: Bank | None
     incidents: Incidents
     alarms_per_day: float
+    learn_rounds: int = LEARN_ROUNDS
     rounds: int = 0
     peaks: tuple[Floats, ...] = ()
     """Thinned scores of the rounds that are learnt from."""
@@ -57,10 +58,12 @@ class Monitor:
     threshold: float | None = None
 
 
-def new_monitor(rows: Mapping[str, int], series: int = 0, alarms_per_day: float = 0.1) -> Monitor:
+def new_monitor(
+    rows: Mapping[str, int], series: int = 0, alarms_per_day: float = 0.1, learn_rounds: int = LEARN_ROUNDS
+) -> Monitor:
     """One that knows nothing yet. `rows`: by scope. `alarms_per_day`: false ones of the detectors, whole fleet."""
     memories = {scope: new_memory(scope, count) for scope, count in sorted(rows.items())}
-    return Monitor(memories, banks.new_bank(series) if series else None, Incidents(), alarms_per_day)
+    return Monitor(memories, banks.new_bank(series) if series else None, Incidents(), alarms_per_day, learn_rounds)
 
 
 def look(
@@ -88,7 +91,7 @@ def _detect(monitor: Monitor, view: View) -> tuple[Monitor, list[Finding]]:
     if monitor.threshold is None:
         peaks = (*monitor.peaks, scores.score[scores.score > 0.0])
         monitor = replace(monitor, bank=bank, first_at=first, peaks=peaks)
-        if monitor.rounds + 1 < LEARN_ROUNDS:
+        if monitor.rounds + 1 < monitor.learn_rounds:
             return monitor, []
         return replace(monitor, threshold=_threshold(monitor, view.at), peaks=()), []
     found = []

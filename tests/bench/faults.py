@@ -38,7 +38,7 @@ def with_faults(nodes: int, days: int, per_kind: int, seed: int) -> dict[str, An
         detector.watch(view)
 
     start = time.process_time()
-    study = run(Scenario(nodes=nodes, days=days, quiet_days=1, seed=seed, per_kind=per_kind), watch=watch)
+    study = run(Scenario(nodes=nodes, hours=24 * days, quiet_days=1, seed=seed, per_kind=per_kind), watch=watch)
     return {
         "seed": seed, "building_seeds": list(BUILDING_SEEDS), **_size(study),
         "overspill": described(score(study)),
@@ -50,7 +50,7 @@ def with_faults(nodes: int, days: int, per_kind: int, seed: int) -> dict[str, An
 def without_faults(nodes: int, days: int, seed: int) -> dict[str, Any]:
     """Incidents of a fleet in which nothing is wrong."""
     start = time.process_time()
-    study = run(Scenario(nodes=nodes, days=days, seed=seed))
+    study = run(Scenario(nodes=nodes, hours=24 * days, seed=seed))
     alone = [one for one in study.incidents.values() if not one.merged_into]
     return {
         "seed": seed, **_size(study), "incidents": len(alone), "incidents_per_day": round(len(alone) / days, 3),

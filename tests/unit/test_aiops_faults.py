@@ -115,14 +115,14 @@ def test_the_example_loads() -> None:
     ("text", "want"),
     [
         ("nodez: 3\n", '3:1: unknown key "nodez"'),
-        ("nodes: 3\n", "3:8: nodes: 3 is not allowed; write 12 or more"),
+        ("nodes: 3\n", '3:8: nodes: "3" is not allowed; write 12 or more'),
         ("kinds: [xid-78]\n", "no kind of fault"),
         ("faults:\n- {kind: stragler, atMinute: 5}\n", "4:10: faults[0].kind: no kind of fault"),
         ("faults:\n- {kind: hang}\n", 'missing key "atMinute"'),
         ("days: 1\nquietDays: 0\nfaults:\n- {kind: hang, atMinute: 5000}\n", "after the end at minute 1440"),
         ("days: 2\nquietDays: 2\nperKind: 1\n", "leaves no day for faults"),
         ("perKind: many\n", "is not a whole number"),
-        ("nodes: [\n", "5:1"),
+        ("nodes: [\n", "4:1: not YAML"),
     ],
 )
 def test_a_wrong_scenario_is_told_with_its_place(tmp_path: Path, text: str, want: str) -> None:

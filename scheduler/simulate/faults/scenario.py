@@ -3,7 +3,7 @@
 apiVersion: overspill.dev/v1alpha1
 kind: FaultScenario
 nodes: 200          # eight GPUs each
-days: 7
+days: 7             # or hours: 36
 quietDays: 1        # at the start: no faults, the detectors learn
 seed: 1
 perKind: 6          # of each kind, at random times
@@ -45,12 +45,18 @@ class ScenarioFile(Strict):
     kind: Literal["FaultScenario"]
     nodes: int = Field(default=200, ge=12, le=2000)
     days: int = Field(default=7, ge=1, le=60)
+    hours: int | None = Field(default=None, ge=1, le=1440)
+    """Instead of days."""
     quiet_days: int = Field(default=1, ge=0, le=30)
     seed: int = Field(default=1, ge=0, le=2**31)
     per_kind: int = Field(default=0, ge=0, le=100)
-    kinds: tuple[str, ...] = ()
+    kinds: list[str] = Field(default_factory=list, max_length=200)
     recorded: str = Field(default="", max_length=1000)
-    faults: tuple[PlantedFault, ...] = Field(default=(), max_length=MOST_FAULTS)
+    faults: list[PlantedFault] = Field(default_factory=list, max_length=MOST_FAULTS)
+
+    @property
+    def whole_hours(self) -> int:
+        return 24 * self.days if self.hours is None else self.hours
 
     @model_validator(mode="after")
     def _known(self) -> ScenarioFile:
@@ -67,17 +73,17 @@ class ScenarioFile(Strict):
             if one.kind not in KINDS:
                 message = f"no kind of fault {shown(one.kind)}; {did_you_mean(one.kind, list(KINDS))}"
                 yield Problem(("faults", index, "kind"), message)
-            if one.at_minute >= self.days * DAY_MINUTES:
-                message = f"after the end at minute {self.days * DAY_MINUTES}; write an earlier one, or more days"
+            if one.at_minute >= 60 * self.whole_hours:
+                message = f"after the end at minute {60 * self.whole_hours}; write an earlier one, or more days"
                 yield Problem(("faults", index, "atMinute"), message)
-        if self.quiet_days >= self.days and (self.per_kind or self.faults):
+        if 24 * self.quiet_days >= self.whole_hours and (self.per_kind or self.faults):
             yield Problem(("quietDays",), "leaves no day for faults; write fewer, or more days")
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
     nodes: int = 200
-    days: int = 7
+    hours: int = 168
     quiet_days: int = 1
     seed: int = 1
     per_kind: int = 0
@@ -87,7 +93,11 @@ class Scenario:
 
     @property
     def minutes(self) -> int:
-        return self.days * DAY_MINUTES
+        return 60 * self.hours
+
+    @property
+    def days(self) -> float:
+        return self.hours / 24.0
 
     def faults(self, rng: np.random.Generator) -> list[Fault]:
         """Those that are written, and those that are drawn: evenly over the time after the quiet days, by start."""
@@ -119,4 +129,5 @@ def load(path: Path) -> Scenario:
         raise PolicyErrors([PolicyError(str(path), 1, 1, message)])
     file = validate(documents[0], ScenarioFile)
     recorded = path.parent / file.recorded if file.recorded else None
-    return Scenario(file.nodes, file.days, file.quiet_days, file.seed, file.per_kind, file.kinds, recorded, file.faults)
+    return Scenario(file.nodes, file.whole_hours, file.quiet_days, file.seed, file.per_kind, tuple(file.kinds), recorded,
+                    tuple(file.faults))  # fmt: skip

@@ -70,8 +70,7 @@ def score(study: Study) -> Score:
             first[one.id] = first.get(one.id, False) or one is told
     matched = sum(first.values())
     false = tuple(one for one in incidents if one.id not in first)
-    days = study.scenario.days
-    return Score(tuple(found), matched, len(first) - matched, false, float(days))
+    return Score(tuple(found), matched, len(first) - matched, false, study.scenario.days)
 
 
 def together(scores: Sequence[Score]) -> Score:
