@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from policies.errors import PolicyErrors
-from scheduler.aiops.monitor import LEARN_ROUNDS, View, look, new_monitor
+from scheduler.aiops.monitor import View, look, new_monitor
 from scheduler.aiops.series import samples
 from scheduler.aiops.topology import Topology
 from scheduler.cli.injection import run as inject
@@ -38,7 +38,7 @@ def planted(kind: str, at: int, minutes: int = 30, strength: int | None = None) 
 
 
 QUICK = tuple(
-    planted(kind, 150 + 7 * number, 60)
+    planted(kind, 120 + 7 * number, 60)
     for number, kind in enumerate(sorted(KINDS))
     if KINDS[kind].shape == RULE and kind not in ("job-crash", "zone-outage")
 )
@@ -46,10 +46,12 @@ QUICK = tuple(
 
 def test_a_small_study_finds_nearly_every_rule_shaped_fault_and_little_else() -> None:
     """Seed 41: not one that was looked at while building. The whole one is `python -m tests.bench.faults`."""
-    scenario = Scenario(nodes=SMALL, days=1, quiet_days=0, seed=41, planted=(*QUICK, planted("straggler", 400, 60, 15)))
+    scenario = Scenario(
+        nodes=SMALL, hours=7, quiet_days=0, seed=41, planted=(*QUICK, planted("straggler", 300, 60, 15))
+    )
     study = run(scenario, detectors=False)
     result = score(study)
-    assert len(study.faults) >= 17
+    assert len(study.faults) >= 14
     recall, precision, delay = result.recall(RULE), result.precision, result.delay()
     assert recall is not None
     assert recall >= 0.9
@@ -66,7 +68,7 @@ def test_a_small_study_finds_nearly_every_rule_shaped_fault_and_little_else() ->
 
 def test_a_study_is_the_same_again() -> None:
     scenario = Scenario(
-        nodes=12, days=1, quiet_days=0, seed=5, planted=(planted("not-ready", 100), planted("pcie", 99))
+        nodes=12, hours=2, quiet_days=0, seed=5, planted=(planted("not-ready", 100), planted("pcie", 99))
     )
     one, other = run(scenario, detectors=False), run(scenario, detectors=False)
     assert one.incidents == other.incidents
@@ -74,8 +76,8 @@ def test_a_study_is_the_same_again() -> None:
 
 
 def test_clean_series_make_next_to_no_incidents() -> None:
-    """5,400 series for a day; a week of 27,000 with the detectors is `python -m tests.bench.faults --clean`."""
-    study = run(Scenario(nodes=SMALL, days=1, seed=42), detectors=False)
+    """5,400 series for four hours; a week of 27,000 with the detectors is `python -m tests.bench.faults --clean`."""
+    study = run(Scenario(nodes=SMALL, hours=4, seed=42), detectors=False)
     assert study.series > 5000
     assert len([one for one in study.incidents.values() if not one.merged_into]) <= 1
 
@@ -83,16 +85,16 @@ def test_clean_series_make_next_to_no_incidents() -> None:
 def test_detectors_speak_after_they_have_learnt_and_join_incidents() -> None:
     rng = np.random.default_rng(3)
     subject = [("m", study_subject) for study_subject in _subjects(40)]
-    monitor, told = new_monitor({}, 40, alarms_per_day=1.0), 0
-    for number in range(LEARN_ROUNDS + 60):
+    monitor, told = new_monitor({}, 40, alarms_per_day=1.0, learn_rounds=300), 0
+    for number in range(360):
         values = rng.normal(50.0, 5.0, 40)
-        if number > LEARN_ROUNDS + 30:
+        if number > 330:
             values[7] = 400.0
         at = 60.0 * number
         view = View(at, {}, {}, samples(np.full(40, at), values), subject)
         monitor, found = look(monitor, view, Topology())
         told += len(found)
-        assert not (found and number < LEARN_ROUNDS)
+        assert not (found and number < 300)
     assert told >= 1
     assert {one.subject.gpu for one in monitor.incidents.open} >= {"7"}
 
@@ -105,7 +107,7 @@ def _subjects(count: int) -> list[object]:
 
 def test_the_example_loads() -> None:
     scenario = load(EXAMPLE)
-    assert (scenario.nodes, scenario.days, scenario.per_kind) == (40, 2, 1)
+    assert (scenario.nodes, scenario.hours, scenario.per_kind) == (40, 48, 1)
     faults = scenario.faults(np.random.default_rng(1))
     assert len(faults) == len(KINDS) + 1
     assert [one.strength for one in faults if one.starts == 1600] == [0.15]
@@ -137,7 +139,7 @@ def test_a_wrong_scenario_is_told_with_its_place(tmp_path: Path, text: str, want
 
 def test_the_command_writes_what_it_planted_and_found(tmp_path: Path) -> None:
     file = tmp_path / "scenario.yaml"
-    file.write_text(HEAD + "nodes: 12\ndays: 1\nquietDays: 0\nfaults:\n- {kind: not-ready, atMinute: 200}\n", "utf-8")
+    file.write_text(HEAD + "nodes: 12\nhours: 3\nquietDays: 0\nfaults:\n- {kind: not-ready, atMinute: 100}\n", "utf-8")
     done = CliRunner().invoke(app, ["aiops", "inject", "--scenario", str(file), "--out", str(tmp_path / "o"), "--json"])
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout.strip().splitlines()[-1])
@@ -161,5 +163,5 @@ def test_serving_can_follow_a_recording() -> None:
     duty = read_recorded(TRACE)
     assert duty.shape[0] > 400
     assert 0.0 <= float(duty.min()) <= float(duty.max()) <= 1.0
-    study = run(Scenario(nodes=12, days=1, quiet_days=0, seed=6, recorded=TRACE), detectors=False)
+    study = run(Scenario(nodes=12, hours=2, quiet_days=0, seed=6, recorded=TRACE), detectors=False)
     assert len([one for one in study.incidents.values() if not one.merged_into]) <= 2

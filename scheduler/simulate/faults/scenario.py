@@ -129,5 +129,13 @@ def load(path: Path) -> Scenario:
         raise PolicyErrors([PolicyError(str(path), 1, 1, message)])
     file = validate(documents[0], ScenarioFile)
     recorded = path.parent / file.recorded if file.recorded else None
-    return Scenario(file.nodes, file.whole_hours, file.quiet_days, file.seed, file.per_kind, tuple(file.kinds), recorded,
-                    tuple(file.faults))  # fmt: skip
+    return Scenario(
+        nodes=file.nodes,
+        hours=file.whole_hours,
+        quiet_days=file.quiet_days,
+        seed=file.seed,
+        per_kind=file.per_kind,
+        kinds=tuple(file.kinds),
+        recorded=recorded,
+        planted=tuple(file.faults),
+    )
