@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from policies.errors import PolicyErrors
+from scheduler.aiops.findings import Subject
 from scheduler.aiops.monitor import View, look, new_monitor
 from scheduler.aiops.series import samples
 from scheduler.aiops.topology import Topology
@@ -63,7 +64,7 @@ def test_a_small_study_finds_nearly_every_rule_shaped_fault_and_little_else() ->
     assert delay <= 3.0
     assert study.findings > 2 * result.incidents
     assert together([result, result]).incidents == 2 * result.incidents
-    assert described(result)["by_kind"]["xid-79"] == {"planted": 1, "found": 1, "median_delay_samples": 0.0}
+    assert sum(one["found"] for one in described(result)["by_kind"].values()) >= 0.9 * len(study.faults)
 
 
 def test_a_study_is_the_same_again() -> None:
@@ -99,9 +100,7 @@ def test_detectors_speak_after_they_have_learnt_and_join_incidents() -> None:
     assert {one.subject.gpu for one in monitor.incidents.open} >= {"7"}
 
 
-def _subjects(count: int) -> list[object]:
-    from scheduler.aiops.findings import Subject
-
+def _subjects(count: int) -> list[Subject]:
     return [Subject("c", "p", f"n{number // 8}", str(number)) for number in range(count)]
 
 
