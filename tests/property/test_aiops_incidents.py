@@ -249,7 +249,7 @@ def played(rounds: Sequence[Sequence[Finding]], fleet: Topology = FLEET) -> Inci
     return incidents
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(ROUNDS, st.randoms(use_true_random=False))
 def test_the_order_of_findings_and_of_the_fleet_does_not_matter(
     rounds: list[list[Finding]], shuffler: random.Random
@@ -259,7 +259,7 @@ def test_the_order_of_findings_and_of_the_fleet_does_not_matter(
     assert played(rounds) == played(mixed, fleet)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(ROUNDS)
 def test_nothing_is_lost_and_nothing_is_told_twice(rounds: list[list[Finding]]) -> None:
     incidents = played(rounds)
@@ -271,7 +271,7 @@ def test_nothing_is_lost_and_nothing_is_told_twice(rounds: list[list[Finding]]) 
     assert not waits & set(held)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(ROUNDS, st.integers(2, 5))
 def test_repeated_findings_change_only_their_counts(rounds: list[list[Finding]], times: int) -> None:
     once, often = played(rounds), played([each * times for each in rounds])
@@ -280,7 +280,7 @@ def test_repeated_findings_change_only_their_counts(rounds: list[list[Finding]],
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(ROUNDS)
 def test_every_incident_has_a_cause_evidence_and_an_end(rounds: list[list[Finding]]) -> None:
     incidents = played(rounds)
