@@ -17,7 +17,7 @@ from scheduler.aiops.calibration import alarm_threshold, fit_tail
 from scheduler.aiops.findings import SYMPTOM, WARNING, Finding, Subject, Table, findings
 from scheduler.aiops.grouping import Settings, observe
 from scheduler.aiops.incidents import Incidents
-from scheduler.aiops.rules import Memory, check, new_memory
+from scheduler.aiops.rules import Memory, check, new_memory, rearrange
 from scheduler.aiops.series import Floats, Samples
 from scheduler.aiops.topology import Topology
 from scheduler.model.errors import InvalidObjectError
@@ -64,6 +64,17 @@ def new_monitor(
     """One that knows nothing yet. `rows`: by scope. `alarms_per_day`: false ones of the detectors, whole fleet."""
     memories = {scope: new_memory(scope, count) for scope, count in sorted(rows.items())}
     return Monitor(memories, banks.new_bank(series) if series else None, Incidents(), alarms_per_day, learn_rounds)
+
+
+def rearranged(monitor: Monitor, rows: Mapping[str, Sequence[int]], series: Sequence[int] = ()) -> Monitor:
+    """The monitor of a fleet that has changed: of each scope, and of the series, row i is the old row `rows[scope][i]`,
+    or a new one where that is negative. Incidents stay: they know their subjects by name."""
+    memories = {
+        scope: rearrange(memory, rows[scope]) if scope in rows else memory
+        for scope, memory in sorted(monitor.memories.items())
+    }
+    bank = None if monitor.bank is None else banks.rearrange(monitor.bank, series)
+    return replace(monitor, memories=memories, bank=bank)
 
 
 def look(

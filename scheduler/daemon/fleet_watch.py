@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Final
 
 import structlog
 
 from scheduler.aiops.findings import Finding, Subject
 from scheduler.aiops.incidents import Incident
-from scheduler.aiops.monitor import Monitor, View, look, new_monitor
-from scheduler.aiops.rules import rearrange
+from scheduler.aiops.monitor import Monitor, View, look, new_monitor, rearranged
 from scheduler.aiops.telemetry import Telemetry, rows_of, telemetry_of
 from scheduler.daemon.telemetry import Telemetry as Metrics
 from scheduler.model.errors import OverspillError
@@ -78,11 +76,9 @@ class FleetWatch:
         """What was remembered of each row, in the rows' new order."""
         if self._monitor is None:
             return new_monitor({scope: len(rows) for scope, rows in now.subjects.items()})
-        memories = {
-            scope: rearrange(self._monitor.memories[scope], rows_of(self._subjects[scope], rows))
-            for scope, rows in now.subjects.items()
-        }
-        return replace(self._monitor, memories=memories)
+        return rearranged(
+            self._monitor, {scope: rows_of(self._subjects[scope], rows) for scope, rows in now.subjects.items()}
+        )
 
     def _tell(self) -> None:
         """Log each incident once, when it opens."""

@@ -11,6 +11,7 @@ MODULES = (
     "tests.bench.loop",
     "tests.bench.metrics_round",
     "tests.bench.aiops",
+    "tests.bench.faults",
     "tests.bench.gavel",
 )
 

@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from policies.errors import PolicyErrors
-from scheduler.aiops.findings import Subject
-from scheduler.aiops.monitor import View, look, new_monitor
+from scheduler.aiops.findings import Subject, Table
+from scheduler.aiops.monitor import View, look, new_monitor, rearranged
 from scheduler.aiops.series import samples
 from scheduler.aiops.topology import Topology
 from scheduler.cli.injection import run as inject
@@ -98,6 +98,19 @@ def test_detectors_speak_after_they_have_learnt_and_join_incidents() -> None:
         assert not (found and number < 300)
     assert told >= 1
     assert {one.subject.gpu for one in monitor.incidents.open} >= {"7"}
+
+
+def test_a_fleet_that_changes_keeps_what_is_known_of_what_stays() -> None:
+    def view(at: float, codes: list[float]) -> View:
+        rows = len(codes)
+        tables = {"gpu": Table(at, rows, {"gpu_xid_code": np.array(codes)}, {})}
+        series = samples(np.full(rows, at), np.arange(rows, dtype=float))
+        return View(at, tables, {"gpu": _subjects(rows)}, series, [("m", one) for one in _subjects(rows)])
+
+    monitor, _ = look(new_monitor({"gpu": 2}, 2), view(0.0, [0, 13]), Topology())
+    monitor = rearranged(monitor, {"gpu": [1, -1, 0]}, [1, -1, 0])
+    _, found = look(monitor, view(60.0, [13, 79, 79]), Topology())
+    assert [(one.kind, one.subject.gpu) for one in found] == [("gpu.xid.79", "2")]
 
 
 def _subjects(count: int) -> list[Subject]:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clusters.metrics.queries import load_queries
 from scheduler.aiops.findings import ORIGINS, SEVERITIES, Subject, Table, findings
 from scheduler.aiops.rules import SCOPES, Memory, check, load_rule, new_memory, rearrange, rule_names
 from scheduler.aiops.rules._xids import XIDS, xid
@@ -364,3 +365,56 @@ def test_a_memory_follows_its_rows() -> None:
 def test_a_rule_that_is_not_there_is_named() -> None:
     with pytest.raises(InvalidObjectError, match="rule 'nope' cannot be imported"):
         load_rule("nope")
+
+
+class Asked(dict[str, Floats]):
+    """Columns that note which of them are asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def get(self, name: str, default: Floats | None = None) -> Floats | None:  # type: ignore[override]
+        self.names.add(name)
+        return default
+
+
+def names_asked(rule_name: str) -> set[str]:
+    rule, asked = load_rule(rule_name), Asked()
+    rule.step(empty(rule.FIELDS, 1), Table(0.0, 1, asked, {}))
+    return asked.names
+
+
+NOT_GATHERED = {
+    "workload_step_compute_seconds", "workload_rolled_out_at_seconds", "spend_usd_per_hour", "busy_gpus_count",
+    "gpu_reporting_count", "gpu_expected_count", "node_reclaim_notice_count", "node_memory_pressure_count",
+    "node_disk_pressure_count", "node_pid_pressure_count", "node_network_unavailable_count",
+    "queue_wait_forecast_seconds", "queue_wait_objective_seconds", "finish_forecast_seconds", "deadline_seconds",
+}  # fmt: skip
+"""What comes from the daemon's own state (nodes, money, forecasts) or is not gathered yet."""
+
+
+@pytest.mark.parametrize("name", rule_names())
+def test_rules_ask_for_metrics_that_are_gathered(name: str) -> None:
+    asked = names_asked(name)
+    assert asked
+    assert asked <= {query.name for query in load_queries()} | NOT_GATHERED
+
+
+@pytest.mark.parametrize(
+    ("metric", "old", "new"),
+    [
+        ("gpu_clock_event_reasons_code", ("DCGM_FI_DEV_CLOCK_THROTTLE_REASONS", 1.0),
+         ("DCGM_FI_DEV_CLOCKS_EVENT_REASONS", 1.0)),
+        ("gpu_xid_code", ("DCGM_FI_DEV_XID_ERRORS", 1.0), ("DCGM_FI_DEV_XID_ERROR", 1.0)),
+        ("gpu_sm_clock_hertz", ("DCGM_FI_DEV_SM_CLOCK", 1e6), ("DCGM_FI_DEV_SM_CLOCK_HERTZ", 1.0)),
+        ("gpu_utilization_ratio", ("DCGM_FI_DEV_GPU_UTIL", 0.01), ("DCGM_FI_DEV_GPU_UTIL_RATIO", 1.0)),
+        ("gpu_memory_used_bytes", ("DCGM_FI_DEV_FB_USED", 2.0**20), ("DCGM_FI_DEV_FB_USED_BYTES", 1.0)),
+    ],
+)  # fmt: skip
+def test_rules_see_one_name_and_unit_whatever_the_exporter_says(
+    metric: str, old: tuple[str, float], new: tuple[str, float]
+) -> None:
+    (query,) = [one for one in load_queries() if one.name == metric]
+    assert old in query.families
+    assert new in query.families
