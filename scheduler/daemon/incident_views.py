@@ -46,7 +46,7 @@ class IncidentViews:
         if found is None and case is None and not done:
             raise NotFoundError(f"no incident {name[:100]!r} is known; `overspill incidents list` lists them")
         told = self._incident(found) if found is not None else {"id": name, "state": "unknown", **_case(case)}
-        return {**told, "remedies": [{key: row[key] for key in row if key != "body"} for row in done]}
+        return {**told, "remedies": [{str(key): row[key] for key in row if key != "body"} for row in done]}
 
     def _incident(self, incident: IncidentLike) -> dict[str, Any]:
         subject = incident.subject

@@ -143,6 +143,9 @@ class Remedies:
         async with asyncio.TaskGroup() as group:
             for action in actions:
                 group.create_task(one(action))
+        current = {case.action_id for case in self.state.cases}
+        for begun in [begun for name, begun in self._begun.items() if name not in current]:
+            self._end(begun.action, "overtaken")
 
     async def _advance(self, action: Action) -> None:
         if action.id not in self._begun:
@@ -168,8 +171,11 @@ class Remedies:
             self._settle(action, done=True)
 
     def _settle(self, action: Action, *, done: bool) -> None:
-        outcome = "done" if done else "failed"
         self.state = settle(self.state, action.id, done=done, now=self._clock.now())
+        self._end(action, "done" if done else "failed")
+
+    def _end(self, action: Action, outcome: str) -> None:
+        """`overtaken`: the signal or the node was gone before the action had come to its end."""
         self._telemetry.remedies.labels(action.policy, action.action, outcome).inc()
         self._record(action, outcome)
         self._begun.pop(action.id, None)

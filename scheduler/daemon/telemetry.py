@@ -132,7 +132,7 @@ class Telemetry:
         )
         self.remedies = Counter(
             "overspill_remedies",
-            "Actions about incidents that came to their end, by what came of them: done, failed.",
+            "Actions about incidents that came to their end, by what came of them: done, failed, overtaken.",
             ["policy", "action", "outcome"],
             registry=one,
         )

@@ -190,7 +190,7 @@ class _Round:
 
     def _is_well(self, case: Case, incident: IncidentLike | None) -> bool:
         """Whether the signal is gone: told so, or its node is no longer there. Not knowing is not well."""
-        if case.target.node_uid and case.phase != ACTING:
+        if case.target.node_uid:
             node = self.fleet.node_of.get((str(case.target.cluster), str(case.target.node)))
             seen = case.target.cluster in self.fleet.available
             if seen and (node is None or node.uid != case.target.node_uid):

@@ -1,0 +1,101 @@
+"""What remedies ask of a member's provider: a node replaced, a pool grown ahead; once, and fenced."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from scheduler.daemon.pools import PoolKeeper
+from scheduler.daemon.telemetry import Telemetry
+from scheduler.model.errors import CapacityError, FencedError
+from scheduler.model.ids import ClusterId, NodeName, PoolId
+from scheduler.model.ports import PoolStatus
+from tests.builders.apiserver import StillClock
+from tests.unit.engine_world import bought_pool
+
+POOL = PoolId("p4d")
+STATUS = PoolStatus(POOL, "p4d.24xlarge", "on-demand", 0, 4, 2, (), False)
+
+
+class Cloud:
+    """Notes what it is asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+        self.short = False
+
+    async def remove_node(self, pool: PoolId, node: NodeName, provider_id: str) -> None:
+        self.asked.append(("remove", pool, node, provider_id))
+
+    async def set_size(self, pool: PoolId, desired_nodes: int) -> None:
+        self.asked.append(("size", pool, desired_nodes))
+        if self.short:
+            raise CapacityError("no such machine now")
+
+
+class Pools:
+    def __init__(self, **status: Any) -> None:
+        self.cloud = Cloud()
+        self.leads = True
+        facts = SimpleNamespace(uid="u1", deleting=False, provider_id="aws:///i-1")
+        self.member: Any = SimpleNamespace(
+            member=SimpleNamespace(id=ClusterId("eks")),
+            nodes={"n1": facts},
+            pool_status={POOL: replace(STATUS, **status)},
+            pools=lambda: (bought_pool("eks", "p4d"),),
+        )
+        mirror: Any = SimpleNamespace(on_change=lambda: None)
+        cloud: Any = self.cloud
+        api: Any = None
+        member: Any = self.member
+        self.keeper = PoolKeeper(mirror, member, cloud, api, StillClock(), Telemetry(), self.fence)
+
+    def fence(self) -> None:
+        if not self.leads:
+            raise FencedError("not the leader")
+
+
+async def test_a_node_is_given_back_and_another_asked_for() -> None:
+    pools = Pools()
+    assert await pools.keeper.replace(POOL, NodeName("n1"), "u1")
+    assert pools.cloud.asked == [("remove", POOL, "n1", "aws:///i-1"), ("size", POOL, 2)]
+
+
+@pytest.mark.parametrize(("uid", "deleting"), [("u2", False), ("u1", True)])
+async def test_a_node_that_is_gone_or_going_is_replaced_already(uid: str, deleting: bool) -> None:
+    pools = Pools()
+    pools.member.nodes["n1"].deleting = deleting
+    assert await pools.keeper.replace(POOL, NodeName("n1"), uid)
+    assert await pools.keeper.replace(POOL, NodeName("n2"), "u1")
+    assert pools.cloud.asked == []
+
+
+async def test_a_busy_pool_is_asked_later() -> None:
+    pools = Pools(busy=True)
+    assert not await pools.keeper.replace(POOL, NodeName("n1"), "u1")
+    assert not await pools.keeper.grow(POOL, 1)
+    assert pools.cloud.asked == []
+
+
+async def test_a_pool_grows_to_its_largest_size_and_no_further() -> None:
+    pools = Pools()
+    assert await pools.keeper.grow(POOL, 1)
+    assert await pools.keeper.grow(POOL, 9)
+    assert await pools.keeper.grow(POOL, 9)
+    assert pools.cloud.asked == [("size", POOL, 3), ("size", POOL, 4)]
+
+
+async def test_without_the_lease_nothing_is_asked_and_a_shortage_is_told() -> None:
+    pools = Pools()
+    pools.leads = False
+    with pytest.raises(FencedError):
+        await pools.keeper.replace(POOL, NodeName("n1"), "u1")
+    with pytest.raises(FencedError):
+        await pools.keeper.grow(POOL, 1)
+    assert pools.cloud.asked == []
+    pools.leads, pools.cloud.short = True, True
+    with pytest.raises(CapacityError):
+        await pools.keeper.grow(POOL, 1)
