@@ -1,33 +1,38 @@
 """How fast a workload runs on a GPU model, a number of GPUs and a spread: what was seen, and what follows from it.
 
 `observe` is cheap and remembers; `refit` is heavy and runs off the loop; `predict` answers from both. A configuration
-that was seen is answered by the median of its own last observations; others by `throughput_fit`, moved to agree with
-what was seen of the same workload on the same GPU since. Nothing here reads a clock or a file.
+that was seen is answered by the median of its own last observations; others by `throughput_fit`, which also takes in
+what was seen since it was made. Nothing here reads a clock or a file.
 """
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
+if TYPE_CHECKING:
+    from scheduler.predict.throughput_fit import Fit
 
-from scheduler.predict.throughput_fit import Fit, fit
-
-STATE_VERSION: Final = 1
+STATE_VERSION: Final = 2
 _KEPT_OF_A_CELL: Final = 9
 _MOST_CELLS: Final = 4_000
+_MOST_PENDING: Final = 200
+_MOST_ANSWERS: Final = 200_000
 _HIGHEST_STEPS_PER_S: Final = 1e7
 _LOWEST_STEPS_PER_S: Final = 1e-7
 _ABSURD: Final = math.log(8.0)
 """So far from the median of its own configuration a speed is not believed, until others say the same."""
+_SURPRISING: Final = 4.0
+"""Standard deviations from what is foretold for a configuration that was never seen; and a factor of three at least."""
 _BELIEVED: Final = 3
+_MOVED: Final = 0.1
+"""Log units: a configuration that moved less since the fit tells it nothing new."""
 _OWN_NOISE: Final = 0.03
-"""Log units, one standard deviation: runs of one configuration beside each other, for want of enough of them."""
+"""Log units, one standard deviation: runs of one configuration beside each other, at the least."""
 _NORMAL_95: Final = 1.6449
 
 
@@ -62,58 +67,63 @@ class _Cell:
 
 class ThroughputModel:
     """Learns from each observation at once, and across workloads and GPUs at each refit. Keeps 4,000 configurations,
-    those observed last, and nine observations of each."""
+    those observed last, nine observations of each, and 200,000 answers."""
 
     def __init__(self) -> None:
         self._cells: OrderedDict[Configuration, _Cell] = OrderedDict()
         self._fit: Fit | None = None
+        self._fitted: dict[Configuration, float] = {}
+        self._pending: OrderedDict[Configuration, None] = OrderedDict()
+        """What the fit does not know yet."""
+        self._answers: dict[str, dict[Configuration, Spread]] = {}
         self.refused = 0
-        """Observations that taught nothing, as they cannot be or contradict their own configuration's."""
+        """Observations that taught nothing, as they cannot be, or contradict what is known."""
 
     def observe(self, configuration: Configuration, steps_per_second: float) -> None:
-        """Under 5 ms. Refuses (and counts) what is not finite, not positive, of no possible configuration, or more than
-        eight times off the median of its own configuration; three in a row that agree with each other are a new level.
-        """
+        """Under 5 ms. Refuses (and counts) what is not finite, not positive, of no possible configuration, more than
+        eight times off the median of its own configuration, or beyond anything foretold for one that was never seen;
+        three in a row that agree with each other are believed."""
         key = _normal(configuration)
         if key is None or not _LOWEST_STEPS_PER_S < steps_per_second < _HIGHEST_STEPS_PER_S:
             self.refused += 1
             return
         value = math.log(steps_per_second)
-        cell = self._cells.setdefault(key, _Cell())
-        self._cells.move_to_end(key)
-        while len(self._cells) > _MOST_CELLS:
-            self._cells.popitem(last=False)
-        if cell.logs and abs(value - median(cell.logs)) > _ABSURD:
+        cell = self._cells.get(key) or _Cell()
+        if self._doubts(key, cell, value):
             self.refused += 1
-            cell.doubted = [one for one in cell.doubted if abs(one - value) <= _ABSURD] + [value]
+            cell.doubted = [*(one for one in cell.doubted if abs(one - value) <= _ABSURD / 2), value]
+            self._keep(key, cell)
             if len(cell.doubted) < _BELIEVED:
                 return
+            self.refused -= _BELIEVED
             cell.logs.clear()
             cell.logs.extend(cell.doubted)
-            self.refused -= _BELIEVED
         else:
             cell.logs.append(value)
         cell.doubted = []
+        self._keep(key, cell)
+        self._note(key, median(cell.logs))
 
     def refit(self) -> None:
         """Learns across workloads and GPUs. Seconds: not for the event loop."""
-        self._fit = fit([(key, median(cell.logs)) for key, cell in self._cells.items() if cell.logs])
+        from scheduler.predict.throughput_fit import fit
+
+        self._take(fit([(key, median(cell.logs)) for key, cell in self._cells.items() if cell.logs]))
 
     def predict(self, configuration: Configuration) -> Spread | None:
         """None where nothing is known that it could follow from, or for a configuration that cannot be."""
         return self.predict_many([configuration])[0]
 
     def predict_many(self, configurations: Sequence[Configuration]) -> list[Spread | None]:
-        """As `predict`, in the order given; each unlike configuration is worked out once."""
+        """As `predict`, in the order given. Each unlike configuration is worked out once, and remembered until
+        something is learned of its model: so 1,000 classes on 500 offerings cost as many answers as there are unlike
+        pairs of class and (GPU model, GPUs, spread)."""
         keys = [_normal(one) for one in configurations]
-        unlike = list(dict.fromkeys(key for key in keys if key is not None))
-        answers = {key: self._own(key) for key in unlike}
-        asked = [key for key in unlike if answers[key] is None]
-        if self._fit is not None and asked:
-            low, middle, high = np.exp(self._fit.predict(asked))
-            for index, key in enumerate(asked):
-                if math.isfinite(middle[index]):
-                    answers[key] = Spread(float(low[index]), float(middle[index]), float(high[index]))
+        unlike = dict.fromkeys(key for key in keys if key is not None)
+        asked = [key for key in unlike if self._known(key) is None]
+        if asked and self._fit is not None:
+            self._work_out(asked)
+        answers = {key: self._known(key) for key in unlike}
         return [None if key is None else answers[key] for key in keys]
 
     def state(self) -> dict[str, Any]:
@@ -121,41 +131,134 @@ class ThroughputModel:
         return {
             "version": STATE_VERSION,
             "refused": self.refused,
-            "cells": [
-                [key.model, key.batch_size, key.gpu, key.gpus, key.consolidated, key.share, list(cell.logs)]
-                for key, cell in self._cells.items()
-                if cell.logs
-            ],
-            "fit": None if self._fit is None else self._fit.state(),
+            "cells": [[*_fields(key), list(cell.logs)] for key, cell in self._cells.items() if cell.logs],
+            "fit": None
+            if self._fit is None
+            else {
+                "cells": [_fields(key) for key in self._fit.cells],
+                "log_seconds": self._fit.log_seconds.tolist(),
+                "weights": self._fit.weights.tolist(),
+                "margins": list(self._fit.margins),
+            },
         }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> ThroughputModel:
-        """Raises: ValueError for another version, or for anything that `state` does not say."""
-        if state.get("version") != STATE_VERSION:
-            raise ValueError(f"throughput state of version {state.get('version')}, not {STATE_VERSION}; learn it anew")
+        """Works the fit out anew from what it was fitted to, without learning it again: up to seconds. Raises:
+        ValueError for another version, or for anything that `state` does not say."""
+        if not isinstance(state, Mapping) or state.get("version") != STATE_VERSION:
+            raise ValueError(f"this is no throughput state of version {STATE_VERSION}; learn it anew")
+        from scheduler.predict.throughput_fit import fit_from_state
+
         model = cls()
         try:
             for *names, logs in state["cells"]:
-                for value in logs:
-                    model.observe(Configuration(*names), math.exp(value))
+                cell = _Cell()
+                cell.logs.extend(_finite(value) for value in logs)
+                model._keep(_read(names), cell)
+            fitted = state["fit"]
+            if fitted is not None:
+                model._take(fit_from_state(fitted, [_read(names) for names in fitted["cells"]]))
             model.refused = int(state["refused"])
-            model._fit = None if state["fit"] is None else Fit.from_state(state["fit"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"throughput state is damaged: {error!r}; learn it anew") from error
+        for key, cell in model._cells.items():
+            model._note(key, median(cell.logs))
         return model
 
-    def _own(self, key: Configuration) -> Spread | None:
+    def _doubts(self, key: Configuration, cell: _Cell, value: float) -> bool:
+        if cell.logs:
+            return abs(value - median(cell.logs)) > _ABSURD
+        if self._fit is None:
+            return False
+        said, spread = self._log_answers([key])
+        return abs(value - said[0]) > max(math.log(3.0), _SURPRISING * spread[0])
+
+    def _keep(self, key: Configuration, cell: _Cell) -> None:
+        self._cells[key] = cell
+        self._cells.move_to_end(key)
+        while len(self._cells) > _MOST_CELLS:
+            gone, _ = self._cells.popitem(last=False)
+            self._pending.pop(gone, None)
+
+    def _note(self, key: Configuration, value: float) -> None:
+        """What the fit does not know yet is used by the next prediction."""
+        fitted = self._fitted.get(key)
+        if fitted is not None and abs(fitted - value) < _MOVED:
+            return
+        self._pending[key] = None
+        self._pending.move_to_end(key)
+        while len(self._pending) > _MOST_PENDING:
+            self._pending.popitem(last=False)
+        self._answers.pop(key.model, None)
+
+    def _take(self, fitted: Fit | None) -> None:
+        self._fit = fitted
+        self._pending.clear()
+        self._answers.clear()
+        self._fitted = {}
+        if fitted is not None:
+            for key, seconds in zip(fitted.cells, fitted.log_seconds.tolist(), strict=True):
+                self._fitted[key] = math.log(key.gpus) - seconds
+
+    def _known(self, key: Configuration) -> Spread | None:
         cell = self._cells.get(key)
         if cell is None or not cell.logs:
-            return None
-        middle, width = median(cell.logs), _OWN_NOISE * _NORMAL_95 * math.sqrt(1 + 1 / len(cell.logs))
+            return self._answers.get(key.model, {}).get(key)
+        middle = median(cell.logs)
+        off = 1.4826 * median(abs(value - middle) for value in cell.logs)
+        width = max(_OWN_NOISE, off) * _NORMAL_95 * math.sqrt(1 + 1 / len(cell.logs))
         return Spread(math.exp(middle - width), math.exp(middle), math.exp(middle + width))
+
+    def _work_out(self, asked: Sequence[Configuration]) -> None:
+        said, spread = self._log_answers(asked)
+        if sum(map(len, self._answers.values())) + len(asked) > _MOST_ANSWERS:
+            self._answers.clear()
+        for key, middle, off in zip(asked, said, spread, strict=True):
+            width = _NORMAL_95 * off
+            self._answers.setdefault(key.model, {})[key] = Spread(
+                math.exp(middle - width), math.exp(middle), math.exp(middle + width)
+            )
+
+    def _log_answers(self, asked: Sequence[Configuration]) -> tuple[list[float], list[float]]:
+        """Log steps per second, and standard deviations wide enough for 90 % intervals that hold."""
+        assert self._fit is not None
+        models = {key.model for key in asked}
+        seen = [(key, median(self._cells[key].logs)) for key in self._pending if key.model in models]
+        said, spread = self._fit.update(seen, asked) if seen else self._fit.predict(asked)
+        spread = spread * self._fit.margin(asked, [key for key, _ in seen])
+        return said.tolist(), spread.tolist()
 
 
 def _normal(one: Configuration) -> Configuration | None:
     """The same for configurations that are the same, None for one that cannot be."""
     if one.gpus < 1 or not 0 < one.share <= 1 or (one.batch_size is not None and one.batch_size < 1):
         return None
-    consolidated = one.consolidated or one.gpus == 1
-    return Configuration(one.model, one.batch_size, one.gpu.strip().lower(), one.gpus, consolidated, one.share)
+    gpu, consolidated = one.gpu.strip().lower(), one.consolidated or one.gpus == 1
+    if gpu == one.gpu and consolidated == one.consolidated:
+        return one
+    return Configuration(one.model, one.batch_size, gpu, one.gpus, consolidated, one.share)
+
+
+def _fields(key: Configuration) -> list[Any]:
+    return [key.model, key.batch_size, key.gpu, key.gpus, key.consolidated, key.share]
+
+
+def _read(names: Iterable[Any]) -> Configuration:
+    """Raises: ValueError, TypeError."""
+    model, batch, gpu, gpus, consolidated, share = names
+    key = _normal(
+        Configuration(
+            str(model), None if batch is None else int(batch), str(gpu), int(gpus), bool(consolidated), float(share)
+        )
+    )
+    if key is None:
+        raise ValueError(f"{model} on {gpu} cannot be run so")
+    return key
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError("not all numbers are finite")
+    return number
