@@ -13,7 +13,7 @@ import typer
 from scheduler.cli.output import CommandError, console, print_json
 
 app = typer.Typer(
-    help="The learned model of durations and serving.",
+    help="The learned model of durations, serving and throughput.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
@@ -29,13 +29,22 @@ def evaluate_command(
     serving: Annotated[
         Path | None, typer.Option("--serving", help="Latency by time, CSV or .csv.gz (docs/model.md: formats).")
     ] = None,
+    throughput: Annotated[
+        Path | None, typer.Option("--throughput", help="Measured speeds, CSV or .csv.gz (docs/model.md: formats).")
+    ] = None,
+    holdout: Annotated[
+        str,
+        typer.Option(
+            "--holdout", help="What is unknown of a speed asked for: pair, pair-batch, two, two-batch, model."
+        ),
+    ] = "pair",
+    seed: Annotated[int, typer.Option("--seed", help="Draws the two of --holdout two and two-batch.", min=0)] = 1,
     from_day: Annotated[
         float, typer.Option("--from-day", help="Report runs submitted from this day on; all are learned from.", min=0)
     ] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
-    """Predict a log in the order in which it happened, and say how far off that was."""
-    # The options of other evaluations (--throughput) join here: exactly one is given.
+    """Predict a log as it happened, or what is held out of a table of speeds, and say how far off that was."""
     chosen: list[Callable[[], dict[str, Any]]] = []
     if durations is not None:
         from scheduler.cli.model_durations import evaluate_durations
@@ -43,8 +52,12 @@ def evaluate_command(
         chosen.append(lambda: evaluate_durations(durations, from_day))
     if serving is not None:
         chosen.append(lambda: evaluate_serving(serving))
+    if throughput is not None:
+        from scheduler.cli.model_throughput import evaluate_throughput
+
+        chosen.append(lambda: evaluate_throughput(throughput, holdout, seed))
     if len(chosen) != 1:
-        raise CommandError("name one file to evaluate on: --durations or --serving", exit_code=2)
+        raise CommandError("name one file to evaluate on: --durations, --serving or --throughput", exit_code=2)
     found = chosen[0]()
     if as_json:
         print_json(found)

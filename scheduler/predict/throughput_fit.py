@@ -43,6 +43,8 @@ _WEIGHT_SPREAD: Final = 1.0
 _CHUNK: Final = 4_000
 NORMAL_95: Final = 1.6449
 _UNLIT: Final = 1e-8
+_UNLIKE: Final = 100.0
+"""Log seconds: a level that is not known is like no other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class Levels:
     usual: float
 
     def of(self, configurations: Sequence[Configuration]) -> Floats:
-        """Of batch sizes not seen: that of the nearest one seen; of models not seen: the usual."""
+        """Of batch sizes not seen: that of the nearest one seen; of models not seen: unlike any that was."""
         batches: dict[str, list[float]] = {}
         for model, batch in self.known:
             batches.setdefault(model, []).append(batch)
@@ -62,7 +64,7 @@ class Levels:
             at = log2_batch(one)
             seen = batches.get(one.model)
             nearest = min(seen, key=lambda batch: (abs(batch - at), batch)) if seen else None
-            values.append(self.usual if nearest is None else self.known[one.model, nearest])
+            values.append(self.usual + _UNLIKE if nearest is None else self.known[one.model, nearest])
         return np.array(values)
 
 

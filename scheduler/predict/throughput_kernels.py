@@ -145,8 +145,8 @@ def product(part: str, alike: dict[str, Floats]) -> Floats:
     first, *others = part.split("*")
     value: Floats = alike[first]
     for name in others:
-        value = np.asarray(value * alike[name])
-    return value
+        value = value * alike[name]
+    return np.asarray(value)
 
 
 def prior_weights() -> Floats:

@@ -1,0 +1,71 @@
+"""A table of measured speeds, evaluated: read, held out, foretold, scored beside the baselines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scheduler.cli.output import CommandError
+from scheduler.predict.scores import scores
+from scheduler.predict.throughput import Configuration
+from scheduler.predict.throughput_trial import HOLDOUTS, Outcome, all_but_one, evaluate
+from scheduler.simulate.readers._table import Table, open_table
+
+Floats = NDArray[np.float64]
+_COLUMNS: Final = ("model", "batch_size", "scale_factor", "gpu", "consolidated", "steps_per_s")
+_MOST_ROWS: Final = 1_000
+
+
+def evaluate_throughput(path: Path, holdout: str, seed: int) -> dict[str, Any]:
+    """Scores of the model and of each baseline. Raises: CommandError, InvalidObjectError."""
+    if holdout not in HOLDOUTS:
+        raise CommandError(f"--holdout: no {holdout!r}; there are {', '.join(HOLDOUTS)}", exit_code=2)
+    table = read_speeds(open_table(path))
+    try:
+        found = evaluate(table, holdout, seed)
+    except ValueError as error:
+        raise CommandError(f"{path}: {error}; give a fuller table", exit_code=2) from error
+    covered = (found.low <= found.actual) & (found.actual <= found.high)
+    gpus = np.array(found.gpu)
+    floor = all_but_one(table)
+    return {
+        "configurations": len(table),
+        "predicted": len(found.actual),
+        "holdout": holdout,
+        "seed": seed,
+        **scores(found.median, found.actual),
+        "coverage_90": float(covered.mean()),
+        "coverage_90_by_gpu": {str(gpu): float(covered[gpus == gpu].mean()) for gpu in np.unique(gpus)},
+        "all_but_one": {"median_ape": float(np.median(floor)), "mean_ape": float(floor.mean())},
+        "baselines": {name: _rated(said, found) for name, said in found.baselines.items()},
+    }
+
+
+def _rated(said: Floats, found: Outcome) -> dict[str, float]:
+    """Over what the baseline says anything of."""
+    usable = np.isfinite(said)
+    if usable.sum() < 2:
+        return {"answers": float(usable.mean())}
+    return {**scores(said[usable], found.actual[usable]), "answers": float(usable.mean())}
+
+
+def read_speeds(table: Table) -> dict[Configuration, float]:
+    """Steps per second by configuration. Rows of 0 (does not fit) say nothing of speed; one GPU is one node, so that
+    its two rows, spread and not, are one: the last stands. Raises: InvalidObjectError, CommandError."""
+    missing = [name for name in _COLUMNS if name not in table.columns]
+    if missing:
+        raise CommandError(f"{table.path}: no column {', '.join(missing)}; they are {', '.join(_COLUMNS)}", exit_code=2)
+    found: dict[Configuration, float] = {}
+    for row in table.rows():
+        steps = row.number("steps_per_s", most=1e7)
+        gpus = row.count("scale_factor", least=1)
+        batch = row.count("batch_size", least=1, most=2**31) if row.text("batch_size") else None
+        together = gpus == 1 or row.count("consolidated", most=1) == 1
+        if steps > 0:
+            found[Configuration(row.text("model"), batch, row.text("gpu").lower(), gpus, together)] = steps
+        if len(found) > _MOST_ROWS:
+            raise CommandError(f"{row.place}: more than {_MOST_ROWS} configurations; cut the table", exit_code=2)
+    return found
