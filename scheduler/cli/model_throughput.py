@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from scheduler.cli.output import CommandError
 from scheduler.predict.scores import scores
 from scheduler.predict.throughput import Configuration
+from scheduler.predict.throughput_fit import fit
+from scheduler.predict.throughput_onnx import to_onnx
 from scheduler.predict.throughput_trial import HOLDOUTS, Outcome, all_but_one, evaluate
 from scheduler.simulate.readers._table import Table, open_table
 
@@ -42,6 +45,23 @@ def evaluate_throughput(path: Path, holdout: str, seed: int) -> dict[str, Any]:
         "all_but_one": {"median_ape": float(np.median(floor)), "mean_ape": float(floor.mean())},
         "baselines": {name: _rated(said, found) for name, said in found.baselines.items()},
     }
+
+
+def export_throughput(path: Path, out: Path) -> str:
+    """What was written, in a sentence. Raises: CommandError, InvalidObjectError."""
+    table = read_speeds(open_table(path))
+    fitted = fit([(one, math.log(steps)) for one, steps in table.items()])
+    if fitted is None:
+        raise CommandError(f"{path}: no speed above 0; give a table of measured ones", exit_code=2)
+    try:
+        graph = to_onnx(fitted)
+    except ModuleNotFoundError as error:
+        raise CommandError("ONNX export needs the extra: pip install 'overspill[onnx]'", exit_code=2) from error
+    try:
+        out.write_bytes(graph)
+    except OSError as error:
+        raise CommandError(f"{out}: {error.strerror or error}; name a file that can be written", exit_code=2) from error
+    return f"{out}: {len(table)} configurations of {len(fitted.models)} models on {len(fitted.gpus)} GPUs"
 
 
 def _rated(said: Floats, found: Outcome) -> dict[str, float]:

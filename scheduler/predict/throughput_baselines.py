@@ -79,18 +79,14 @@ def gradient_boosting(known: Known, asked: Sequence[Configuration]) -> Floats:
 
     def features(one: Configuration) -> list[float]:
         facts = facts_of(one.gpu)
-        sheet = [0.0, 0.0] if facts is None else [facts.fp32_tflops or 0.0, facts.memory_gb_per_s]
-        own = [float(models.get(one.model, -1) == at) for at in range(len(models))]
-        return [
-            *own,
-            float(gpus.get(one.gpu, -1)),
-            log2_batch(one),
-            math.log2(one.gpus),
-            float(one.consolidated),
-            *sheet,
-        ]
+        sheet = [float(gpus.get(one.gpu, -1))] * 2
+        if facts is not None and facts.fp32_tflops is not None:
+            sheet = [math.log(facts.fp32_tflops), math.log(facts.memory_gb_per_s)]
+        at = models.get(one.model, -1)
+        own = [float(at), *(float(at == other) for other in range(len(models)))]
+        return [*own, log2_batch(one), math.log2(one.gpus), float(one.consolidated), *sheet]
 
-    model = GradientBoostingRegressor(n_estimators=200, max_depth=4, learning_rate=0.07, random_state=0)
+    model = GradientBoostingRegressor(n_estimators=300, max_depth=4, learning_rate=0.05, random_state=0)
     model.fit([features(one) for one in known], list(known.values()))
     return np.asarray(model.predict([features(one) for one in asked]))
 

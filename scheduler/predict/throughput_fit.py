@@ -37,7 +37,7 @@ MOST_FITTED: Final = 1_000
 """Configurations; the work grows with their cube."""
 _MOST_WEIGHED: Final = 450
 """Configurations that the variances are learned from."""
-_TRANSFER_MEAN: Final = math.log(0.03)
+TRANSFER_MEAN: Final = math.log(0.03)
 _WEIGHT_SPREAD: Final = 1.0
 """Standard deviation of the prior of log variances."""
 _CHUNK: Final = 4_000
@@ -120,7 +120,7 @@ class Fit:
         return np.concatenate([mean for mean, _ in found]), np.concatenate([spread for _, spread in found])
 
     def _predict(self, asked: Sequence[Configuration]) -> tuple[Floats, Floats]:
-        rows = self._rows(asked)
+        rows = self.rows_of(asked)
         mean, _, cross, before = self._posterior(rows)
         explained = np.einsum("ij,ij->i", cross @ self.inverse, cross)
         noise = math.exp(self.weights[-1])
@@ -132,7 +132,7 @@ class Fit:
     ) -> tuple[Floats, Floats]:
         """As `predict`, knowing also `seen` (configuration, log steps per second) that came after the fit; exact but
         for the linearisation. Cubic in `seen`."""
-        both = self._rows([one for one, _ in seen] + list(asked))
+        both = self.rows_of([one for one, _ in seen] + list(asked))
         count = len(seen)
         mean, own, cross, before = self._posterior(both)
         new, old = np.arange(count), np.arange(count, len(both))
@@ -147,7 +147,7 @@ class Fit:
         left = left - np.einsum("ij,ji->i", across, solved[:, 1:])
         return log_gpus[old] - mean[old] - across @ solved[:, 0], np.sqrt(np.maximum(left, 0.0) + noise)
 
-    def _rows(self, asked: Sequence[Configuration]) -> Rows:
+    def rows_of(self, asked: Sequence[Configuration]) -> Rows:
         return rows_of(asked, dict(self.models), dict(self.gpus), self.levels.of(asked))
 
     def _posterior(self, rows: Rows) -> tuple[Floats, Floats, Floats, Floats]:
@@ -156,7 +156,7 @@ class Fit:
         compute = covariance(COMPUTE, np.exp(self.weights[: len(COMPUTE)]), alike)
         transfer = covariance(TRANSFER, np.exp(self.weights[len(COMPUTE) : -1]), alike)
         log_compute = _compute_mean(self.compute_mean, rows) + compute @ (self.own * self.alpha)
-        log_transfer = _TRANSFER_MEAN + transfer @ ((1 - self.own) * self.alpha)
+        log_transfer = TRANSFER_MEAN + transfer @ ((1 - self.own) * self.alpha)
         mean, own = _joined(log_compute, log_transfer, rows)
         cross = own[:, None] * compute * self.own + (1 - own)[:, None] * transfer * (1 - self.own)
         return mean, own, cross, self._variance(rows, own)
@@ -215,7 +215,7 @@ def solve(
         alpha: Floats = np.asarray(np.linalg.solve(total, target), dtype=float)
         moved = (
             _compute_mean(mean, rows) + compute @ (own * alpha) - at[0],
-            _TRANSFER_MEAN + transfer @ ((1 - own) * alpha) - at[1],
+            TRANSFER_MEAN + transfer @ ((1 - own) * alpha) - at[1],
         )
         at = (at[0] + np.clip(moved[0], -1.0, 1.0), at[1] + np.clip(moved[1], -1.0, 1.0))
     pairs = frozenset((one.model, one.gpu) for one in configurations)
@@ -335,7 +335,7 @@ def _linearised(at: tuple[Floats, Floats], rows: Rows, log_seconds: Floats, mean
     """Share of own work, and what the weighted sum of both processes, less their means, has to come to."""
     together, own = _joined(*at, rows)
     target = log_seconds - together
-    target = target + own * (at[0] - _compute_mean(mean, rows)) + (1 - own) * (at[1] - _TRANSFER_MEAN)
+    target = target + own * (at[0] - _compute_mean(mean, rows)) + (1 - own) * (at[1] - TRANSFER_MEAN)
     return own, target
 
 
@@ -348,7 +348,7 @@ def _start(rows: Rows, log_seconds: Floats, mean: float) -> tuple[Floats, Floats
     compute = np.where(several, np.minimum(compute, log_seconds - 0.05), log_seconds)
     seconds = np.exp(log_seconds)
     exchange = np.log(np.maximum(seconds - np.exp(compute), 0.03 * seconds))
-    return compute, np.where(several, exchange, _TRANSFER_MEAN)
+    return compute, np.where(several, exchange, TRANSFER_MEAN)
 
 
 def _unlikeliness(weights: Floats, parts: Floats, target: Floats, lower: Lower) -> tuple[float, Floats]:

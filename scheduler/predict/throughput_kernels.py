@@ -40,8 +40,10 @@ TRANSFER: Final = (
 """Parts of the log of the time that a step spends on exchanging gradients; only where there are several GPUs."""
 _VARIANCE_BY_ORDER: Final = (1.0, 0.5, 0.1, 0.03, 0.01)
 _NOISE_VARIANCE: Final = 0.003
-_NEAR_OCTAVES, _FAR_OCTAVES, _LEVEL_LENGTH = 0.7, 3.0, 1.2
+NEAR_OCTAVES, FAR_OCTAVES, LEVEL_LENGTH = 0.7, 3.0, 1.2
 """Length scales: of log2 batch size, and of the level (log seconds)."""
+OWN_PLACE: Final = 0.7
+"""Of what a number of GPUs does, this part is its own, the rest like its neighbours': machines differ by size."""
 USUAL_LOG2_BATCH: Final = 5.0
 """Where a workload has no batch size: 32."""
 
@@ -114,12 +116,11 @@ def likenesses(left: Rows, right: Rows) -> dict[str, Floats]:
         "model": _same(left.model, right.model),
         "gpu": _same(left.gpu, right.gpu),
         "spread": spread,
-        # Half of what a number of GPUs does is like its neighbours', half its own: machines differ by size.
-        "place": spread * (0.3 * np.exp(-0.5 * count**2) + 0.7 * (np.abs(count) < 1e-9)),
+        "place": spread * ((1.0 - OWN_PLACE) * np.exp(-0.5 * count**2) + OWN_PLACE * (np.abs(count) < 1e-9)),
         "batch": (np.abs(batch) < 1e-9).astype(float),
-        "near": np.exp(-0.5 * (batch / _NEAR_OCTAVES) ** 2),
-        "far": np.exp(-0.5 * (batch / _FAR_OCTAVES) ** 2),
-        "level": np.exp(-0.5 * ((left.level[:, None] - right.level[None]) / _LEVEL_LENGTH) ** 2),
+        "near": np.exp(-0.5 * (batch / NEAR_OCTAVES) ** 2),
+        "far": np.exp(-0.5 * (batch / FAR_OCTAVES) ** 2),
+        "level": np.exp(-0.5 * ((left.level[:, None] - right.level[None]) / LEVEL_LENGTH) ** 2),
         "share": np.outer(left.log_share, right.log_share),
     }
 

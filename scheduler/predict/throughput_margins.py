@@ -32,13 +32,13 @@ _NARROWEST, _WIDEST = 0.7, 4.0
 
 
 def learn_margins(cells: Cells) -> Margins:
-    """Of a pair seen, of a model seen elsewhere, of a model never seen (none narrower than the others). From the newest
-    400 configurations; 1.5 where there is too little to learn it from."""
+    """Of a pair seen, of a model seen elsewhere, of a model never seen. From the newest 400 configurations; 1.5 where
+    there is too little to learn it from."""
     cells = cells[-_MOST_CELLS:]
     weights = _weights_without(cells)
     few = _margin(cells, weights, few_seen(cells))
     some = _margin(cells, weights, elsewhere(cells))
-    return few, some, max(few, some, _margin(cells, weights, models(cells)))
+    return few, some, _margin(cells, weights, models(cells))
 
 
 def _weights_without(cells: Cells) -> dict[str, Floats]:
