@@ -28,7 +28,7 @@ def hardware_ratio(known: Known, asked: Sequence[Configuration]) -> Floats:
 def nearest_neighbour(known: Known, asked: Sequence[Configuration]) -> Floats:
     """What it does elsewhere, times what changing GPU did at the same count and spread to the model most like it: the
     one whose speed there changes most alike with count and spread."""
-    curves = {key: _curve(known, *key) for key in {(one.model, one.batch_size, one.gpu) for one in known}}
+    curves = {key: _curve(known, *key) for key in dict.fromkeys((o.model, o.batch_size, o.gpu) for o in known)}
 
     def ratio(seen: Configuration, one: Configuration) -> float:
         own = curves[seen.model, seen.batch_size, seen.gpu]

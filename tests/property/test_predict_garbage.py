@@ -14,6 +14,7 @@ from scheduler.predict.durations import LONGEST_SECONDS, DurationModel, Run
 from scheduler.predict.provisioning import Provisioning
 from scheduler.predict.serving import forecast_p95_ms
 from scheduler.predict.spot import ReclaimHazards
+from scheduler.predict.throughput import Configuration, ThroughputModel
 from scheduler.predict.waits import Ahead, Going, queue_wait_seconds
 
 ABSURD = st.one_of(
@@ -101,3 +102,48 @@ def test_cost_has_its_parts_and_unknown_stays_unknown() -> None:
     assert found is not None
     assert (found.expected.total_usd, found.p90.total_usd) == (Decimal(12), Decimal(23))
     assert run_cost(None, run, start, None, None) is None
+
+
+def _speeds() -> ThroughputModel:
+    """Three workloads on two GPUs, one of which is twice as fast."""
+    model = ThroughputModel()
+    for index, name in enumerate("abc"):
+        for gpu, faster in (("t4", 1.0), ("v100", 2.0)):
+            for gpus in (1, 2):
+                model.observe(Configuration(name, 32, gpu, gpus), faster * gpus * (index + 1.0))
+    model.refit()
+    return model
+
+
+_SPEEDS = _speeds().state()
+_ASKED = [Configuration(name, batch, gpu, 2) for name in "abx" for batch in (32, 64) for gpu in ("t4", "v100", "h100")]
+
+
+@given(st.lists(st.one_of(st.floats(max_value=0.0), st.just(math.nan), st.just(math.inf), st.floats(min_value=1e8))))
+@settings(max_examples=20)
+def test_speeds_that_cannot_be_move_nothing(speeds: list[float]) -> None:
+    model, untouched = (ThroughputModel.from_state(_SPEEDS) for _ in range(2))
+    for number, speed in enumerate(speeds):
+        model.observe(_ASKED[number % len(_ASKED)], speed)
+    assert model.refused == len(speeds)
+    assert model.predict_many(_ASKED) == untouched.predict_many(_ASKED)
+
+
+@given(st.sampled_from([1e-6, 1e-3, 1e3, 1e6]), st.sampled_from(["t4", "v100"]), st.sampled_from([32, 64]))
+@settings(max_examples=16)
+def test_a_single_absurd_speed_moves_nothing_of_a_workload_that_is_known(off: float, gpu: str, batch: int) -> None:
+    """Of a configuration that was seen, or of one that was not."""
+    model, untouched = (ThroughputModel.from_state(_SPEEDS) for _ in range(2))
+    model.observe(Configuration("b", batch, gpu, 1), 2.0 * off)
+    assert model.refused == 1
+    assert model.predict_many(_ASKED) == untouched.predict_many(_ASKED)
+
+
+def test_three_speeds_that_agree_are_a_new_level() -> None:
+    model = ThroughputModel.from_state(_SPEEDS)
+    for speed in (40.0, 41.0, 42.0):
+        model.observe(Configuration("b", 32, "v100", 1), speed)
+    found = model.predict(Configuration("b", 32, "v100", 1))
+    assert found is not None
+    assert found.median == 41.0 or math.isclose(found.median, 41.0)
+    assert model.refused == 0

@@ -73,3 +73,68 @@ def test_a_challenger_that_is_worse_on_the_newest_runs_is_sent_back(
     choice = choose(told, np.array(challenger), np.array([5.0, 5.0]))
     assert isinstance(choice, Choice)
     assert choice.challenger_wins is want_wins
+
+
+def write_speeds(path: Path) -> Path:
+    """Four workloads on three GPUs, one of which nobody has heard of: each twice as fast as the one before it."""
+    lines = [
+        f"m{model},{batch},{gpus},{gpu},1,{gpus * 2.0**faster * 100 / (model + 2) / (batch + 16):.5f}"
+        for model in range(4)
+        for batch in (16, 64)
+        for gpus in (1, 2)
+        for faster, gpu in enumerate(("K80", "P100", "npu-9"))
+    ]
+    path.write_text("model,batch_size,scale_factor,gpu,consolidated,steps_per_s\n" + "\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("holdout", ["pair", "two-batch"])
+def test_speeds_of_a_pair_never_seen(holdout: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = write_speeds(tmp_path / "speeds.csv")
+    assert invoke(["model", "evaluate", "--throughput", str(table), "--holdout", holdout, "--json"]) in (0, 2)
+    told = capsys.readouterr()
+    if holdout == "two-batch":
+        # One model with its batch size has two rows on a GPU: both are given back, and nothing is left to ask for.
+        assert "fuller table" in told.err
+        return
+    found = json.loads(told.out.splitlines()[-1])
+    assert found["predicted"] == 96
+    assert found["median_ape"] < 0.15
+    assert 0.5 < found["coverage_90"] <= 1.0
+    assert found["baselines"]["hardware_ratio"]["answers"] < 1.0
+    assert set(found["baselines"]) >= {"nearest_neighbour", "factorisation_rank_1", "gradient_boosting"}
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "arguments", "want"),
+    [
+        ("model,gpu", "a,v100", [], "no column batch_size"),
+        ("model,batch_size,scale_factor,gpu,consolidated,steps_per_s", "a,16,0,v100,1,2", [], "scale_factor"),
+        ("model,batch_size,scale_factor,gpu,consolidated,steps_per_s", "a,16,1,v100,1,-2", [], "steps_per_s"),
+        ("model,batch_size,scale_factor,gpu,consolidated,steps_per_s", "a,16,1,v100,1,2", [], "under 3 models"),
+        (
+            "model,batch_size,scale_factor,gpu,consolidated,steps_per_s",
+            "a,,1,v1,1,2",
+            ["--holdout", "all"],
+            "pair-batch",
+        ),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_told_in_one_line(
+    header: str, row: str, arguments: list[str], want: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "speeds.csv"
+    table.write_text(f"{header}\n{row}\n")
+    assert invoke(["model", "evaluate", "--throughput", str(table), *arguments]) == 2
+    told = capsys.readouterr().err
+    assert want in told
+    assert len(told.strip().splitlines()) == 1
+
+
+def test_the_fitted_model_is_written_for_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("skl2onnx")
+    out = tmp_path / "speeds.onnx"
+    table = write_speeds(tmp_path / "speeds.csv")
+    assert invoke(["model", "export", "--throughput", str(table), "--out", str(out)]) == 0
+    assert out.stat().st_size > 1000
+    assert "4 models on 3 GPUs" in " ".join(capsys.readouterr().out.split())
