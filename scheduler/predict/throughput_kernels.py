@@ -147,7 +147,7 @@ def product(part: str, alike: dict[str, Floats]) -> Floats:
     value: Floats = alike[first]
     for name in others:
         value = value * alike[name]
-    return np.asarray(value)
+    return np.asarray(value, dtype=np.float64)
 
 
 def prior_weights() -> Floats:
