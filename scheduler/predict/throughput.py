@@ -8,7 +8,7 @@ what was seen since it was made. Nothing here reads a clock or a file.
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -34,6 +34,7 @@ _MOVED: Final = 0.1
 _OWN_NOISE: Final = 0.03
 """Log units, one standard deviation: runs of one configuration beside each other, at the least."""
 _NORMAL_95: Final = 1.6449
+_ANYONE: Final = "\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +71,10 @@ class ThroughputModel:
     those observed last, nine observations of each, and 200,000 answers."""
 
     def __init__(self) -> None:
-        self._cells: dict[Configuration, _Cell] = {}
+        self._cells: OrderedDict[Configuration, _Cell] = OrderedDict()
         self._fit: Fit | None = None
         self._fitted: dict[Configuration, float] = {}
-        self._pending: dict[Configuration, None] = {}
+        self._pending: OrderedDict[Configuration, None] = OrderedDict()
         """What the fit does not know yet."""
         self._answers: dict[str, dict[Configuration, Spread]] = {}
         self.refused = 0
@@ -88,9 +89,7 @@ class ThroughputModel:
             self.refused += 1
             return
         value = math.log(steps_per_second)
-        # A cell that is kept is never changed, so that a fork has what it had.
-        known = self._cells.get(key)
-        cell = _Cell() if known is None else _Cell(known.logs.copy(), list(known.doubted))
+        cell = self._cells.get(key) or _Cell()
         if self._doubts(key, cell, value):
             self.refused += 1
             cell.doubted = [*(one for one in cell.doubted if abs(one - value) <= _ABSURD / 2), value]
@@ -106,18 +105,6 @@ class ThroughputModel:
         self._keep(key, cell)
         self._note(key, median(cell.logs))
 
-    def fork(self) -> ThroughputModel:
-        """A copy that goes its own way from here on. Under a millisecond: they share what neither changes, and each
-        model's answers until one of them learns of that model."""
-        twin = ThroughputModel()
-        twin._cells, twin._pending, twin._answers = self._cells.copy(), self._pending.copy(), self._answers.copy()
-        twin._fit, twin._fitted, twin.refused = self._fit, self._fitted, self.refused
-        return twin
-
-    def __len__(self) -> int:
-        """Configurations that were observed."""
-        return len(self._cells)
-
     def refit(self) -> None:
         """Learns across workloads and GPUs. Seconds: not for the event loop."""
         from scheduler.predict.throughput_fit import fit
@@ -129,16 +116,23 @@ class ThroughputModel:
         return self.predict_many([configuration])[0]
 
     def predict_many(self, configurations: Sequence[Configuration]) -> list[Spread | None]:
-        """As `predict`, in the order given. Each unlike configuration is worked out once, and remembered until
-        something is learned of its model: so 1,000 classes on 500 offerings cost as many answers as there are unlike
-        pairs of class and (GPU model, GPUs, spread)."""
+        """As `predict`, in the order given. Each unlike configuration is worked out once (models never seen are all
+        alike) and remembered until something is learned of its model: so 1,000 classes on 500 offerings cost as many
+        answers as there are unlike pairs of class and (GPU model, GPUs, spread)."""
         keys = [_normal(one) for one in configurations]
-        unlike = dict.fromkeys(key for key in keys if key is not None)
-        asked = [key for key in unlike if self._known(key) is None]
-        if asked and self._fit is not None:
-            self._work_out(asked)
-        answers = {key: self._known(key) for key in unlike}
-        return [None if key is None else answers[key] for key in keys]
+        seen = set() if self._fit is None else {*self._fit.models, *(key.model for key in self._pending)}
+        answers: dict[Configuration | None, Spread | None] = {None: None}
+        asked: dict[Configuration, list[Configuration]] = {}
+        for key in dict.fromkeys(keys):
+            if key is not None and (known := self._own(key)) is not None:
+                answers[key] = known
+            elif key is not None:
+                asked.setdefault(key if key.model in seen else _anyone(key), []).append(key)
+        if self._fit is not None:
+            self._work_out([one for one in asked if one not in self._answers.get(one.model, {})])
+        for one, same in asked.items():
+            answers |= dict.fromkeys(same, self._answers.get(one.model, {}).get(one))
+        return [answers[key] for key in keys]
 
     def state(self) -> dict[str, Any]:
         """All that was learned, as JSON values."""
@@ -189,11 +183,10 @@ class ThroughputModel:
         return abs(value - said[0]) > max(math.log(3.0), _SURPRISING * spread[0])
 
     def _keep(self, key: Configuration, cell: _Cell) -> None:
-        self._cells.pop(key, None)
         self._cells[key] = cell
+        self._cells.move_to_end(key)
         while len(self._cells) > _MOST_CELLS:
-            gone = next(iter(self._cells))
-            del self._cells[gone]
+            gone, _ = self._cells.popitem(last=False)
             self._pending.pop(gone, None)
 
     def _note(self, key: Configuration, value: float) -> None:
@@ -201,10 +194,10 @@ class ThroughputModel:
         fitted = self._fitted.get(key)
         if fitted is not None and abs(fitted - value) < _MOVED:
             return
-        self._pending.pop(key, None)
         self._pending[key] = None
+        self._pending.move_to_end(key)
         while len(self._pending) > _MOST_PENDING:
-            del self._pending[next(iter(self._pending))]
+            self._pending.popitem(last=False)
         self._answers.pop(key.model, None)
 
     def _take(self, fitted: Fit | None) -> None:
@@ -216,16 +209,18 @@ class ThroughputModel:
             for key, seconds in zip(fitted.cells, fitted.log_seconds.tolist(), strict=True):
                 self._fitted[key] = math.log(key.gpus) - seconds
 
-    def _known(self, key: Configuration) -> Spread | None:
+    def _own(self, key: Configuration) -> Spread | None:
         cell = self._cells.get(key)
         if cell is None or not cell.logs:
-            return self._answers.get(key.model, {}).get(key)
+            return None
         middle = median(cell.logs)
         off = 1.4826 * median(abs(value - middle) for value in cell.logs)
         width = max(_OWN_NOISE, off) * _NORMAL_95 * math.sqrt(1 + 1 / len(cell.logs))
         return Spread(math.exp(middle - width), math.exp(middle), math.exp(middle + width))
 
     def _work_out(self, asked: Sequence[Configuration]) -> None:
+        if not asked:
+            return
         said, spread = self._log_answers(asked)
         if sum(map(len, self._answers.values())) + len(asked) > _MOST_ANSWERS:
             self._answers.clear()
@@ -253,6 +248,11 @@ def _normal(one: Configuration) -> Configuration | None:
     if gpu == one.gpu and consolidated == one.consolidated:
         return one
     return Configuration(one.model, one.batch_size, gpu, one.gpus, consolidated, one.share)
+
+
+def _anyone(key: Configuration) -> Configuration:
+    """A model that was never seen, in place of `key`'s: of such, nothing but the place is known."""
+    return Configuration(_ANYONE, None, key.gpu, key.gpus, key.consolidated, key.share)
 
 
 def _fields(key: Configuration) -> list[Any]:
