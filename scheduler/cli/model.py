@@ -94,18 +94,6 @@ def export_command(
     return 0
 
 
-@app.command("export")
-def export_command(
-    throughput: Annotated[Path, typer.Option("--throughput", help="Measured speeds, CSV or .csv.gz.")],
-    out: Annotated[Path, typer.Option("--out", help="The ONNX file to write.")],
-) -> int:
-    """Fit the throughput model to a table and write it as ONNX."""
-    from scheduler.cli.model_throughput import export_throughput
-
-    console().print(export_throughput(throughput, out))
-    return 0
-
-
 def evaluate_serving(path: Path) -> dict[str, Any]:
     """p95 of each interval from what was known an hour before; columns t_s and e2e_p95_ms."""
     import numpy as np

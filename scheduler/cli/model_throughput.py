@@ -15,7 +15,7 @@ from scheduler.predict.throughput import Configuration
 from scheduler.predict.throughput_fit import fit
 from scheduler.predict.throughput_onnx import to_onnx
 from scheduler.predict.throughput_trial import HOLDOUTS, Outcome, all_but_one, evaluate
-from scheduler.simulate.readers._table import Table, open_table
+from scheduler.simulate.table import Table, open_table
 
 Floats = NDArray[np.float64]
 _COLUMNS: Final = ("model", "batch_size", "scale_factor", "gpu", "consolidated", "steps_per_s")

@@ -8,7 +8,7 @@ what was seen since it was made. Nothing here reads a clock or a file.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -71,10 +71,10 @@ class ThroughputModel:
     those observed last, nine observations of each, and 200,000 answers."""
 
     def __init__(self) -> None:
-        self._cells: OrderedDict[Configuration, _Cell] = OrderedDict()
+        self._cells: dict[Configuration, _Cell] = {}
         self._fit: Fit | None = None
         self._fitted: dict[Configuration, float] = {}
-        self._pending: OrderedDict[Configuration, None] = OrderedDict()
+        self._pending: dict[Configuration, None] = {}
         """What the fit does not know yet."""
         self._answers: dict[str, dict[Configuration, Spread]] = {}
         self.refused = 0
@@ -89,7 +89,9 @@ class ThroughputModel:
             self.refused += 1
             return
         value = math.log(steps_per_second)
-        cell = self._cells.get(key) or _Cell()
+        # A cell that is kept is never changed, so that a fork has what it had.
+        known = self._cells.get(key)
+        cell = _Cell() if known is None else _Cell(known.logs.copy(), list(known.doubted))
         if self._doubts(key, cell, value):
             self.refused += 1
             cell.doubted = [*(one for one in cell.doubted if abs(one - value) <= _ABSURD / 2), value]
@@ -104,6 +106,18 @@ class ThroughputModel:
         cell.doubted = []
         self._keep(key, cell)
         self._note(key, median(cell.logs))
+
+    def fork(self) -> ThroughputModel:
+        """A copy that goes its own way from here on. Under a millisecond: they share what neither changes, and each
+        model's answers until one of them learns of that model."""
+        twin = ThroughputModel()
+        twin._cells, twin._pending, twin._answers = self._cells.copy(), self._pending.copy(), self._answers.copy()
+        twin._fit, twin._fitted, twin.refused = self._fit, self._fitted, self.refused
+        return twin
+
+    def __len__(self) -> int:
+        """Configurations that were observed."""
+        return len(self._cells)
 
     def refit(self) -> None:
         """Learns across workloads and GPUs. Seconds: not for the event loop."""
@@ -183,10 +197,11 @@ class ThroughputModel:
         return abs(value - said[0]) > max(math.log(3.0), _SURPRISING * spread[0])
 
     def _keep(self, key: Configuration, cell: _Cell) -> None:
+        self._cells.pop(key, None)
         self._cells[key] = cell
-        self._cells.move_to_end(key)
         while len(self._cells) > _MOST_CELLS:
-            gone, _ = self._cells.popitem(last=False)
+            gone = next(iter(self._cells))
+            del self._cells[gone]
             self._pending.pop(gone, None)
 
     def _note(self, key: Configuration, value: float) -> None:
@@ -194,10 +209,10 @@ class ThroughputModel:
         fitted = self._fitted.get(key)
         if fitted is not None and abs(fitted - value) < _MOVED:
             return
+        self._pending.pop(key, None)
         self._pending[key] = None
-        self._pending.move_to_end(key)
         while len(self._pending) > _MOST_PENDING:
-            self._pending.popitem(last=False)
+            del self._pending[next(iter(self._pending))]
         self._answers.pop(key.model, None)
 
     def _take(self, fitted: Fit | None) -> None:
