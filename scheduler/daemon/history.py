@@ -103,8 +103,8 @@ REMEDIES: Final = sql.Table(
     sql.Column("outcome", sql.String(16)),
     sql.Column("body", sql.Text, nullable=False),
 )
-"""What was done about incidents: `outcome` done, failed or overtaken (it was over before); NULL: under way, or the daemon
-stopped before it ended."""
+"""What was done about incidents: `outcome` done, failed or overtaken (it was over before); NULL: under way, or the
+daemon stopped before it ended."""
 MEMORIES: Final = sql.Table(
     "memories",
     METADATA,
