@@ -46,6 +46,7 @@ _ROUND_SECONDS: Final = 5.0
 _AT_LEAST_WALL_SECONDS: Final = 0.25
 _CALL_WALL_SECONDS: Final = 60.0
 _AT_ONCE: Final = 8
+_OFF_LOOP_SECONDS: Final = 0.05
 _STRANDED_SECONDS: Final = 1800.0
 """How long a workload whose pods were evicted may lack room where it is before it is placed anew: a machine that is
 bought for it has come by then."""
@@ -90,6 +91,7 @@ class Remedies:
         self._begun: dict[str, _Begun] = {}
         self._evicted: dict[Uid, Instant] = {}
         self._saved: RemediationState | None = None
+        self._took = 0.0
 
     async def load(self) -> None:
         """Take up what was remembered when the daemon stopped; without it memory begins now."""
@@ -119,7 +121,11 @@ class Remedies:
         switches = self._control.switches
         fleet = fleet_of(self._mirror, paused=switches.paused, approved=switches.approved)
         incidents, now = self.incidents(), self._clock.now()
-        remedy = remediate(incidents, self.state, self._policies.current.remediation, fleet, now)
+        clock = asyncio.get_running_loop().time
+        given, began = (incidents, self.state, self._policies.current.remediation, fleet, now), clock()
+        # Frozen values and a pure function: a long round does not hold up the event loop.
+        remedy = await asyncio.to_thread(remediate, *given) if self._took > _OFF_LOOP_SECONDS else remediate(*given)
+        self._took = clock() - began
         self.state, self.notes = remedy.state, remedy.notes
         self.rounds += 1
         self._take_effect(bursting_paused=switches.bursting_paused)

@@ -384,7 +384,7 @@ class _Round:
             node=node,
             pool=pool,
             workload=workload,
-            others=tuple(other for key, other in sorted(self.cases.items()) if key != case.incident),
+            others=tuple([other for key, other in self.cases.items() if key != case.incident]),
             disruptions=self.state.disruptions,
             memory_since=self.state.since,
             breaker=self.breakers.get((policy.name, family(incident.kind))),

@@ -41,7 +41,7 @@ class Step:
     pool: PoolFact | None
     workload: WorkloadFact | None
     others: tuple[Case, ...]
-    """All other cases as they stand after what this round has begun."""
+    """All other cases as they stand after what this round has begun, in no order."""
     disruptions: tuple[Disruption, ...]
     """With those of this round."""
     memory_since: Instant
@@ -108,12 +108,16 @@ def do_not_disrupt(step: Step) -> Reason | None:
 
 def busy(step: Step) -> Reason | None:
     """One remedy at a time for one thing."""
-    for other in step.others:
-        same = other.subject == step.case.subject and (other.phase != EXHAUSTED or other.holds_node)
-        same |= bool(other.target.node_uid) and other.target.node_uid == step.case.target.node_uid
-        if same and step.action != NOTIFY:
-            return Reason("Busy", f"incident {other.incident} is being remedied there")
-    return None
+    if step.action == NOTIFY:
+        return None
+    subject, node = step.case.subject, step.case.target.node_uid
+    there = [
+        other.incident
+        for other in step.others
+        if (other.subject == subject and (other.phase != EXHAUSTED or other.holds_node))
+        or (node and other.target.node_uid == node)
+    ]
+    return Reason("Busy", f"incident {min(there)} is being remedied there") if there else None
 
 
 def too_young(step: Step) -> Reason | None:
