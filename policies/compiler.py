@@ -35,9 +35,15 @@ def placement_policy(document: schema.PlacementPolicyDocument) -> model.Placemen
         else model.TimeSliceRule(spec.time_slice.every, spec.time_slice.usd_per_hour_to_last_end),
         constraints=_constraints(spec.constraints),
         burst=None if spec.burst is None else _burst(spec.burst),
-        give_back=model.ReturnRule(idle_seconds=spec.give_back.idle),
+        give_back=model.ReturnRule(
+            idle_seconds=spec.give_back.idle,
+            moves=spec.give_back.move == "whenItPays",
+            move_after_seconds=spec.give_back.move_after,
+        ),
         budgets=tuple(_budget(budget) for budget in spec.budgets),
-        disruption=model.DisruptionRule(member_lost_seconds=spec.disruption.member_lost),
+        disruption=model.DisruptionRule(
+            member_lost_seconds=spec.disruption.member_lost, moves_at_once=spec.disruption.moves_at_once
+        ),
         reservation=model.ReservationRule(after_wait_seconds=spec.reservation.after_wait),
     )
 
@@ -79,13 +85,15 @@ def _constraints(spec: schema.ConstraintsSpec) -> model.Constraints:
         max_usd_per_gpu_hour=spec.max_usd_per_gpu_hour,
         max_usd_per_run=spec.max_usd_per_run,
         deadline_seconds=spec.deadline,
+        deadline_confidence=spec.confidence,
         max_round_trip_seconds=spec.max_round_trip,
     )
 
 
 def _burst(spec: schema.BurstSpec) -> model.BurstRule:
     return model.BurstRule(
-        after_wait_seconds=spec.after_wait, max_nodes=spec.max_nodes, expression=spec.expression
+        after_wait_seconds=spec.after_wait, max_nodes=spec.max_nodes, expression=spec.expression,
+        ahead_seconds=spec.ahead,
     )  # fmt: skip
 
 

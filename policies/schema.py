@@ -78,6 +78,8 @@ class ConstraintsSpec(Strict):
     """Highest expected cost of one run, in USD; needs a known duration."""
     deadline: PositiveDuration | None = None
     """Longest time from creation to the end of the run, such as 24h."""
+    confidence: Annotated[float, Field(ge=0.5, le=0.999)] = 0.5
+    """In what part of all cases a deadline, this one or a workload's own, is to be met. Default 0.5: by the median."""
     max_round_trip: PositiveDuration | None = None
     """Longest network round trip to the cluster, such as 40ms."""
 
@@ -115,6 +117,8 @@ class BurstSpec(Strict):
     """Most bought nodes in use at once by the workloads of this policy. Default: no limit."""
     expression: Expression | None = None
     """CEL over the workload: capacity is bought only for those that match."""
+    ahead: Duration = 0.0
+    """How long before forecast demand capacity is bought for it. Default 0s: never."""
 
 
 class ReturnSpec(Strict):
@@ -122,6 +126,11 @@ class ReturnSpec(Strict):
 
     idle: Duration = 300.0
     """How long a bought node stays idle before it is given back. Default 5m."""
+    move: Literal["never", "whenItPays"] = "never"
+    """Whether running workloads that make checkpoints may leave bought nodes for cheaper room when that saves more than
+    the work since the last checkpoint, which is done again, and the later end cost. Default never."""
+    move_after: Duration = 1800.0
+    """How long a workload has run where it is before it may be moved. Default 30m."""
 
 
 class BudgetSpec(Strict):
@@ -146,6 +155,8 @@ class DisruptionSpec(Strict):
 
     member_lost: DurationOrNever = 900.0
     """How long a silent member keeps its workloads before they are placed elsewhere, or never. Default 15m."""
+    moves_at_once: Annotated[int, Field(ge=0, le=10_000)] = 4
+    """Most workloads of this policy that are on the move at any time (see return.move). Default 4."""
 
 
 class ReservationSpec(Strict):

@@ -47,7 +47,7 @@ class FederatedWorkload:
             spec = _deployment(obj)["spec"]
             pod_spec = spec["template"]["spec"]
             priority = pod_priority(meta.said, pod_spec)
-            pod_sets = (read_pod_set("main", whole_number(spec, "replicas", 1), pod_spec, meta.said.gpu_models),)
+            pod_sets = (read_pod_set("main", whole_number(spec, "replicas", 1), pod_spec, meta.said),)
         except MALFORMED as error:
             invalid = invalid or explain(error)
         return Workload(

@@ -53,7 +53,7 @@ class Job:
         try:
             pod_spec = _template(spec)["spec"]
             priority = pod_priority(meta.said, pod_spec)
-            pod_sets = (read_pod_set("main", _pods(spec), pod_spec, meta.said.gpu_models),)
+            pod_sets = (read_pod_set("main", _pods(spec), pod_spec, meta.said),)
         except MALFORMED as error:
             invalid = invalid or explain(error)
         ours = isinstance(spec, Mapping) and spec.get("managedBy") == MANAGED_BY

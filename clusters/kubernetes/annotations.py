@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,6 +20,7 @@ from clusters.kubernetes.codec import format_time, parse_time
 from scheduler.model.contract import (
     ANNOTATION_BATCH_SIZE,
     ANNOTATION_CHECKPOINT,
+    ANNOTATION_DATA,
     ANNOTATION_DEADLINE,
     ANNOTATION_EXPECTED,
     ANNOTATION_GPU_MODELS,
@@ -27,10 +29,13 @@ from scheduler.model.contract import (
     ANNOTATION_PRIORITY,
     ANNOTATION_QUEUED_AT,
     ANNOTATION_STEPS,
+    ANNOTATION_TOPOLOGY,
+    TOPOLOGIES,
 )
 from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import ClusterId, Instant, PoolId
-from scheduler.model.workload import Hints, Placement, PlacementState
+from scheduler.model.resources import quantity_units
+from scheduler.model.workload import DataSet, Hints, Placement, PlacementState
 
 _VERSION: Final = 1
 _FIELDS: Final[dict[str, type]] = {
@@ -45,11 +50,15 @@ _FIELDS: Final[dict[str, type]] = {
     "decision": str,
     "reason": str,
 }
+_OPTIONAL_FIELDS: Final = frozenset({"movedFrom", "domain"})
+_LABEL: Final = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _DURATION: Final = re.compile(r"(?:\d{1,9}(?:\.\d{1,9})?(?:ms|[dhms]))+")
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|[dhms])")
 _UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LARGEST_PRIORITY: Final = 2**31 - 1
 _LONGEST_NAME: Final = 253
+_MOST_DATA_SETS: Final = 16
+_LARGEST_DATA_BYTES: Final = 2**60
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +68,8 @@ class HintsRead:
     hints: Hints
     priority: int | None
     gpu_models: tuple[str, ...]
+    topology: str
+    """A node label; "": none."""
     queued_at: Instant | None
     problems: tuple[str, ...]
     """One line for each annotation that could not be read and was ignored."""
@@ -78,6 +89,8 @@ def format_placement(placement: Placement) -> str:
             "decidedAt": format_time(placement.decided_at, micro=True),
             "decision": placement.decision,
             "reason": placement.reason,
+            **({} if placement.moved_from is None else {"movedFrom": placement.moved_from}),
+            **({} if placement.domain is None else {"domain": "=".join(placement.domain)}),
         }
     ).decode()
 
@@ -105,6 +118,8 @@ def parse_placement(text: str) -> Placement:
         decided_at=decided_at,
         decision=fields["decision"],
         reason=fields["reason"],
+        moved_from=ClusterId(fields["movedFrom"]) if "movedFrom" in fields else None,
+        domain=_domain(fields["domain"]) if "domain" in fields else None,
     )
 
 
@@ -127,6 +142,7 @@ def parse_hints(annotations: Mapping[str, Any], created_at: Instant) -> HintsRea
             model=str(annotations.get(ANNOTATION_MODEL, "")).strip()[:_LONGEST_NAME] or None,
             batch_size=_positive_count(annotations, ANNOTATION_BATCH_SIZE, problems),
             total_steps=_positive_count(annotations, ANNOTATION_STEPS, problems),
+            data=_data(annotations, problems),
         ),
         priority=_priority(annotations, problems),
         gpu_models=tuple(
@@ -138,6 +154,7 @@ def parse_hints(annotations: Mapping[str, Any], created_at: Instant) -> HintsRea
                 }
             )
         ),
+        topology=_topology(annotations, problems),
         queued_at=_time(annotations, ANNOTATION_QUEUED_AT, problems),
         problems=tuple(problems),
     )
@@ -156,7 +173,10 @@ def _placement_fields(text: str) -> dict[str, Any]:
         # bool is an int to isinstance, but not to the people who wrote 1 for true.
         if not isinstance(fields.get(name), kind) or (kind is int and isinstance(fields[name], bool)):
             raise _bad_placement(f"field {name} is missing or no {kind.__name__}")
-    if unknown := sorted(fields.keys() - _FIELDS.keys()):
+    for name in _OPTIONAL_FIELDS:
+        if name in fields and (not isinstance(fields[name], str) or not fields[name]):
+            raise _bad_placement(f"field {name} is no text")
+    if unknown := sorted(fields.keys() - _FIELDS.keys() - _OPTIONAL_FIELDS):
         raise _bad_placement(f"unknown field {unknown[0][:40]}")
     return fields
 
@@ -204,6 +224,46 @@ def _deadline(annotations: Mapping[str, Any], created_at: Instant, problems: lis
             f"{ANNOTATION_DEADLINE}: {said[:40]!r} is neither a time (2026-01-31T12:00:00Z) nor a duration (24h)"
         )
         return None
+
+
+def _data(annotations: Mapping[str, Any], problems: list[str]) -> tuple[DataSet, ...]:
+    """Sorted; one of each cluster, what is said twice of it added up."""
+    if (text := annotations.get(ANNOTATION_DATA)) is None:
+        return ()
+    parts = [part.strip() for part in str(text).split(",") if part.strip()]
+    found: Counter[ClusterId] = Counter()
+    for part in parts[:_MOST_DATA_SETS]:
+        size, at, cluster = part.partition("@")
+        try:
+            amount = quantity_units(size.strip())
+        except InvalidObjectError:
+            amount = None
+        if not at or not cluster.strip() or amount is None or not 0 < amount <= _LARGEST_DATA_BYTES:
+            problems.append(f"{ANNOTATION_DATA}: {part[:60]!r} is not a size at a member, such as 500Gi@onprem")
+            continue
+        found[ClusterId(cluster.strip())] += int(amount)
+    if len(parts) > _MOST_DATA_SETS:
+        problems.append(f"{ANNOTATION_DATA}: only the first {_MOST_DATA_SETS} data sets are read")
+    return tuple(DataSet(cluster, size) for cluster, size in sorted(found.items()))
+
+
+def _domain(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not _LABEL.fullmatch(key):
+        raise _bad_placement(f"field domain {text[:40]!r} is no label with its value")
+    return key, value
+
+
+def _topology(annotations: Mapping[str, Any], problems: list[str]) -> str:
+    said = str(annotations.get(ANNOTATION_TOPOLOGY, "")).strip()
+    if not said or said in TOPOLOGIES:
+        return TOPOLOGIES.get(said, "")
+    if "/" in said and _LABEL.fullmatch(said):
+        return said
+    problems.append(
+        f"{ANNOTATION_TOPOLOGY}: {said[:60]!r} is neither node, zone nor a node label such as example.com/rack"
+    )
+    return ""
 
 
 def _time(annotations: Mapping[str, Any], name: str, problems: list[str]) -> Instant | None:

@@ -98,14 +98,14 @@ def read_metadata(obj: RawObject, kind: str) -> HubMetadata:
     )
 
 
-def read_pod_set(name: str, count: int, pod_spec: Mapping[str, Any], accepted_models: tuple[str, ...]) -> PodSet:
-    """What `count` pods of this spec need. GPU models come from the user's annotation (`accepted_models`), the node
+def read_pod_set(name: str, count: int, pod_spec: Mapping[str, Any], said: HintsRead) -> PodSet:
+    """What `count` pods of this spec need. GPU models come from the user's annotation, the node
     selector and the required node affinity; a node selector on a GPU model label becomes the models alone.
 
     Raises: InvalidObjectError and what malformed JSON raises (MALFORMED).
     """
     selector = dict(texts(pod_spec, "nodeSelector"))
-    wanted = [accepted_models] if accepted_models else []
+    wanted = [said.gpu_models] if said.gpu_models else []
     wanted += [(selector.pop(label),) for label in GPU_MODEL_LABELS if label in selector]
     if from_affinity := _affinity_models(pod_spec):
         wanted.append(from_affinity)
@@ -126,6 +126,7 @@ def read_pod_set(name: str, count: int, pod_spec: Mapping[str, Any], accepted_mo
             )
         ),
         gpu_models=models,
+        topology=said.topology,
     )
 
 

@@ -14,7 +14,8 @@ from policies.errors import PolicyErrors
 from policies.loader import check_policies
 from scheduler.cli.output import CommandError, print_error
 from scheduler.daemon.federation import Federation, Member, load_federation
-from scheduler.model.cluster import Cluster, NodePool
+from scheduler.daemon.routes import routes_between
+from scheduler.model.cluster import Cluster, NodePool, Route
 from scheduler.model.ids import ClusterId, PoolId, PoolRef
 from scheduler.model.policy import ValueOfTime
 from scheduler.simulate.driver import EPOCH, Site
@@ -43,7 +44,8 @@ def site_of(federation: Federation, nodes: Mapping[PoolRef, int]) -> Site:
     Raises: CommandError (2) where `nodes` names no owned pool, where there is nothing to run on, or no price at all of
     what could be bought.
     """
-    clusters = tuple(_cluster(member) for member in federation.members)
+    routes = routes_between(federation.members)
+    clusters = tuple(_cluster(member, routes[member.id]) for member in federation.members)
     pools = {pool.ref: pool for cluster in clusters for pool in cluster.pools}
     _check_nodes(nodes, pools)
     owned = {ref: nodes.get(ref, max(pool.max_nodes, pool.min_nodes)) for ref, pool in pools.items() if not pool.bought}
@@ -52,10 +54,10 @@ def site_of(federation: Federation, nodes: Mapping[PoolRef, int]) -> Site:
     return site
 
 
-def _cluster(member: Member) -> Cluster:
+def _cluster(member: Member, routes: tuple[Route, ...]) -> Cluster:
     return Cluster(
         member.id, member.provider_type, member.region, member.labels, synced=True, unreachable_since=None, nodes=(),
-        pools=member.pools,
+        pools=member.pools, routes=routes,
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from sqlalchemy.engine import make_url
@@ -31,9 +31,11 @@ from scheduler.model.cluster import NodePool, Taint
 from scheduler.model.contract import LABEL_RESIDENCY
 from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import ClusterId, Instant, PoolId, PoolRef
-from scheduler.model.money import Price
+from scheduler.model.money import Price, Usd
 from scheduler.model.resources import Resources
 
+ONPREM: Final = "onprem"
+"""The provider of clusters whose network nobody sends a bill for."""
 _Labels = tuple[tuple[str, str], ...]
 
 
@@ -74,6 +76,10 @@ class Member:
     metrics: Source | None
     pools: tuple[NodePool, ...]
     """Templates: what only the provider knows (`desired_nodes`, `shortage`) is None."""
+    bytes_per_second: float | None = None
+    """Of data that is brought there or away; None: not said."""
+    egress_usd_per_gib: Usd | None = None
+    """None: what its cloud takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +279,14 @@ def _member(spec: MemberSpec, folder: Path, as_of: Instant, file: str) -> Member
         base_dir=folder,
         metrics=None if spec.metrics is None else _source(spec.metrics, folder),
         pools=tuple(_pool(pool, ClusterId(spec.name), as_of, file) for pool in spec.pools),
+        bytes_per_second=None if spec.network.bytes_per_second is None else float(spec.network.bytes_per_second),
+        egress_usd_per_gib=_egress(spec),
     )
+
+
+def _egress(spec: MemberSpec) -> Usd | None:
+    said = spec.network.egress_usd_per_gib
+    return Decimal(0) if said is None and spec.provider.type == ONPREM else said
 
 
 def _pool(spec: PoolSpec, cluster: ClusterId, as_of: Instant, file: str) -> NodePool:

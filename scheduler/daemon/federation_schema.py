@@ -207,6 +207,15 @@ class PoolSpec(Strict):
         return self
 
 
+class NetworkSpec(Strict):
+    """What bringing data to and from the member takes."""
+
+    bytes_per_second: Bytes | None = None
+    """How fast, such as 1Gi. Default: unknown, and 1 Gbit/s is taken."""
+    egress_usd_per_gib: Money | None = None
+    """What letting data out costs. Default: the cloud's list price; on-prem: nothing."""
+
+
 class MemberSpec(Strict):
     """A member cluster."""
 
@@ -225,6 +234,7 @@ class MemberSpec(Strict):
     pod that the daemon runs in. Default: kubeconfig when one is named, else in-cluster."""
     provider: ProviderSpec
     metrics: MetricsSpec | None = None
+    network: NetworkSpec = Field(default_factory=NetworkSpec)
     pools: list[PoolSpec] = Field(default_factory=list)
 
     @property

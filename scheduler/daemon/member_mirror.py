@@ -18,7 +18,7 @@ from clusters.kubernetes.reclaim import (
 )
 from scheduler.daemon.discovery import Discovered
 from scheduler.daemon.federation import Member
-from scheduler.model.cluster import Cluster, Node, NodePool, Reclaim
+from scheduler.model.cluster import Cluster, Node, NodePool, Reclaim, Route
 from scheduler.model.ids import ClusterId, Instant, NodeName, PoolId, Uid
 from scheduler.model.money import Price
 from scheduler.model.ports import PoolStatus, RawObject, WorkloadKind
@@ -70,6 +70,7 @@ class MemberMirror:
         self._awaiting = set(resources)
         self._failing: dict[str, str] = {}
         self.unreachable_since: Instant | None = None
+        self.routes: tuple[Route, ...] = ()
         self.round_trip_seconds: float | None = None
         self.round_trip_at: Instant | None = None
         """When it was measured or, while it is None, last tried; None: never yet."""
@@ -343,6 +344,7 @@ class MemberMirror:
             nodes=tuple(self._node(facts) for facts in self.nodes.values()),
             pools=self.pools(),
             round_trip_seconds=self.round_trip_seconds,
+            routes=self.routes,
         )
 
     def _node(self, facts: NodeFacts) -> Node:

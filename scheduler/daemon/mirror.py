@@ -11,6 +11,7 @@ from clusters.kubernetes.annotations import format_placement, parse_placement
 from clusters.kubernetes.codec import PodFacts
 from scheduler.daemon.federation import Federation, Member
 from scheduler.daemon.member_mirror import NODES, PODS, POOLS, CopyEntry, MemberMirror, is_newer
+from scheduler.daemon.routes import routes_between
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import ClusterId, Instant, PoolRef, Uid
@@ -211,7 +212,9 @@ class Mirror:
         def pod_moved(pod: PodFacts, node_uid: str, bound: bool) -> None:
             self.on_pod(member.id, pod, node_uid, bound)
 
-        return MemberMirror(member, [NODES, PODS, POOLS, *self.kinds], self._touched, pod_moved)
+        made = MemberMirror(member, [NODES, PODS, POOLS, *self.kinds], self._touched, pod_moved)
+        made.routes = routes_between(self.federation.members)[member.id]
+        return made
 
     def _touched(self, uid: Uid) -> None:
         self.on_key(uid)

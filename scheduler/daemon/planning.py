@@ -17,7 +17,7 @@ from scheduler.daemon.waiting import happened_or_due
 from scheduler.engine.cycle import cycle
 from scheduler.engine.memory import Memory
 from scheduler.model.ids import ClusterId, Instant
-from scheduler.model.plan import Decision, Plan, RemoveNode, ScalePool, SetPlacement
+from scheduler.model.plan import CloseNode, Decision, Plan, RemoveNode, ScalePool, SetPlacement
 from scheduler.model.ports import Clock, Predictor
 from scheduler.model.snapshot import SpendBucket
 from scheduler.model.workload import PlacementState, Workload
@@ -39,7 +39,7 @@ class PlacementSink(Protocol):
 
 
 class PoolSink(Protocol):
-    def want(self, scales: list[ScalePool], removals: list[RemoveNode]) -> None: ...
+    def want(self, scales: list[ScalePool], removals: list[RemoveNode], closures: list[CloseNode]) -> None: ...
 
 
 class Planner:
@@ -159,6 +159,7 @@ class Planner:
             keeper.want(
                 [scale for scale in plan.scales if scale.pool.cluster == cluster],
                 [removal for removal in plan.removals if removal.pool.cluster == cluster],
+                [closure for closure in plan.closures if closure.pool.cluster == cluster],
             )
 
     def _is_current(self, intent: SetPlacement) -> bool:

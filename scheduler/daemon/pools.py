@@ -18,7 +18,7 @@ from scheduler.model.cluster import Shortage
 from scheduler.model.contract import NODES, PODS
 from scheduler.model.errors import CapacityError, ExternalError, InvalidObjectError, NotFoundError, QuotaError
 from scheduler.model.ids import NodeName, PoolId, PoolRef
-from scheduler.model.plan import RemoveNode, ScalePool
+from scheduler.model.plan import CloseNode, RemoveNode, ScalePool
 from scheduler.model.ports import Clock, KubeApi, NodePoolProvider
 from scheduler.model.snapshot import Backoff
 
@@ -59,16 +59,18 @@ class PoolKeeper:
         self._fence = fence
         self._scales: dict[PoolId, ScalePool] = {}
         self._removals: dict[str, RemoveNode] = {}
+        self._closures: dict[str, CloseNode] = {}
         self._removed_at: dict[str, float] = {}
         self._wakeup = asyncio.Event()
         self._working = False
 
     @property
     def idle(self) -> bool:
-        return not self._scales and not self._removals and not self._working
+        return not self._scales and not self._removals and not self._closures and not self._working
 
-    def want(self, scales: list[ScalePool], removals: list[RemoveNode]) -> None:
-        """What the latest plan asks of these pools; it replaces what an earlier one asked."""
+    def want(self, scales: list[ScalePool], removals: list[RemoveNode], closures: list[CloseNode]) -> None:
+        """What the latest plan asks of these pools; it replaces what an earlier one asked, but for nodes to close: no
+        later plan speaks of them again."""
         now = self._clock.now()
         self._scales = {scale.pool.pool: scale for scale in scales}
         self._removals = {
@@ -76,7 +78,8 @@ class PoolKeeper:
             for removal in removals
             if now - self._removed_at.get(removal.node_uid, float("-inf")) > _REMOVAL_RETRY_SECONDS
         }
-        if self._scales or self._removals:
+        self._closures.update((closure.node_uid, closure) for closure in closures)
+        if self._scales or self._removals or self._closures:
             self._wakeup.set()
 
     async def run(self) -> None:
@@ -96,7 +99,7 @@ class PoolKeeper:
 
     async def _wait(self) -> None:
         self._wakeup.clear()
-        if not self._scales and not self._removals:
+        if not self._scales and not self._removals and not self._closures:
             await happened_or_due(self._wakeup, self._clock, self._clock.now() + _POLL_SECONDS)
 
     # -- looking -------------------------------------------------------------------------------------------------
@@ -170,6 +173,9 @@ class PoolKeeper:
     async def _act(self) -> None:
         scales, self._scales = self._scales, {}
         removals, self._removals = self._removals, {}
+        closures, self._closures = self._closures, {}
+        for closure in closures.values():
+            await self._close(closure)
         for scale in scales.values():
             await self._scale(scale)
         for removal in removals.values():
@@ -198,6 +204,20 @@ class PoolKeeper:
         log.info("pool_resized", pool=str(scale.pool), nodes=scale.desired_nodes, why=scale.reason)
         self._member.pool_status[scale.pool.pool] = replace(status, desired_nodes=scale.desired_nodes)
         self._mirror.on_change()
+
+    async def _close(self, closure: CloseNode) -> None:
+        """Cordon, so that what is moved off the node does not come back to it. It failed: the move was for nothing, and
+        is not made again before the workload has run for a while."""
+        self._fence()
+        body = {"metadata": {"uid": closure.node_uid}, "spec": {"unschedulable": True}}
+        try:
+            await self._api.patch(NODES, "", closure.node, body)
+        except NotFoundError:
+            return
+        except (ExternalError, InvalidObjectError) as error:
+            log.warning("node_not_closed", node=closure.node, pool=str(closure.pool), error=str(error)[:300])
+            return
+        log.info("node_closed", node=closure.node, pool=str(closure.pool), why=closure.reason)
 
     async def _remove(self, removal: RemoveNode) -> None:
         """Cordon, look once more with the API's own eyes, then give the node back."""

@@ -22,6 +22,7 @@ from scheduler.daemon.federation import Federation, Source
 from scheduler.daemon.history import PRICES, History
 from scheduler.daemon.member_mirror import MemberMirror
 from scheduler.daemon.mirror import Mirror
+from scheduler.daemon.routes import cloud_region
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.cluster import NodePool
 from scheduler.model.errors import OverspillError
@@ -193,9 +194,8 @@ class PriceKeeper:
 
 
 def price_region(member: MemberMirror) -> str:
-    """The cloud's own name of the member's region: from its provider's settings, else as the file names it."""
-    region = member.member.provider_settings.get("region")
-    return region if isinstance(region, str) else member.member.region
+    """The cloud's own name of the member's region."""
+    return cloud_region(member.member)
 
 
 def price_query(member: MemberMirror, pool: NodePool) -> PriceQuery:

@@ -50,7 +50,7 @@ _PROGRESS_TOLD_AFTER_SECONDS: Final = 0.1
 """Progress of a copy is gathered for so long before it is mirrored; its end is mirrored at once."""
 
 
-_PLACING: Final = ("placed", "burst", "started")
+_PLACING: Final = ("placed", "burst", "started", "moved")
 _REFUSED: Final = "CopyRefused"
 _REFUSALS: Final = (RefusedError, AuthError, InvalidObjectError)
 """What does not pass by itself: said on the hub object."""
@@ -198,7 +198,9 @@ class Reconciler:
         clusters = {copy.copy.cluster for copy in copies}
         if workload is not None and workload.placement is not None:
             clusters.add(workload.placement.cluster)
-        current = _current_copy(workload, copies)
+            if workload.placement.moved_from is not None:
+                clusters.add(workload.placement.moved_from)
+        current = _current_copy(workload, copies) or _ended_before_moved(workload, copies)
         return View(
             hub=workload,
             copies=tuple(copy.copy for copy in copies),
@@ -381,6 +383,14 @@ def _current_copy(workload: Workload | None, copies: list[CopyEntry]) -> CopyEnt
         if entry.copy.cluster == placement.cluster and entry.copy.attempt == placement.attempt:
             return entry
     return None
+
+
+def _ended_before_moved(workload: Workload | None, copies: list[CopyEntry]) -> CopyEntry | None:
+    placement = workload.placement if workload is not None else None
+    if placement is None:
+        return None
+    ended = lifecycle.ended_before_moved((entry.copy for entry in copies), placement)
+    return next((entry for entry in copies if entry.copy is ended), None)
 
 
 def _still_holds(workload: Workload, intent: SetPlacement) -> bool:

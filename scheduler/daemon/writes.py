@@ -67,6 +67,8 @@ class Writes:
             raise InvalidObjectError(
                 f"placement names pool {placement.pool_ref}, which the federation file does not have"
             )
+        if placement.moved_from is not None:
+            await self._look_where_it_was(workload, placement)
         body = kind.make_copy(hub.raw, workload, placement, member)
         api = self._member_apis[placement.cluster]
         namespace = workload.ref.namespace
@@ -79,6 +81,14 @@ class Writes:
             made = await api.create(kind.member_resource, namespace, body)
         self._mirror.members[placement.cluster].apply_copy(kind, made)
         self._telemetry.queue_wait.labels(workload.queue).observe(max(0.0, self._clock.now() - workload.queued_at))
+
+    async def _look_where_it_was(self, workload: Workload, placement: Placement) -> None:
+        """Raises ConflictError while the copy that this one replaces is there: asked of the API itself."""
+        kind, uid = self._mirror.kinds[workload.ref.kind], workload.ref.uid
+        for cluster in sorted({placement.cluster, placement.moved_from or placement.cluster}):
+            await self._look_for_copies(cluster, kind, uid, workload.ref.namespace)
+        if any(entry.copy.attempt != placement.attempt for entry in self._mirror.copies(uid)):
+            raise ConflictError("the copy that is moved is not gone yet")
 
     async def _adopt(
         self, api: KubeApi, kind: WorkloadKind, namespace: str, name: str, workload: Workload
@@ -216,7 +226,9 @@ class Writes:
         for pool in member.member.pools if member is not None else ():
             if pool.ref.pool == placement.pool:
                 taints = tuple((taint.key, taint.value, taint.effect) for taint in pool.taints)
-                return MemberFacts(placement.cluster, self._mirror.federation.hub.name, pool.selector, taints)
+                held_to = () if placement.domain is None else (placement.domain,)
+                hub = self._mirror.federation.hub.name
+                return MemberFacts(placement.cluster, hub, (*pool.selector, *held_to), taints)
         return None
 
 

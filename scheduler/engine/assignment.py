@@ -240,8 +240,9 @@ class Assignment:
         )
         pool = room.pool
         placement = Placement(
-            pool.ref.cluster, pool.ref.pool, pool.capacity_type, pool.bought, state, attempt, world.now, decision.id
-        )
+            pool.ref.cluster, pool.ref.pool, pool.capacity_type, pool.bought, state, attempt, world.now, decision.id,
+            domain=room.domain if fit.now else None,
+        )  # fmt: skip
         self.placements.append(SetPlacement(workload.ref, placement, workload.placement, decision.id))
         self.decisions.append(decision)
 

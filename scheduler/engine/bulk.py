@@ -13,7 +13,8 @@ from typing import Final
 
 from scheduler.engine import explain
 from scheduler.engine.board import Board, View
-from scheduler.engine.candidates import Weighed, Weigher, deadline_of
+from scheduler.engine.candidates import Weighed, Weigher
+from scheduler.engine.deadlines import deadline_of
 from scheduler.engine.filling import Filling, Way
 from scheduler.engine.filters import Ask
 from scheduler.engine.table import RoomTable, countable
@@ -71,7 +72,8 @@ class Bulk:
         """Whether arrays can speak for the class."""
         known = self._suits.get(ask.number)
         if known is None:
-            known = countable(ask.shape) and deadline_of(ask.workload, ask) is None
+            by_itself = deadline_of(ask.workload, ask) is not None or bool(ask.workload.hints.data)
+            known = countable(ask.shape) and not by_itself
             self._suits[ask.number] = known
         return known
 

@@ -8,6 +8,7 @@ from fractions import Fraction
 
 from policies.objectives import load_objective
 from scheduler.engine import filters
+from scheduler.engine.deadlines import deadline_of, late_factor
 from scheduler.engine.filters import Ask, Offer
 from scheduler.engine.rooms import Fit, PoolRoom
 from scheduler.engine.world import World
@@ -133,8 +134,8 @@ class Weigher:
         cost = None
         if room.pool.price is not None:
             usd_per_hour = _part_of(room.pool.price.usd_per_hour, fit.new_nodes + fit.share)
-            if prediction.run_seconds is not None:
-                cost = cost_usd(usd_per_hour, prediction.run_seconds)
+            if prediction.run_seconds is not None and prediction.transfer_usd is not None:
+                cost = cost_usd(usd_per_hour, prediction.run_seconds) + prediction.transfer_usd
         priced = Offer(room, offer.paused, fit, prediction, usd_per_hour, cost)
         score = load_objective(ask.policy.objective)(described(priced, ()))
         accepted = Weighed(described(priced, (), score), room, fit, prediction)
@@ -162,7 +163,7 @@ def in_time(weighed: list[Weighed], workload: Workload, ask: Ask, now: Instant) 
     deadline = deadline_of(workload, ask)
     if deadline is None:
         return weighed
-    ends = [_expected_end(each, now) for each in weighed]
+    ends = [_expected_end(each, ask, now) for each in weighed]
     if not any(end is not None and end <= deadline for end in ends):
         return weighed
     return [
@@ -173,18 +174,12 @@ def in_time(weighed: list[Weighed], workload: Workload, ask: Ask, now: Instant) 
     ]
 
 
-def deadline_of(workload: Workload, ask: Ask) -> Instant | None:
-    """The earlier of the user's and the policy's deadline; None: there is none."""
-    limit = ask.policy.constraints.deadline_seconds
-    by_policy = None if limit is None else workload.created_at + limit
-    given = [each for each in (workload.hints.deadline_at, by_policy) if each is not None]
-    return min(given, default=None)
-
-
-def _expected_end(weighed: Weighed, now: Instant) -> Instant | None:
-    """When it would be done; None: refused already, or unknown."""
+def _expected_end(weighed: Weighed, ask: Ask, now: Instant) -> Instant | None:
+    """When it would be done, as surely as the policy asks; None: refused already, or unknown."""
     start, run = weighed.prediction.start_seconds, weighed.prediction.run_seconds
-    return None if weighed.fit is None or start is None or run is None else now + start + run
+    if weighed.fit is None or start is None or run is None:
+        return None
+    return now + start + run * late_factor(weighed.prediction, ask)
 
 
 def _part_of(usd_per_hour: Usd, nodes: Fraction) -> Usd:

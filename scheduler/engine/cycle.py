@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from scheduler.engine.ahead import buy_ahead
 from scheduler.engine.assignment import Assignment, Rank
 from scheduler.engine.burst import scales
 from scheduler.engine.candidates import Weigher
 from scheduler.engine.fairshare import dominant_share, weighted_share
 from scheduler.engine.give_back import removals
 from scheduler.engine.memory import Memory
+from scheduler.engine.rebalance import Rebalance
 from scheduler.engine.settlement import settle
 from scheduler.engine.world import World
 from scheduler.model.plan import Plan, QueueUsage
@@ -29,7 +31,9 @@ def cycle(
     """What should be done now, and why; the same for every order of the snapshot's tuples.
 
     First what is placed already gets its capacity (settlement), then pending workloads are placed in turn
-    (assignment), then pools grow to what is assumed on them (burst) and idle bought nodes go back (give_back).
+    (assignment), then what runs on bought nodes may leave them for room that nobody wants (rebalance), then room is
+    kept for demand that is forecast (ahead), then pools grow to what is assumed on them (burst) and idle bought nodes
+    go back (give_back).
     Until the hub has synced nothing is decided. `rank` puts offerings in another order than the policy's objective:
     the simulator's baselines differ in that. `memory` is what an earlier cycle of the same caller has left: it makes
     this one cheaper, and never another. `one_by_one` weighs every workload by itself: slow, and the measure for
@@ -43,15 +47,28 @@ def cycle(
     assignment = Assignment(world, weigher, rank, one_by_one=one_by_one)
     assignment.run()
     moves += assignment.front.moves
+    rebalance = Rebalance(world, weigher, assignment.front)
+    rebalance.run({change.workload.uid for change in assignment.placements})
+    usage = _usage(world)
+    buy_ahead(world, weigher)
     grown = scales(world)
     given_back = removals(world)
     plan = Plan(
         at=snapshot.now,
-        placements=(*(placement for placement, _ in moves), *assignment.placements),
+        placements=(
+            *(placement for placement, _ in moves),
+            *assignment.placements,
+            *(placement for placement, _ in rebalance.moves),
+        ),
         scales=grown,
+        closures=tuple(rebalance.closures),
         removals=given_back,
-        decisions=(*(decision for _, decision in moves), *assignment.decisions),
-        queues=_usage(world),
+        decisions=(
+            *(decision for _, decision in moves),
+            *assignment.decisions,
+            *(decision for _, decision in rebalance.moves),
+        ),
+        queues=usage,
         budgets=world.budgets.states(),
         solver="" if assignment.guide is None else assignment.guide.solver,
         shadow_prices=() if assignment.guide is None else assignment.guide.prices,

@@ -11,11 +11,11 @@ from typing import Final
 
 from scheduler.engine.candidates import Weighed
 from scheduler.engine.filters import WAITING
-from scheduler.model.ids import DecisionId, Instant
+from scheduler.model.ids import DecisionId, Instant, PoolRef
 from scheduler.model.plan import Candidate, Decision, ShadowPrice, WaitOption
 from scheduler.model.policy import PlacementPolicy
 from scheduler.model.verdict import Reason, Verdict, histogram, sentence
-from scheduler.model.workload import Placement, PlacementState, Workload
+from scheduler.model.workload import MOVED, Placement, PlacementState, Workload
 
 MAX_ALTERNATIVES: Final = 5
 MAX_REFUSED: Final = 20
@@ -124,6 +124,29 @@ def moved(
         reason=reason,
         sentence=f"{verb} {placement.pool_ref}: {reason.text}",
         policy="" if policy is None else policy.name,
+        policy_digest=digest,
+    )
+
+
+def relocated(
+    workload: Workload,
+    source: Placement,
+    target: PoolRef,
+    text: str,
+    policy: PlacementPolicy,
+    digest: str,
+    now: Instant,
+) -> Decision:
+    """The decision to move a running workload from one pool to another."""
+    return Decision(
+        id=decision_id(workload, f"{source.attempt}{MOVED}{target}", digest, now),
+        at=now,
+        workload=workload.ref,
+        queue=workload.queue,
+        outcome="moved",
+        reason=Reason(MOVED, "cheaper elsewhere"),
+        sentence=f"moves from {source.pool_ref} to {target}: {text}",
+        policy=policy.name,
         policy_digest=digest,
     )
 

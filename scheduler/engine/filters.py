@@ -8,12 +8,12 @@ reported. Texts are equal for equal causes, so that they can be counted, and car
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from scheduler.engine.packing import Shape
 from scheduler.engine.rooms import Fit, PoolRoom
-from scheduler.model.contract import LABEL_RESIDENCY
+from scheduler.model.contract import LABEL_RESIDENCY, TOPOLOGY_NODE
 from scheduler.model.ids import QueueId
 from scheduler.model.money import Usd
 from scheduler.model.policy import PlacementPolicy
@@ -153,6 +153,19 @@ def pod_too_large(ask: Ask, offer: Offer) -> Reason | None:
     return Reason("PodTooLarge", "too small for one of its pods")
 
 
+def outside_topology(ask: Ask, offer: Offer) -> Reason | None:
+    topology = ask.shape.pod_sets[0].topology if ask.shape.pod_sets else ""
+    room = offer.room
+    if topology == TOPOLOGY_NODE:
+        whole = replace(ask.shape.requests, pods=0)
+        return None if room.holds_one(whole) else Reason("PodTooLarge", "too small for all of its pods on one node")
+    if not topology or topology in dict(room.pool.labels):
+        return None
+    if any(topology in dict(node.labels) for node in room.nodes):
+        return None
+    return Reason("TopologyUnknown", f"without the node label {topology}")
+
+
 def over_price_cap(ask: Ask, offer: Offer) -> Reason | None:
     cap, pool = ask.policy.constraints.max_usd_per_gpu_hour, offer.room.pool
     if cap is None or not ask.shape.gpus or pool.price is None or not pool.node_resources.gpus:
@@ -228,6 +241,12 @@ def burst_limit(ask: Ask, offer: Offer) -> Reason | None:
     return Reason("BurstLimit", f"over the policy's {rule.max_nodes} bought nodes")
 
 
+def data_cost_unknown(ask: Ask, offer: Offer) -> Reason | None:
+    if offer.prediction.transfer_usd is not None or not offer.room.pool.bought:
+        return None  # It has to run somewhere: owned nodes are not refused for what nobody knows.
+    return Reason("DataCostUnknown", "of unknown cost of bringing its data there")
+
+
 def duration_unknown(ask: Ask, offer: Offer) -> Reason | None:
     needed = ask.policy.constraints.max_usd_per_run is not None
     if needed and offer.prediction.run_seconds is None:
@@ -256,6 +275,7 @@ STATIC: Final[tuple[Filter, ...]] = (
     gpu_memory_too_small,
     selector_mismatch,
     pod_too_large,
+    outside_topology,
     over_price_cap,
     price_unknown,
     round_trip_too_high,
@@ -273,13 +293,13 @@ ROOM: Final[tuple[Filter, ...]] = (
 )
 """What the pool has now."""
 
-MONEY: Final[tuple[Filter, ...]] = (duration_unknown, over_run_cost, burst_limit, over_budget)
+MONEY: Final[tuple[Filter, ...]] = (data_cost_unknown, duration_unknown, over_run_cost, burst_limit, over_budget)
 """What it would cost."""
 
 ROOM_CODES: Final = frozenset(
     ("BurstPaused", "NoRoomNow", "PoolNotResizable", "BackedOff", "PoolAtMax", "BurstWaiting")
 )
-MONEY_CODES: Final = frozenset(("DurationUnknown", "OverRunCost", "BurstLimit", "OverBudget"))
+MONEY_CODES: Final = frozenset(("DataCostUnknown", "DurationUnknown", "OverRunCost", "BurstLimit", "OverBudget"))
 """The codes that the filters of these tuples give."""
 
 

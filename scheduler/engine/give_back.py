@@ -26,10 +26,11 @@ def removals(world: World) -> tuple[RemoveNode, ...]:
                 continue
             if node.name in needed or spare <= 0:
                 continue
-            if world.now < node.idle_since + idle:
+            # Nothing can come to a node that is closed: there is nothing to wait for.
+            if not node.unschedulable and world.now < node.idle_since + idle:
                 world.wake_at(node.idle_since + idle)
                 continue
             spare -= 1
-            why = f"idle for {duration_text(idle)}"
+            why = "idle and closed" if node.unschedulable else f"idle for {duration_text(idle)}"
             found.append(RemoveNode(pool.ref, node.name, node.uid, why))
     return tuple(found)

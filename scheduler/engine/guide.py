@@ -14,18 +14,20 @@ from typing import Final
 import numpy as np
 
 from scheduler.engine import outlook
-from scheduler.engine.candidates import Weighed, Weigher, deadline_of
+from scheduler.engine.candidates import Weighed, Weigher
 from scheduler.engine.commitments import UNKNOWN_RUN_SECONDS
+from scheduler.engine.deadlines import deadline_of, late_factor
 from scheduler.engine.filters import Ask
 from scheduler.engine.outlook import CORES, EDGES, GPUS, MIDDLES, Reserve
-from scheduler.engine.packing import Shape
+from scheduler.engine.packing import Shape, make_bin, pack
 from scheduler.engine.programme import Answer, Floats, Question, UnsolvedError, solve
 from scheduler.engine.rooms import PoolRoom
 from scheduler.engine.world import World, by_name
 from scheduler.model.ids import Instant, PoolRef, Uid
 from scheduler.model.plan import CostPart, ShadowPrice, WaitOption
+from scheduler.model.ports import Prediction
 from scheduler.model.resources import Resources
-from scheduler.model.workload import Workload
+from scheduler.model.workload import DataSet, Workload
 
 _STEPS_AN_OCTAVE: Final = 4
 """Run times that differ by less than a fifth are taken for equal."""
@@ -57,17 +59,22 @@ class _Costs:
     capacity: float
     around: float
     again: float
+    data: float
+    """Of bringing its data there, whoever owns the nodes."""
     seconds_to_end: float
+    surely_seconds_to_end: float
+    """In as many cases as the policy's confidence in a deadline asks."""
 
     @property
     def money(self) -> float:
-        return self.capacity + self.around + self.again
+        return self.capacity + self.around + self.again + self.data
 
     def parts(self, usd_per_second: float) -> tuple[CostPart, ...]:
         named = (
             ("capacity", self.capacity),
             ("start-up", self.around),
             ("reclaims", self.again),
+            ("data", self.data),
             ("time", usd_per_second * self.seconds_to_end),
         )
         return tuple(CostPart(name, round(usd, 6)) for name, usd in named if usd)
@@ -79,6 +86,7 @@ class Guide:
     def __init__(self, world: World, weigher: Weigher, pending: Iterable[Workload], earliest: Earliest) -> None:
         self._world = world
         self._earliest = earliest
+        self._could_fit: dict[tuple[int, PoolRef], bool] = {}
         self._first_rooms: dict[tuple[int, PoolRef], float] = {}
         self._weigher = weigher
         self._rooms = tuple(world.rooms.values())
@@ -88,6 +96,7 @@ class Guide:
         """optimal, or greedy where no optimum was found; "" when there was nothing to solve."""
         self.prices: tuple[ShadowPrice, ...] = ()
         self._wait_options: dict[int, WaitOption] = {}
+        self._unhinted: dict[int, float] = {}
         self._any_values_time = any(each.value_of_time is not None for each in world.policies.policies)
         self._classes = self._classify([each for each in pending if self._values_time(each)])
         self._left: Floats = np.zeros((0, 0))
@@ -147,18 +156,17 @@ class Guide:
         return found
 
     def _group(self, pending: list[Workload], steps: float) -> list[_Class]:
-        groups: dict[tuple[int, int, int], _Class] = {}
+        groups: dict[tuple[int, int, int, tuple[DataSet, ...]], _Class] = {}
         for workload in pending:
             policy = self._world.policy_of(workload)
             if policy is None or policy.value_of_time is None:
                 continue
             ask = self._world.ask_of(workload, policy)
-            hint = workload.hints.expected_seconds
-            run = UNKNOWN_RUN_SECONDS if hint is None else max(1.0, hint)
+            run = max(1.0, self._run_seconds(workload))
             end = deadline_of(workload, ask)
             left = None if end is None else max(1.0, end - self._world.now)
             size = round(math.log2(run) * steps)
-            key = (ask.group, size, -1 if left is None else round(math.log2(left) * steps))
+            key = (ask.group, size, -1 if left is None else round(math.log2(left) * steps), workload.hints.data)
             known = groups.get(key)
             if known is None:
                 groups[key] = _Class(ask, [workload], run, left)
@@ -219,15 +227,17 @@ class Guide:
                 reserve = reserve_index.get((room.pool.ref, unit))
                 costs = self._costs(one, weighed)
                 if reserve is not None and not self._weigher.static_reasons(one.ask, room):
-                    seconds = one.run_seconds * self._slowness(one, room)
+                    prediction = self._world.predict(one.ask.workload, room, 0)
+                    seconds = one.run_seconds * self._slowness(one, room) + prediction.transfer_seconds
                     run[row, reserve] = seconds
                     ends = MIDDLES + seconds
                     never = EDGES[1:] <= self._first_room(one, weighed)
-                    late = never if deadline is None else never | (ends > deadline)
-                    wait_cost[row, reserve] = np.where(late, np.inf, value * ends)
+                    surely = ends + seconds * (late_factor(prediction, one.ask) - 1.0)
+                    late = never if deadline is None else never | (surely > deadline)
+                    wait_cost[row, reserve] = np.where(late, np.inf, value * ends + _data_usd(prediction))
                 if costs is None:
                     continue
-                if deadline is not None and costs.seconds_to_end > deadline:
+                if deadline is not None and costs.surely_seconds_to_end > deadline:
                     continue
                 start_cost[row, column] = costs.money + value * costs.seconds_to_end
                 start_most[row, column] = len(one.members)
@@ -260,18 +270,26 @@ class Guide:
         it goes, and had better go somewhere."""
         if one.deadline is None:
             return None
-        ends = [costs.seconds_to_end for each in self._weigher.weigh(one.ask) if (costs := self._costs(one, each))]
+        ends = [
+            costs.surely_seconds_to_end for each in self._weigher.weigh(one.ask) if (costs := self._costs(one, each))
+        ]
         ends += [
-            float(MIDDLES[0]) + one.run_seconds * self._slowness(one, room)
+            float(MIDDLES[0]) + one.run_seconds * self._slowness(one, room) * self._late_factor(one, room)
             for room in self._rooms
             if not room.pool.bought and not self._weigher.static_reasons(one.ask, room)
         ]
         return one.deadline if min(ends, default=math.inf) <= one.deadline else None
 
+    def _late_factor(self, one: _Class, room: PoolRoom) -> float:
+        return late_factor(self._world.predict(one.ask.workload, room, 0), one.ask)
+
     def _first_room(self, one: _Class, weighed: Weighed) -> float:
         """Seconds from now until the gang could start on an owned pool at the earliest: 0, unless the pool has enough
-        room in sum but in too small pieces. Capacity over time is fluid to the programme, nodes are not."""
+        room in sum but in too small pieces, or too few nodes for it altogether (infinity). Capacity over time is fluid
+        to the programme, nodes are not."""
         room, shape = weighed.room, one.ask.shape
+        if not self._could_ever_fit(shape, room):
+            return math.inf
         free = sum(max(0, each.gpus) for each in room.ready)
         if weighed.fit is not None or not shape.gpus or free < shape.gpus:
             return 0.0
@@ -281,6 +299,14 @@ class Guide:
             self._first_rooms[key] = 0.0 if at is None else max(0.0, at - self._world.now)
         return self._first_rooms[key]
 
+    def _could_ever_fit(self, shape: Shape, room: PoolRoom) -> bool:
+        """Whether the pool's nodes, all empty, hold the gang."""
+        key = (shape.number, room.pool.ref)
+        if key not in self._could_fit:
+            bins = [make_bin(node.name, room.node_size, node.labels) for node in room.nodes]
+            self._could_fit[key] = pack(shape.pod_sets, (bins,)) is not None
+        return self._could_fit[key]
+
     def _costs(self, one: _Class, weighed: Weighed) -> _Costs | None:
         """Of starting one there now; None: it cannot, or nobody knows what it costs."""
         room, start = weighed.room, weighed.prediction.start_seconds
@@ -289,19 +315,30 @@ class Guide:
         seconds = one.run_seconds * self._slowness(one, room)
         lost = weighed.prediction.lost_seconds
         end = start + seconds + lost
+        surely = end + seconds * (late_factor(weighed.prediction, one.ask) - 1.0)
+        moving, data = weighed.prediction.transfer_seconds, _data_usd(weighed.prediction)
         if not room.pool.bought:
-            return _Costs(0.0, 0.0, 0.0, end)
+            return _Costs(0.0, 0.0, 0.0, data, end, surely)
         if room.pool.price is None:
             return None
         rate = float(room.pool.price.usd_per_hour) * _part_of_node(one.ask, room) / 3600.0
-        around = 0.0 if weighed.fit.now else rate * (start + self._world.idle_seconds(room))
-        return _Costs(rate * seconds, around, rate * lost, end)
+        around = rate * moving if weighed.fit.now else rate * (start + self._world.idle_seconds(room))
+        return _Costs(rate * seconds, around, rate * lost, data, end, surely)
 
     def _slowness(self, one: _Class, room: PoolRoom) -> float:
-        """Its run time there over what its user says."""
-        hint = one.ask.workload.hints.expected_seconds
+        """Its run time there over what the class is reckoned with."""
         run = self._world.predict(one.ask.workload, room, 0).run_seconds
-        return run / hint if run is not None and hint else 1.0
+        return 1.0 if run is None else run / max(1.0, self._run_seconds(one.ask.workload))
+
+    def _run_seconds(self, workload: Workload) -> float:
+        """What its user says; else what is predicted for the first pool of which anything is; else an hour."""
+        if workload.hints.expected_seconds is not None:
+            return workload.hints.expected_seconds
+        traits = self._world.traits_of(workload)
+        if traits not in self._unhinted:
+            known = (self._world.predict(workload, room, 0).run_seconds for room in self._rooms)
+            self._unhinted[traits] = next((run for run in known if run is not None), UNKNOWN_RUN_SECONDS)
+        return self._unhinted[traits]
 
     # -- what the answer means ---------------------------------------------------------------------------------
 
@@ -336,6 +373,12 @@ class Guide:
 def _usd_per_second(ask: Ask) -> float:
     assert ask.policy.value_of_time is not None
     return ask.policy.value_of_time.usd_per_second(ask.shape.gpus)
+
+
+def _data_usd(prediction: Prediction) -> float:
+    """Of bringing its data there. What nobody knows counts for nothing: bought pools are refused for it before, and
+    among owned ones it has to run somewhere."""
+    return float(prediction.transfer_usd or 0)
 
 
 def _use_over_time(q: Question) -> Floats:

@@ -6,13 +6,14 @@ any two steps heals when the same question is asked again. The rules that keep a
 
 - a copy is created only on the cluster that the written placement names, only while no copy is elsewhere;
 - a placement is cleared only after its copy is known to be gone;
+- one that replaces another names the cluster of that other, and nothing is created before that one is known, too;
 - the finalizer leaves the hub object only after that, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Set
-from dataclasses import dataclass
+from collections.abc import Iterable, Set
+from dataclasses import dataclass, replace
 
 from scheduler.model.ids import ClusterId
 from scheduler.model.workload import Copy, Placement, PlacementState, Workload
@@ -110,21 +111,33 @@ def wants_suspension(workload: Workload) -> bool:
     return workload.suspended or (placement is not None and placement.state is PlacementState.PAUSED)
 
 
+def ended_before_moved(copies: Iterable[Copy], placement: Placement) -> Copy | None:
+    """The copy that ended before it could be moved: to run it again elsewhere would be to run it twice."""
+    if placement.moved_from is None:
+        return None
+    return next((copy for copy in copies if copy.finished and copy.attempt < placement.attempt), None)
+
+
 def _without_copy(view: View, why: str) -> Step:
     """A hub object that still speaks of pods that are gone (or not of its suspension) is put right."""
     return MirrorStatus(None) if view.status_differs and not _within_reach(view) else Done(why)
 
 
 def _started(view: View, hub: Workload, placement: Placement) -> Step:
-    current = [copy for copy in view.copies if _is_current(copy, placement)]
-    stale = [copy for copy in _within_reach(view) if not _is_current(copy, placement)]
+    current = [copy for copy in view.copies if is_current(copy, placement)]
+    stale = [copy for copy in _within_reach(view) if not is_current(copy, placement)]
+    if not current and (ended := ended_before_moved(view.copies, placement)) is not None and view.status_differs:
+        return MirrorStatus(ended)
     if stale:
         return _delete_first(view, stale, "another placement has replaced it")
     if not current:
         if wants_suspension(hub):
             return Done("suspended before it was created")
-        if placement.cluster not in view.available:
+        if _unknown_at(view, placement):
             return Done("its cluster cannot be reached")
+        if placement.moved_from is not None and view.status_differs:
+            # The status of a run that goes on may not begin at another time: the former one is ended first.
+            return MirrorStatus(None)
         return CreateCopy(placement)
     copy = current[0]
     if copy.deleting:
@@ -142,17 +155,15 @@ def _started(view: View, hub: Workload, placement: Placement) -> Step:
 
 def _releasing(view: View, placement: Placement) -> Step:
     for copy in view.copies:
-        if copy.finished and view.status_differs and _is_current(copy, placement):
+        if copy.finished and view.status_differs and is_current(copy, placement):
             # It ended before it could be stopped: to run it again would be to run it twice.
             return MirrorStatus(copy)
     here = _within_reach(view)
     if here:
         return _delete_first(view, here, placement.reason or "it is moved")
-    if placement.cluster in view.lost:
-        return ClearPlacement(placement, lost=True)
-    if placement.cluster not in view.available:
+    if _unknown_at(view, placement, unless_lost=True):
         return Done("its cluster cannot be reached")
-    return ClearPlacement(placement, lost=False)
+    return ClearPlacement(placement, lost=placement.cluster in view.lost)
 
 
 def _let_go(view: View, hub: Workload) -> Step:
@@ -160,13 +171,24 @@ def _let_go(view: View, hub: Workload) -> Step:
     that member comes back, so a hub object is not held for ever by a member that never does."""
     if not hub.has_finalizer:
         return Done("finished" if hub.finished else "deleted")
-    cluster = hub.placement.cluster if hub.placement else None
-    if cluster is not None and cluster not in view.available and cluster not in view.lost:
+    placement = hub.placement
+    if placement is not None and hub.finished:
+        placement = replace(placement, moved_from=None)  # It ran where it is placed, so its former copy was gone.
+    if placement is not None and _unknown_at(view, placement, unless_lost=True):
         return Done("its cluster cannot be reached")
     return RemoveFinalizer()
 
 
-def _is_current(copy: Copy, placement: Placement) -> bool:
+def _unknown_at(view: View, placement: Placement, *, unless_lost: bool = False) -> bool:
+    """Whether a copy may be where nobody can look: on the cluster that it is placed on, or on the one that it leaves.
+    A cluster that is given up is looked for no longer; whether it may be created on, too, is the caller's to say."""
+    if placement.cluster not in view.available and not (unless_lost and placement.cluster in view.lost):
+        return True
+    left = placement.moved_from
+    return left is not None and left not in view.available and left not in view.lost
+
+
+def is_current(copy: Copy, placement: Placement) -> bool:
     return copy.cluster == placement.cluster and copy.attempt == placement.attempt
 
 

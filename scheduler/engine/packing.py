@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from scheduler.model.cluster import Taint
+from scheduler.model.contract import TOPOLOGY_NODE
 from scheduler.model.resources import Resources
 from scheduler.model.workload import PodSet, Toleration, Workload
 
@@ -175,10 +176,55 @@ def pack(
 ) -> list[Take] | None:
     """Put every pod of the gang on a bin; earlier stages are filled first, new nodes are opened last.
 
-    Within a stage: the fewest bins, and of those the tightest, so that whole nodes stay whole. Returns what was taken
+    Within a stage: the fewest bins, and of those the tightest, so that whole nodes stay whole. All in one domain where
+    the pod sets ask for a topology. Returns what was taken
     (already assumed on the bins), or None, with every bin as it was, when the gang does not fit whole. Deterministic:
     ties go to the earlier bin.
     """
+    if pod_sets and pod_sets[0].topology:
+        return _pack_in_one(pod_sets[0].topology, pod_sets, stages, opener)
+    return _pack_anywhere(pod_sets, stages, opener)
+
+
+def domain_of(bin_: Bin, topology: str) -> str | None:
+    """The value of the label on that node, of an unlabelled one its name where the label names nodes; None: it is in no
+    domain that anybody knows."""
+    value = next((value for key, value in bin_.labels if key == topology), None)
+    return bin_.key if value is None and topology == TOPOLOGY_NODE else value
+
+
+def _pack_in_one(
+    topology: str, pod_sets: Sequence[PodSet], stages: Sequence[Sequence[Bin]], opener: Opener | None
+) -> list[Take] | None:
+    """Within one domain: with as few of the stages as do, in the one that has least room left; else on new nodes."""
+    domains: dict[str, list[list[Bin]]] = {}
+    for number, stage in enumerate(stages):
+        for bin_ in stage:
+            value = domain_of(bin_, topology)
+            if value is not None:
+                domains.setdefault(value, [[] for _ in stages])[number].append(bin_)
+    for depth in range(1, len(stages) + 1):
+        for value in sorted(domains, key=lambda each: _room_in(domains[each], each)):
+            takes = _pack_anywhere(pod_sets, domains[value][:depth])
+            if takes is not None:
+                return takes
+    if opener is None:
+        return None
+    if topology == TOPOLOGY_NODE:
+        fresh = opener.open()
+        return None if fresh is None else _pack_anywhere(pod_sets, ([fresh],))
+    ours = next((value for key, value in opener.labels if key == topology), None)
+    return None if ours is None else _pack_anywhere(pod_sets, domains.get(ours, ()), opener)
+
+
+def _room_in(stages: Sequence[Sequence[Bin]], name: str) -> tuple[int, int, str]:
+    bins = [bin_ for stage in stages for bin_ in stage]
+    return sum(bin_.gpus for bin_ in bins), sum(bin_.cpu_milli for bin_ in bins), name
+
+
+def _pack_anywhere(
+    pod_sets: Sequence[PodSet], stages: Sequence[Sequence[Bin]], opener: Opener | None = None
+) -> list[Take] | None:
     takes: list[Take] = []
     for pod_set in pod_sets:
         left = pod_set.count

@@ -17,6 +17,7 @@ from scheduler.engine.packing import (
     Opener,
     Shape,
     Take,
+    domain_of,
     make_bin,
     pack,
     undo,
@@ -98,6 +99,8 @@ class PoolRoom:
         """Nodes to be bought, by what this cycle has assumed."""
         self.kept_nodes = 0
         """Nodes that may be bought, but are kept for a reservation."""
+        self.domain: tuple[str, str] | None = None
+        """Where the gang that was assumed last is, if it asks for a topology."""
         self._fits: dict[tuple[int, bool], tuple[int, Fit | None]] = {}
         real = {_key(node.allocatable): node.allocatable for node in usable if node.workload_pods}
         self.sizes = (self.node_size, *(real[key] for key in sorted(real)))
@@ -161,6 +164,7 @@ class PoolRoom:
         takes = pack(pod_sets, stages, opener)
         if takes is None:
             return False
+        self.domain = domain_taken(pod_sets, takes)
         self.version += 1
         if opener is not None:
             self.opened += [bin_ for bin_ in opener.opened if bin_.taken]
@@ -193,6 +197,13 @@ class PoolRoom:
         for pod, pods in counts.values():
             share += dominant_part(pod, self.node_size) * pods
         return Fit(all(id(take.bin) in ready for take in takes), len(new), share)
+
+
+def domain_taken(pod_sets: Sequence[PodSet], takes: Sequence[Take]) -> tuple[str, str] | None:
+    """Label and value of the domain that the gang was packed into; None: it asks for none."""
+    topology = pod_sets[0].topology if pod_sets else ""
+    value = domain_of(takes[0].bin, topology) if topology and takes else None
+    return None if value is None else (topology, value)
 
 
 def is_draining(node: Node) -> bool:

@@ -81,11 +81,19 @@ def _settle_paused(world: World, workload: Workload, placement: Placement) -> li
     given_up = _if_given_up(world, workload, placement)
     if given_up is not None or workload.suspended or room is None or not room.cluster.available:
         return given_up or []
-    sets = world.shape_of(workload).pod_sets
+    sets = _held_to(placement, world.shape_of(workload).pod_sets)
     if not room.assume(sets):
         room.assume(sets, coming=True, buy=_may_buy(world, room))
         return []
-    return [_move(world, workload, placement, PlacementState.STARTED, Reason("Resumed", "it fits again"))]
+    return [_start(world, workload, placement, room, Reason("Resumed", "it fits again"))]
+
+
+def _held_to(placement: Placement, sets: tuple[PodSet, ...]) -> tuple[PodSet, ...]:
+    """Its copy's pods go nowhere but to the domain that it was placed in."""
+    domain = placement.domain
+    if domain is None:
+        return sets
+    return tuple(replace(each, node_selector=tuple(sorted({*each.node_selector, domain}))) for each in sets)
 
 
 def _if_given_up(world: World, workload: Workload, placement: Placement) -> list[Move] | None:
@@ -112,7 +120,7 @@ def _settle_started(world: World, workload: Workload, placement: Placement) -> l
         return []
     unbound = _unbound(world, workload, placement)
     if unbound:
-        room.assume_what_fits(unbound, buy=_may_buy(world, room))
+        room.assume_what_fits(_held_to(placement, unbound), buy=_may_buy(world, room))
     return []
 
 
@@ -169,8 +177,7 @@ def _settle_reserved(world: World, weigher: Weigher, workload: Workload, placeme
     assert room is not None
     sets = world.shape_of(workload).pod_sets
     if room.cluster.available and room.assume(sets):
-        started = Reason("Started", "its nodes are there")
-        return [_move(world, workload, placement, PlacementState.STARTED, started)]
+        return [_start(world, workload, placement, room, Reason("Started", "its nodes are there"))]
     reason = _overdue(world, room, placement) or _shortage(world, room, placement, sets)
     return [] if reason is None else [release(world, workload, placement, reason, policy)]
 
@@ -221,12 +228,20 @@ def _may_buy(world: World, room: PoolRoom) -> bool:
     return room.growable and room.backoff is None and not paused
 
 
-def _move(world: World, workload: Workload, placement: Placement, state: PlacementState, reason: Reason) -> Move:
-    """From one state of a placement to another, in the same pool."""
+def _start(world: World, workload: Workload, placement: Placement, room: PoolRoom, reason: Reason) -> Move:
+    """In the room that was just assumed for it."""
+    return _move(world, workload, replace(placement, domain=room.domain), PlacementState.STARTED, reason, placement)
+
+
+def _move(
+    world: World, workload: Workload, placement: Placement, state: PlacementState, reason: Reason,
+    replaces: Placement | None = None,
+) -> Move:  # fmt: skip
+    """From one state of a placement to another, in the same pool; `replaces` where more than the state changes."""
     policy, digest = world.policy_of(workload), world.policies.digest
     decision = explain.moved(workload, placement, state.value, reason, policy, digest, world.now)
     after = replace(placement, state=state, decided_at=world.now, decision=decision.id)
-    return SetPlacement(workload.ref, after, placement, decision.id), decision
+    return SetPlacement(workload.ref, after, replaces or placement, decision.id), decision
 
 
 def release(

@@ -29,7 +29,8 @@ _MORE: Final = 1
 
 def countable(shape: Shape) -> bool:
     """Whether arrays can speak for gangs of this shape."""
-    return len(shape.pod_sets) == 1 and not shape.pod_sets[0].requests.extended
+    first = shape.pod_sets[0] if len(shape.pod_sets) == 1 else None
+    return first is not None and not first.requests.extended and not first.topology
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ Made and thrown away by each `cycle`; nothing of it outlives the call, so the cy
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from functools import cached_property
 from typing import NamedTuple
 
@@ -17,10 +17,11 @@ from scheduler.engine.memory import Memory
 from scheduler.engine.packing import Shape, make_shape
 from scheduler.engine.quota import QuotaLedger
 from scheduler.engine.rooms import PoolRoom
+from scheduler.engine.transfer import transfer, with_transfer
 from scheduler.model.cluster import NodePool
-from scheduler.model.ids import Instant, PoolRef, Uid
+from scheduler.model.ids import ClusterId, Instant, PoolRef, Uid
 from scheduler.model.policy import PlacementPolicy, PolicySet
-from scheduler.model.ports import GroupingPredictor, Prediction, Predictor
+from scheduler.model.ports import Prediction, Predictor
 from scheduler.model.resources import Resources
 from scheduler.model.snapshot import Snapshot
 from scheduler.model.workload import Hints, Placement, PodSet, Workload
@@ -76,6 +77,7 @@ class World:
         self._asks: dict[tuple[int, str, bool, bool], Ask] = {}
         self._groups: dict[tuple[int, str, bool, bool], int] = {}
         self._predictions: dict[tuple[int, int, int], Prediction] = {}
+        self._with_data: dict[tuple[int, int, int, ClusterId], Prediction] = {}
         self._alike: dict[Hashable, int] = {}
         self._alike_of: dict[int, int] = {}
         self._idle_seconds: dict[PoolRef, float] = {}
@@ -181,6 +183,17 @@ class World:
         known = self._predictions.get(key)
         if known is None:
             known = self._predictions[key] = self.predictor.predict(workload, room.pool, new_nodes)
+        return known if not workload.hints.data else self._with_its_data(known, key, workload, room)
+
+    def _with_its_data(
+        self, plain: Prediction, key: tuple[int, int, int], workload: Workload, room: PoolRoom
+    ) -> Prediction:
+        """Pools that are alike may lie in different clusters, and some of those far from its data."""
+        there = (*key, room.cluster.id)
+        known = self._with_data.get(there)
+        if known is None:
+            moved = transfer(workload.hints.data, room.cluster)
+            known = self._with_data[there] = with_transfer(plain, moved)
         return known
 
     def idle_seconds(self, room: PoolRoom) -> float:
@@ -226,7 +239,9 @@ class World:
 
 def alike_to(predictor: Predictor, pool: NodePool) -> Hashable:
     """What the predictor looks at of a pool; of one that does not say, each pool is like no other."""
-    return predictor.alike(pool) if isinstance(predictor, GroupingPredictor) else pool.ref
+    # Not by isinstance: of a protocol that is slow, and this is asked for every pool in every cycle.
+    alike: Callable[[NodePool], Hashable] | None = getattr(predictor, "alike", None)
+    return pool.ref if alike is None else alike(pool)
 
 
 def by_name(workload: Workload) -> tuple[str, str, str, str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from scheduler.model.ids import ClusterId, Instant, NodeName, PoolId, PoolRef
-from scheduler.model.money import Price
+from scheduler.model.money import Price, Usd
 from scheduler.model.resources import Resources
 
 OWNED: Final = "owned"
@@ -125,6 +125,17 @@ class NodePool:
 
 
 @dataclass(frozen=True, slots=True)
+class Route:
+    """The way from another member to this one, for data."""
+
+    source: ClusterId
+    usd_per_gib: Usd | None
+    """What the source's provider takes for letting it out; None: unknown."""
+    bytes_per_second: float | None
+    """None: unknown."""
+
+
+@dataclass(frozen=True, slots=True)
 class Cluster:
     """A member. `synced` is False until its first complete list; `unreachable_since` is set while its API is silent."""
 
@@ -137,6 +148,8 @@ class Cluster:
     nodes: tuple[Node, ...]
     pools: tuple[NodePool, ...]
     round_trip_seconds: float | None = None
+    routes: tuple[Route, ...] = ()
+    """From members without one nobody knows what bringing data here takes."""
 
     @property
     def available(self) -> bool:

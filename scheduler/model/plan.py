@@ -15,7 +15,8 @@ class CostPart:
     """One part of what placing a workload somewhere is expected to cost."""
 
     name: str
-    """capacity, start-up, reclaims (work that is lost and done again), time (what the time to its end is worth)."""
+    """capacity, start-up, reclaims (work that is lost and done again), data (bringing it there), time (what the time to
+    its end is worth)."""
     usd: float
 
 
@@ -70,7 +71,7 @@ class Decision:
     workload: WorkloadRef
     queue: QueueId
     outcome: str
-    """placed, burst, started, held, released."""
+    """placed, burst, started, held, released, moved."""
     reason: Reason
     sentence: str
     policy: str
@@ -101,6 +102,16 @@ class ScalePool:
     pool: PoolRef
     current_nodes: int
     desired_nodes: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CloseNode:
+    """Cordon: its workloads are moved off it, and nothing new is to come."""
+
+    pool: PoolRef
+    node: NodeName
+    node_uid: str
     reason: str
 
 
@@ -142,6 +153,7 @@ class Plan:
     at: Instant
     placements: tuple[SetPlacement, ...] = ()
     scales: tuple[ScalePool, ...] = ()
+    closures: tuple[CloseNode, ...] = ()
     removals: tuple[RemoveNode, ...] = ()
     decisions: tuple[Decision, ...] = ()
     queues: tuple[QueueUsage, ...] = ()

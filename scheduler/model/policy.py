@@ -85,6 +85,8 @@ class Constraints:
     """Upper limit of one run's expected cost; needs a known duration, else the offering is refused as unknown."""
     deadline_seconds: float | None = None
     """After creation; an offering that is not expected to finish in time is refused while another can."""
+    deadline_confidence: float = 0.5
+    """In what part of all cases it is to be met; a half goes by the median run time."""
     max_round_trip_seconds: float | None = None
 
 
@@ -116,12 +118,18 @@ class BurstRule:
     max_nodes: int | None = None
     """Bought nodes in use at once by the workloads of this policy."""
     expression: Expression | None = None
+    ahead_seconds: float = 0.0
+    """How long before forecast demand capacity is bought for it; 0: never."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReturnRule:
     idle_seconds: float = 300.0
     """How long a bought node stays idle before it is given back."""
+    moves: bool = False
+    """Whether running workloads that make checkpoints may be moved off bought nodes when that pays."""
+    move_after_seconds: float = 1800.0
+    """How long a workload has run where it is before it may be moved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +149,8 @@ class Budget:
 class DisruptionRule:
     member_lost_seconds: float | None = 900.0
     """How long a silent member keeps its workloads before they are placed elsewhere; None: for ever."""
+    moves_at_once: int = 4
+    """Most workloads of the policy that are on the move at any time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Hashable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Protocol, runtime_checkable
 
 from scheduler.model.cloud import AccessCheck, CloudCluster, ClusterLogin
 from scheduler.model.cluster import NodePool, Shortage, Taint
 from scheduler.model.ids import ClusterId, Instant, NodeName, PoolId
+from scheduler.model.money import Usd
 from scheduler.model.workload import Copy, Placement, Workload
 
 RawObject = Mapping[str, Any]
@@ -34,6 +36,12 @@ class Prediction:
     """From placing to running: provisioning (when nodes are bought), image pull, start-up."""
     lost_seconds: float = 0.0
     """Expected to be spent beyond `run_seconds` on work that is lost to reclaims and done again."""
+    run_log_sd: float | None = None
+    """Standard deviation of the natural logarithm of `run_seconds`; None: the predictor does not say how sure it is."""
+    transfer_seconds: float = 0.0
+    """Part of `start_seconds`: bringing the run's data there. A predictor leaves it alone: the engine adds it."""
+    transfer_usd: Usd | None = Decimal(0)
+    """What that costs; None: unknown."""
 
 
 class Predictor(Protocol):
@@ -218,7 +226,8 @@ class MemberFacts:
     hub: str
     """The hub's configured name, for the origin annotations."""
     pool_selector: tuple[tuple[str, str], ...]
-    """Node labels that tell the chosen pool's nodes; the copy's pods are pinned to them."""
+    """Node labels that tell the chosen pool's nodes, and the topology domain that it is held to; the copy's pods are
+    pinned to them."""
     pool_taints: tuple[tuple[str, str, str], ...] = ()
     """(key, value, effect) of taints that the pool's nodes carry because they are Overspill's."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from scheduler.model.cluster import Cluster
 from scheduler.model.ids import ClusterId, Instant, PoolRef, QueueId
 from scheduler.model.money import Usd
-from scheduler.model.workload import Copy, Workload
+from scheduler.model.workload import NO_HINTS, Copy, Hints, PodSet, Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,20 @@ class Backoff:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpectedDemand:
+    """So many equal workloads that a forecast expects to be submitted."""
+
+    at: Instant
+    queue: QueueId
+    count: int
+    pod_sets: tuple[PodSet, ...]
+    kind: str = "job"
+    namespace: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    hints: Hints = NO_HINTS
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The world at `now`. Tuples may come in any order: a cycle gives the same plan for every order of its input."""
 
@@ -45,5 +59,7 @@ class Snapshot:
     spend: tuple[SpendBucket, ...] = ()
     backoffs: tuple[Backoff, ...] = ()
     bursting_paused: bool = False
+    expected: tuple[ExpectedDemand, ...] = ()
+    """By whoever forecasts demand; bought ahead for only where a policy says so."""
     shadow: bool = False
     """Nothing of the plan will be carried out, so that it may speak of workloads that others run, too."""

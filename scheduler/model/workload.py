@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from scheduler.model.ids import ClusterId, Instant, NodeName, PoolId, PoolRef, QueueId, Uid, WorkloadRef
 from scheduler.model.resources import Resources
@@ -31,6 +32,16 @@ class PodSet:
     tolerations: tuple[Toleration, ...] = ()
     gpu_models: tuple[str, ...] = ()
     """Accepted GPU models, any of them; empty: no preference."""
+    topology: str = ""
+    """A node label: all pods of the workload are to be on nodes with one value of it. "": anywhere in a pool."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class DataSet:
+    """What a run reads, and where it lies."""
+
+    cluster: ClusterId
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +51,20 @@ class Hints:
     expected_seconds: float | None = None
     checkpoint_every_seconds: float | None = None
     deadline_at: Instant | None = None
+    data: tuple[DataSet, ...] = ()
+    """Read whole, once, at its start, by a run that is not where it lies."""
     model: str | None = None
     """What is trained, as its own users call it: runs of one model are alike in speed."""
     batch_size: int | None = None
     """Of one GPU."""
     total_steps: float | None = None
     """The whole work, in the steps that its speed is told in."""
+
+
+MOVED: Final = "Moved"
+
+
+NO_HINTS: Final = Hints()
 
 
 class PlacementState(StrEnum):
@@ -76,7 +95,11 @@ class Placement:
     decided_at: Instant
     decision: str
     reason: str = ""
-    """For RELEASING: the code of why."""
+    """For RELEASING: the code of why. MOVED where it replaced another placement."""
+    moved_from: ClusterId | None = None
+    """Where its former copy may still be: nothing is created before that is known to be gone."""
+    domain: tuple[str, str] | None = None
+    """Label and value of the nodes that it is held to, where its pod sets ask for a topology."""
 
     @property
     def pool_ref(self) -> PoolRef:

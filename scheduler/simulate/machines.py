@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field, replace
 
 from scheduler.model.cluster import Node, NodePool, Shortage
+from scheduler.model.contract import TOPOLOGY_NODE
 from scheduler.model.ids import Instant, NodeName, PoolRef
 from scheduler.model.resources import Resources
 from scheduler.simulate.assumptions import DEFAULT_PROVISIONING_SECONDS, Assumptions, draw, exponential, normal
@@ -23,6 +24,8 @@ class Machine:
     free: Resources
     pods: int = 0
     idle_since: Instant | None = None
+    closed: bool = False
+    """To new pods."""
     _labels: tuple[tuple[str, str], ...] = ()
     _node: Node | None = None
 
@@ -39,7 +42,7 @@ class Machine:
                 labels=self._labels,
                 taints=(),
                 ready=True,
-                unschedulable=False,
+                unschedulable=self.closed,
                 deleting=False,
                 created_at=self.created_at,
                 idle_since=self.idle_since,
@@ -53,8 +56,21 @@ class Machine:
         self.idle_since = now if self.pods == 0 else None
         self._node = None
 
+    def is_in(self, domain: tuple[str, str] | None) -> bool:
+        """Whether it has that label; an unlabelled one is named by its name."""
+        if domain is None:
+            return True
+        key, value = domain
+        return dict(self._labels).get(key, self.name if key == TOPOLOGY_NODE else None) == value
+
+    def close(self) -> None:
+        self.closed = True
+        self._node = None
+
     def room_for(self, pod: Resources, most: int) -> int:
         """How many such pods fit, at most `most`."""
+        if self.closed:
+            return 0
         free = self.free
         for asked, there in (
             (pod.gpus, free.gpus),

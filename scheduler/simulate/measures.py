@@ -38,6 +38,7 @@ class Measures:
     cloud_spend_usd: float
     time_value_usd: float
     delay_value_usd: float
+    data_usd: float
     """The part of `time_value_usd` beyond each job's own run time on the trace's reference hardware."""
     wait: Spread
     """From arrival to the first start."""
@@ -54,6 +55,7 @@ class Measures:
     burst_gpu_hours: float
     burst_jobs: int
     preemptions: int
+    moves: int
     interruptions: int
     lost_gpu_hours: float
     """Work that was done and had to be done again."""
@@ -90,6 +92,7 @@ def measure(record: RunRecord, value: ValueOfTime, *, budgets_broken: int = 0) -
     """`value` is the same for all runs that are compared, whatever their policies believe."""
     done = [job for job in record.jobs if job.finished_at is not None]
     spend = sum((machine.usd for machine in record.machines if machine.usd is not None), Decimal(0))
+    data = sum((job.data_usd for job in record.jobs), Decimal(0))
     time_value = sum(value.usd_per_second(job.job.gpus) * _until(record, job) for job in record.jobs)
     delay = sum(
         value.usd_per_second(job.job.gpus) * max(0.0, _until(record, job) - job.job.run_seconds) for job in record.jobs
@@ -106,10 +109,11 @@ def measure(record: RunRecord, value: ValueOfTime, *, budgets_broken: int = 0) -
         name=record.name,
         kind=record.kind,
         seed=record.seed,
-        total_cost_usd=float(spend) + time_value,
+        total_cost_usd=float(spend) + float(data) + time_value,
         cloud_spend_usd=float(spend),
         time_value_usd=time_value,
         delay_value_usd=delay,
+        data_usd=float(data),
         wait=spread([job.first_started_at - job.arrived_at for job in record.jobs if job.first_started_at is not None]),
         completion=spread([_until(record, job) for job in done]),
         slowdown=spread([slow for _, slow in slowdowns]),
@@ -121,6 +125,7 @@ def measure(record: RunRecord, value: ValueOfTime, *, budgets_broken: int = 0) -
         burst_gpu_hours=sum(bought) / 3600,
         burst_jobs=sum(job.burst for job in record.jobs),
         preemptions=sum(job.preemptions for job in record.jobs),
+        moves=sum(job.moves for job in record.jobs),
         interruptions=sum(job.interruptions for job in record.jobs),
         lost_gpu_hours=sum(job.lost_seconds * job.job.gpus for job in record.jobs) / 3600,
         fairness=jain(list(means.values())),

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any, Final
 
 from scheduler.model.errors import InvalidObjectError
-from scheduler.model.ids import Instant
+from scheduler.model.ids import ClusterId, Instant
 from scheduler.model.resources import Resources
-from scheduler.model.workload import PodSet, Toleration
+from scheduler.model.workload import DataSet, PodSet, Toleration
 from scheduler.simulate.trace import Trace, TraceJob
 
 _LEAST_SECONDS: Final = 1.0
@@ -63,6 +63,7 @@ def _job(row: Mapping[str, Any], until: Instant, noted: Counter[str]) -> tuple[I
         priority=int(row["priority"]),
         deadline_seconds=None if deadline is None else max(_LEAST_SECONDS, deadline - arrived),
         checkpoint_seconds=hints["checkpoint_every_seconds"],
+        data=tuple(DataSet(ClusterId(each["cluster"]), int(each["bytes"])) for each in hints.get("data", ())),
         kind=row["kind"],
         namespace=row["namespace"],
         labels=tuple((key, value) for key, value in row["labels"]),
@@ -107,4 +108,5 @@ def _pod_set(given: Mapping[str, Any]) -> PodSet:
         tuple((key, value) for key, value in given["node_selector"]),
         tuple(Toleration(**each) for each in given["tolerations"]),
         tuple(given["gpu_models"]),
+        given.get("topology", ""),
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from scheduler.model.workload import PodSet
+from scheduler.model.workload import DataSet, PodSet
 
 Speeds = Mapping[str, Mapping[str, float]]
 """Profile -> GPU model -> how many times as fast as the trace's reference; a model that is missing cannot run it."""
@@ -39,6 +39,8 @@ class TraceJob:
     """After arrival; None: none."""
     checkpoint_seconds: float | None = None
     """How often it saves its work; None: never, so that an interruption loses all of it."""
+    data: tuple[DataSet, ...] = ()
+    """What it reads at its start."""
     kind: str = "job"
     namespace: str = "default"
     labels: tuple[tuple[str, str], ...] = ()

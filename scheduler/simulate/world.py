@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from scheduler.engine.transfer import transfer
 from scheduler.model.cluster import Cluster
 from scheduler.model.ids import ClusterId, Instant, NodeName, PoolRef, QueueId, Uid, WorkloadRef
 from scheduler.model.plan import Plan, SetPlacement
@@ -180,6 +181,11 @@ class SimulatedFederation:
                 run.workload = replace(run.workload, condition=said)
         for scale in plan.scales:
             freed |= self._scale(scale.pool, scale.desired_nodes)
+        for closure in plan.closures:
+            machine = self.pools[closure.pool].machines.get(closure.node)
+            if machine is not None:
+                machine.close()
+                self._shown.pop(closure.pool.cluster, None)
         for removal in plan.removals:
             pool = self.pools[removal.pool]
             machine = pool.machines.get(removal.node)
@@ -199,6 +205,10 @@ class SimulatedFederation:
         if state in (PlacementState.RELEASING, PlacementState.PAUSED):
             self._stop(run, preempted=True)
             return True
+        moves = state is PlacementState.STARTED and run.copy is not None
+        if moves:
+            self._stop(run, preempted=False)
+            run.record.moves += 1
         run.workload = replace(run.workload, placement=change.placement)
         if state is PlacementState.STARTED and run.copy is None:
             wanted = sum(each.count for each in run.job.pod_sets)
@@ -210,7 +220,7 @@ class SimulatedFederation:
                 finished_at=None, pods_wanted=wanted, pods_bound=0,
             )  # fmt: skip
             self._unbound[run.workload.ref.uid] = run
-        return False
+        return moves
 
     def _bind(self, run: _Run) -> None:
         """The member's scheduler: the whole gang, big pods first, each on the fullest node that it fits."""
@@ -221,7 +231,8 @@ class SimulatedFederation:
         spots: list[tuple[Machine, Resources, int]] = []
         for pod_set in sorted(run.job.pod_sets, key=lambda each: -each.requests.gpus):
             left = pod_set.count
-            for machine in sorted(pool.machines.values(), key=lambda each: (each.free.gpus, each.name)):
+            there = (each for each in pool.machines.values() if each.is_in(placement.domain))
+            for machine in sorted(there, key=lambda each: (each.free.gpus, each.name)):
                 count = machine.room_for(pod_set.requests, left)
                 if count:
                     machine.use(pod_set.requests, count, self.now)
@@ -240,7 +251,7 @@ class SimulatedFederation:
         del self._unbound[uid]
         pool = self.pools[spots[0][0].pool]
         self._shown.pop(pool.ref.cluster, None)
-        start = self._start_seconds(run, pool.ref)
+        start = self._start_seconds(run, pool.ref) + self._bring_data(run, pool.ref)
         run.speed = self._speed(run.job, pool)
         run.spots, run.running_since, run.epoch = spots, self.now + start, run.epoch + 1
         assert run.copy is not None
@@ -265,6 +276,14 @@ class SimulatedFederation:
             run.record.interruptions += 1
             run.record.preemptions += 1
         return self._assumptions.start_seconds + (self._assumptions.restart_seconds if run.record.interruptions else 0)
+
+    def _bring_data(self, run: _Run, pool: PoolRef) -> float:
+        """Seconds; what it costs goes on the job's account."""
+        if not run.job.data:
+            return 0.0
+        moved = transfer(run.job.data, self._templates[pool.cluster])
+        run.record.data_usd += moved.usd or 0
+        return moved.seconds
 
     def part(self) -> None:
         """A time slice begins: all that runs goes back into the queue with its work kept."""
@@ -333,9 +352,10 @@ class SimulatedFederation:
             deadline = self.record.started_at + job.arrival_seconds + job.deadline_seconds
         hint, training = None if factor is None else seconds * factor, job.training
         if training is None:
-            return Hints(hint, job.checkpoint_seconds, deadline)
+            return Hints(hint, job.checkpoint_seconds, deadline, job.data)
         steps = seconds * training.steps_per_second
-        return Hints(hint, job.checkpoint_seconds, deadline, training.model, training.batch_size, steps)
+        said = training.model, training.batch_size, steps
+        return Hints(hint, job.checkpoint_seconds, deadline, job.data, *said)
 
     # -- machines ----------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from scheduler.model.plan import Plan
 from scheduler.model.policy import PolicySet
 from scheduler.model.resources import Resources
 from scheduler.model.snapshot import Snapshot
-from scheduler.model.workload import Copy, PlacementState, Workload
+from scheduler.model.workload import MOVED, Copy, PlacementState, Workload
 from scheduler.predict.first import FirstPredictor
 from tests.unit.engine_world import copy_of, node
 
@@ -45,6 +45,7 @@ class Federation:
     leaves_at: dict[Uid, Instant] = field(default_factory=dict)
     releases: list[tuple[Instant, Uid, str]] = field(default_factory=list)
     """(when, who, why) of every placement that was released."""
+    moves: list[tuple[Instant, Uid]] = field(default_factory=list)
 
     def snapshot(self) -> Snapshot:
         self.ledger = advance(self.ledger, self.lifetimes.values(), self.now)
@@ -115,7 +116,17 @@ class Federation:
                 if not self.release_seconds:
                     self._leave(change.workload.uid)
             else:
+                if change.placement.reason == MOVED:
+                    assert before.placement is not None
+                    assert change.placement.moved_from == before.placement.cluster
+                    self.moves.append((self.now, change.workload.uid))
+                    before = self._stopped(before)
                 self.workloads[change.workload.uid] = replace(before, placement=change.placement)
+        for closure in plan.closures:
+            self._map_nodes(
+                closure.pool.cluster,
+                lambda each, name=closure.node: replace(each, unschedulable=each.unschedulable or each.name == name),
+            )
         for decision in plan.decisions:
             workload = self.workloads[decision.workload.uid]
             said = (decision.reason.code, decision.sentence)
@@ -196,14 +207,18 @@ class Federation:
 
     def _leave(self, uid: Uid) -> None:
         """Back into the queue, from its beginning or its last checkpoint."""
-        workload = self.workloads[uid]
+        self.workloads[uid] = replace(self._stopped(self.workloads[uid]), placement=None, condition=None)
+
+    def _stopped(self, workload: Workload) -> Workload:
+        """Off its nodes, with what is left of its work."""
+        uid = workload.ref.uid
         hints, started = workload.hints, self.started_at.get(uid)
         every = hints.checkpoint_every_seconds
         if every is not None and hints.expected_seconds is not None and started is not None:
             ran = self.now - started
             hints = replace(hints, expected_seconds=max(1.0, hints.expected_seconds - (ran - ran % every)))
         self._free(uid)
-        self.workloads[uid] = replace(workload, placement=None, queued_at=self.now, hints=hints, condition=None)
+        return replace(workload, queued_at=self.now, hints=hints)
 
     def _free(self, uid: Uid) -> None:
         for cluster, name, pod in self.bound.pop(uid, []):

@@ -29,6 +29,8 @@ class OneWorkload(RuleBasedStateMachine):
         self.hub: Workload | None = a_workload()
         self.copies: dict[str, Copy] = {}
         self.silent: set[str] = set()
+        self.blind: set[str] = set()
+        """Silent members of whose copies nobody knows: the daemon has been restarted since."""
         self.attempts = 0
         self.completions = 0
 
@@ -41,6 +43,11 @@ class OneWorkload(RuleBasedStateMachine):
     @rule(cluster=st.sampled_from(CLUSTERS))
     def member_comes_back(self, cluster: str) -> None:
         self.silent.discard(cluster)
+        self.blind.discard(cluster)
+
+    @rule()
+    def daemon_restarts(self) -> None:
+        self.blind = set(self.silent)
 
     @rule(cluster=st.sampled_from(CLUSTERS))
     def deletion_completes(self, cluster: str) -> None:
@@ -80,6 +87,21 @@ class OneWorkload(RuleBasedStateMachine):
             self._place(a_placement(cluster, attempt=self.attempts, state=state))
         elif placement.state is PlacementState.RESERVED:
             self._place(replace(placement, state=PlacementState.STARTED))
+
+    @precondition(lambda self: self.hub and self.hub.placement and not self.hub.finished and not self.hub.deleting)
+    @rule(cluster=st.sampled_from(CLUSTERS))
+    def cycle_moves(self, cluster: str) -> None:
+        """Only what runs as placed, as far as anybody knows, is moved."""
+        assert self.hub is not None
+        old = self.hub.placement
+        assert old is not None
+        copy = self.copies.get(old.cluster)
+        if old.state is not PlacementState.STARTED or copy is None or copy.attempt != old.attempt:
+            return
+        if copy.deleting or old.cluster in self.silent or cluster in self.silent:
+            return
+        self.attempts += 1
+        self._place(a_placement(cluster, attempt=self.attempts, moved_from=old.cluster))
 
     @precondition(lambda self: self.hub and self.hub.placement and not self.hub.finished and not self.hub.deleting)
     @rule()
@@ -128,10 +150,13 @@ class OneWorkload(RuleBasedStateMachine):
 
     def _view(self) -> View:
         placement = self.hub.placement if self.hub else None
-        current = self.copies.get(placement.cluster) if placement else None
+        seen = tuple(copy for name, copy in self.copies.items() if name not in self.blind)
+        current = next((c for c in seen if placement and lifecycle.is_current(c, placement)), None)
+        if current is None and placement is not None:
+            current = lifecycle.ended_before_moved(seen, placement)
         differs = bool(self.hub and not self.hub.finished and current and current.finished)
         available = frozenset(ClusterId(cluster) for cluster in CLUSTERS if cluster not in self.silent)
-        return View(self.hub, tuple(self.copies.values()), available, frozenset(), status_differs=differs)
+        return View(self.hub, seen, available, frozenset(), status_differs=differs)
 
     def _collect(self) -> None:
         if self.hub is not None and self.hub.deleting and not self.hub.has_finalizer:
@@ -150,6 +175,7 @@ class OneWorkload(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Left alone with all members in reach, it comes to rest with nothing left behind."""
         self.silent.clear()
+        self.blind.clear()
         for _ in range(30):
             for cluster in CLUSTERS:
                 self.deletion_completes(cluster)

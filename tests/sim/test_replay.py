@@ -17,6 +17,7 @@ from scheduler.model.plan import Plan, SetPlacement
 from scheduler.model.policy import Budget, BurstRule, Constraints
 from scheduler.model.snapshot import Snapshot
 from scheduler.model.workload import Placement, PlacementState
+from scheduler.simulate import driver
 from scheduler.simulate.adherence import broken_budgets
 from scheduler.simulate.assumptions import Assumptions
 from scheduler.simulate.driver import EPOCH, SimulationError
@@ -229,7 +230,8 @@ def test_a_decider_that_never_rests_is_an_error_that_names_what_it_moves() -> No
         run(trace(job("a"), job("b", arrival=5.0)), site(1), Restless())
 
 
-def test_many_pools_that_cannot_deliver_are_no_unrest() -> None:
+def test_many_pools_that_cannot_deliver_are_no_unrest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "_LONGEST_WINDOW_SECONDS", 2 * 86400.0)
     pools = [bought_pool("cloud", f"p{index}", price=price(str(8 + index))) for index in range(12)]
     found = run(trace(job("a")), site(0, *pools), assumptions=replace(EXACT, shortage_chance=1.0))
     assert found.jobs[0].finished_at is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set
+from dataclasses import replace
 
 import pytest
 
@@ -22,9 +23,16 @@ from scheduler.model.ids import ClusterId
 from scheduler.model.workload import Copy, CopyState, PlacementState, Workload
 from tests.builders import a_copy, a_placement, a_workload
 
+
+def replace_state(workload: Workload, state: PlacementState) -> Workload:
+    assert workload.placement is not None
+    return replace(workload, placement=replace(workload.placement, state=state))
+
+
 BOTH: Set[ClusterId] = frozenset({ClusterId("a"), ClusterId("b")})
 ONLY_B: Set[ClusterId] = frozenset({ClusterId("b")})
 LOST_A: Set[ClusterId] = frozenset({ClusterId("a")})
+MOVED = a_workload(placement=a_placement("b", attempt=2, moved_from=ClusterId("a")), has_finalizer=True)
 STARTED = a_workload(placement=a_placement(), has_finalizer=True)
 RESERVED = a_workload(placement=a_placement(state=PlacementState.RESERVED), has_finalizer=True)
 RELEASING = a_workload(placement=a_placement(state=PlacementState.RELEASING), has_finalizer=True)
@@ -95,3 +103,32 @@ def test_the_status_of_a_silent_member_is_still_mirrored_but_nothing_is_written_
     copies = (a_copy(STARTED),)
     assert isinstance(next_step(View(STARTED, copies, ONLY_B, frozenset(), True, True, True)), MirrorStatus)
     assert isinstance(next_step(View(STARTED, copies, ONLY_B, frozenset(), False, True, True)), Done)
+
+
+@pytest.mark.parametrize(
+    ("hub", "copies", "available", "differs", "want"),
+    [
+        pytest.param(MOVED, (a_copy(STARTED),), BOTH, False, DeleteCopy, id="the copy that it leaves goes first"),
+        pytest.param(
+            MOVED, (a_copy(STARTED, deleting=True),), BOTH, False, Done, id="nothing is made until it is gone"
+        ),
+        pytest.param(MOVED, (ENDED,), BOTH, True, MirrorStatus, id="it ended before it could be moved"),
+        pytest.param(MOVED, (), BOTH, True, MirrorStatus, id="the status of the former run is ended"),
+        pytest.param(MOVED, (), BOTH, False, CreateCopy, id="then it is made anew"),
+        pytest.param(MOVED, (), ONLY_B, False, Done, id="not while nobody can look where it was"),
+        pytest.param(
+            MOVED, (a_copy(MOVED, "b", attempt=2),), ONLY_B, False, Done, id="once it runs that matters no more"
+        ),
+        pytest.param(replace_state(MOVED, PlacementState.RELEASING), (), ONLY_B, False, Done, id="nor is it released"),
+        pytest.param(replace(MOVED, deleting=True), (), ONLY_B, False, Done, id="nor let go"),
+        pytest.param(
+            replace(MOVED, finished=True), (), ONLY_B, False, RemoveFinalizer, id="finished, it ran where it is"
+        ),
+    ],
+)
+def test_a_move(hub: Workload, copies: tuple[Copy, ...], available: Set[ClusterId], differs: bool, want: type) -> None:
+    assert isinstance(next_step(View(hub, copies, available, status_differs=differs)), want)
+
+
+def test_a_move_off_a_member_that_is_given_up_does_not_wait_for_it() -> None:
+    assert isinstance(next_step(View(MOVED, (), ONLY_B, LOST_A)), CreateCopy)
