@@ -12,6 +12,7 @@ MODULES = (
     "tests.bench.metrics_round",
     "tests.bench.aiops",
     "tests.bench.gavel",
+    "tests.bench.predict",
 )
 
 
