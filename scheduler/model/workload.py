@@ -51,14 +51,14 @@ class Hints:
     expected_seconds: float | None = None
     checkpoint_every_seconds: float | None = None
     deadline_at: Instant | None = None
+    data: tuple[DataSet, ...] = ()
+    """Read whole, once, at its start, by a run that is not where it lies."""
     model: str | None = None
     """What is trained, as its own users call it: runs of one model are alike in speed."""
     batch_size: int | None = None
     """Of one GPU."""
     total_steps: float | None = None
     """The whole work, in the steps that its speed is told in."""
-    data: tuple[DataSet, ...] = ()
-    """Read whole, once, at its start, by a run that is not where it lies."""
     avoided_pools: tuple[PoolRef, ...] = ()
     """Where it is not to be placed: it did badly there."""
 

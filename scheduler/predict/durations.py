@@ -229,6 +229,8 @@ def fit(
     A run that is still going after 70 % of those like it would have ended (as `before` says) is told as what is left of
     its distribution. Source: B. Efron, "The two sample problem with censored data" (1967): mass moves to the right.
     """
+    # What counts less than a thousandth of the newest is left out.
+    examples = examples.since(max(0, len(examples.targets) - int(10 * half)))
     count = len(examples.targets)
     if count < LEAST_EXAMPLES:
         return None

@@ -28,6 +28,7 @@ from scheduler.predict.throughput import ThroughputModel
 WORK, HISTORY, HINT = "work", "history", "hint"
 SOURCES: Final = (WORK, HISTORY, HINT)
 """In the order of an unknown queue."""
+_NORMAL_95: Final = 1.6449
 LEAST_ALIKE: Final = 3
 """So many runs alike must have ended before their history is asked."""
 
@@ -39,6 +40,11 @@ class Span:
     low: float
     median: float
     high: float
+
+    @property
+    def log_sd(self) -> float | None:
+        """Standard deviation of the logarithm, as if it were normal; None: it has no width."""
+        return math.log(self.high / self.low) / (2 * _NORMAL_95) if 0 < self.low < self.high else None
 
 
 def _nothing() -> Mapping[str, Span]:
@@ -67,8 +73,8 @@ class _Asked:
     workload: Workload
     history: Span | None
     order: tuple[str, ...]
-    runs: dict[tuple[str | None, int], float | None] = field(default_factory=dict)
-    """Seconds by GPU model and GPUs of a node."""
+    runs: dict[tuple[str | None, int], Span | None] = field(default_factory=dict)
+    """By GPU model and GPUs of a node."""
 
 
 class LearnedPredictor:
@@ -82,13 +88,14 @@ class LearnedPredictor:
     def predict(self, workload: Workload, pool: NodePool, new_nodes: int) -> Prediction:
         """Unknown stays None, as in `FirstPredictor`."""
         hazard, provisioning = self._place(pool)
-        run = None if workload.runs_forever else self._run_seconds(workload, pool)
+        span = None if workload.runs_forever else self._run(workload, pool)
+        run, sure = (None, None) if span is None else (span.median, span.log_sd)
         lost = 0.0
         if run is not None and pool.capacity_type == SPOT:
             lost = lost_to_reclaims(run, hazard, workload.hints.checkpoint_every_seconds)
         if new_nodes == 0:
-            return Prediction(run, POD_START_SECONDS, lost)
-        return Prediction(run, None if provisioning is None else provisioning + POD_START_SECONDS, lost)
+            return Prediction(run, POD_START_SECONDS, lost, sure)
+        return Prediction(run, None if provisioning is None else provisioning + POD_START_SECONDS, lost, sure)
 
     def alike(self, pool: NodePool) -> Hashable:
         """All that a prediction looks at of a pool."""
@@ -123,8 +130,8 @@ class LearnedPredictor:
         for row, workload in enumerate(workloads):
             if not workload.runs_forever:
                 for number, pool in example.items():
-                    seconds = self._run_seconds(workload, pool)
-                    runs[row, number] = math.nan if seconds is None else seconds
+                    span = self._run(workload, pool)
+                    runs[row, number] = math.nan if span is None else span.median
         places: dict[tuple[int, float], int] = {}
         at = [
             places.setdefault((kind, self._place(pool)[0]), len(places)) if pool.capacity_type == SPOT else -1
@@ -144,7 +151,7 @@ class LearnedPredictor:
     def _speeds(self) -> ThroughputModel | None:
         return self.known.throughput
 
-    def _run_seconds(self, workload: Workload, pool: NodePool) -> float | None:
+    def _run(self, workload: Workload, pool: NodePool) -> Span | None:
         asked = self._asked
         if asked is None or asked.workload is not workload:
             asked = self._asked = _Asked(workload, self._history(workload), self.order(workload.queue))
@@ -153,16 +160,15 @@ class LearnedPredictor:
             asked.runs[place] = self._chosen(asked, pool)
         return asked.runs[place]
 
-    def _chosen(self, asked: _Asked, pool: NodePool) -> float | None:
+    def _chosen(self, asked: _Asked, pool: NodePool) -> Span | None:
         for source in asked.order:
-            found: float | None = None
             if source == WORK:
-                work = self._work(asked.workload, pool)
-                found = None if work is None else work.median
+                found = self._work(asked.workload, pool)
             elif source == HISTORY:
-                found = None if asked.history is None else asked.history.median
+                found = asked.history
             else:
-                found = asked.workload.hints.expected_seconds
+                said = asked.workload.hints.expected_seconds
+                found = None if said is None else Span(said, said, said)
             if found is not None:
                 return found
         return None

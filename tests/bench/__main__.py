@@ -13,6 +13,7 @@ MODULES = (
     "tests.bench.aiops",
     "tests.bench.faults",
     "tests.bench.gavel",
+    "tests.bench.predict",
 )
 
 

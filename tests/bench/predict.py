@@ -39,7 +39,11 @@ def offerings() -> list[NodePool]:
 def classes() -> list[Workload]:
     found = []
     for n in range(CLASSES):
-        hints = Hints(600.0 + n, 600.0, None, f"model{n % 50}", 32, 1e5) if n % 2 else Hints(600.0 + n)
+        hints = (
+            Hints(600.0 + n, 600.0, model=f"model{n % 50}", batch_size=32, total_steps=1e5)
+            if n % 2
+            else Hints(600.0 + n)
+        )
         found.append(workload(f"w{n}", pods(1, 2 ** (n % 4)), queue=f"q{n % 40}", hints=hints))
     return found
 

@@ -66,7 +66,7 @@ def learned(seed: int = 0, runs: int = 120) -> Learning:
         queue, where = f"q{1 + index % 2}", pool("a", "xy"[index // 2 % 2], gpu_model=GPUS[index // 2 % 2])
         noise = 1.0 + 0.1 * math.sin(index * (seed + 1))
         seconds = (100.0, 3000.0)[index % 2] * noise * (1 + index // 2 % 2)
-        hints = Hints(60.0, None, None, "resnet", 64, 1e5) if index % 2 else Hints(60.0)
+        hints = Hints(60.0, model="resnet", batch_size=64, total_steps=1e5) if index % 2 else Hints(60.0)
         uid, at = f"u{index}", NOW + 60.0 * index
         learning.began(Began(uid, at, workload("w", pods(1, 1), queue=queue, hints=hints), where))
         learning.ended(uid, at + seconds, seconds)
@@ -125,13 +125,18 @@ def test_what_was_learned_is_said() -> None:
     run = predictor.predict(one, pool("a", "x"), 0).run_seconds
     assert run is not None
     assert 80 < run < 250
+    sure = predictor.predict(one, pool("a", "x"), 0).run_log_sd
+    assert sure is not None
+    assert 0.02 < sure < 0.8
     by_source = predictor.run_seconds(
-        replace(one, queue=QueueId("q2"), hints=Hints(60.0, None, None, "resnet", 64, 1e5)), pool("a", "x")
+        replace(one, queue=QueueId("q2"), hints=Hints(60.0, model="resnet", batch_size=64, total_steps=1e5)),
+        pool("a", "x"),
     )
     assert set(by_source) == {WORK, HISTORY, HINT}
     assert by_source[WORK].median == pytest.approx(3000, rel=0.15)
     slow = predictor.run_seconds(
-        replace(one, hints=Hints(None, None, None, "resnet", 64, 1e5)), pool("a", "y", gpu_model="V100")
+        replace(one, hints=Hints(None, model="resnet", batch_size=64, total_steps=1e5)),
+        pool("a", "y", gpu_model="V100"),
     )
     assert slow[WORK].median == pytest.approx(6000, rel=0.15)
     assert predictor.order("q2")[0] == WORK
