@@ -58,11 +58,10 @@ class FleetWatch:
         self._tell()
 
     def incidents(self) -> tuple[Incident, ...]:
-        """Open ones, and those that were closed lately."""
+        """Open ones, and those that were closed lately, those that became part of another among them."""
         if self._monitor is None:
             return ()
-        both = self._monitor.incidents
-        return (*both.open, *(each for each in both.closed if not each.merged_into))
+        return (*self._monitor.incidents.open, *self._monitor.incidents.closed)
 
     def _round(self, snapshot: Snapshot, readings: list[Reading]) -> tuple[Finding, ...]:
         now = telemetry_of(snapshot, readings)
