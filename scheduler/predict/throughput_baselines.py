@@ -83,7 +83,7 @@ def gradient_boosting(known: Known, asked: Sequence[Configuration]) -> Floats:
     def features(one: Configuration) -> list[float]:
         facts = facts_of(one.gpu)
         sheet = [float(gpus.get(one.gpu, -1))] * 2
-        if facts is not None and facts.fp32_tflops is not None:
+        if facts is not None and facts.fp32_tflops is not None and facts.memory_gb_per_s is not None:
             sheet = [math.log(facts.fp32_tflops), math.log(facts.memory_gb_per_s)]
         at = models.get(one.model, -1)
         own = [float(at), *(float(at == other) for other in range(len(models)))]
