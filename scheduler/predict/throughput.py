@@ -34,6 +34,7 @@ _MOVED: Final = 0.1
 _OWN_NOISE: Final = 0.03
 """Log units, one standard deviation: runs of one configuration beside each other, at the least."""
 _NORMAL_95: Final = 1.6449
+_ANYONE: Final = "\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,16 +130,23 @@ class ThroughputModel:
         return self.predict_many([configuration])[0]
 
     def predict_many(self, configurations: Sequence[Configuration]) -> list[Spread | None]:
-        """As `predict`, in the order given. Each unlike configuration is worked out once, and remembered until
-        something is learned of its model: so 1,000 classes on 500 offerings cost as many answers as there are unlike
-        pairs of class and (GPU model, GPUs, spread)."""
+        """As `predict`, in the order given. Each unlike configuration is worked out once (models never seen are all
+        alike) and remembered until something is learned of its model: so 1,000 classes on 500 offerings cost as many
+        answers as there are unlike pairs of class and (GPU model, GPUs, spread)."""
         keys = [_normal(one) for one in configurations]
-        unlike = dict.fromkeys(key for key in keys if key is not None)
-        asked = [key for key in unlike if self._known(key) is None]
-        if asked and self._fit is not None:
-            self._work_out(asked)
-        answers = {key: self._known(key) for key in unlike}
-        return [None if key is None else answers[key] for key in keys]
+        seen = set() if self._fit is None else {*self._fit.models, *(key.model for key in self._pending)}
+        answers: dict[Configuration | None, Spread | None] = {None: None}
+        asked: dict[Configuration, list[Configuration]] = {}
+        for key in dict.fromkeys(keys):
+            if key is not None and (known := self._own(key)) is not None:
+                answers[key] = known
+            elif key is not None:
+                asked.setdefault(key if key.model in seen else _anyone(key), []).append(key)
+        if self._fit is not None:
+            self._work_out([one for one in asked if one not in self._answers.get(one.model, {})])
+        for one, same in asked.items():
+            answers |= dict.fromkeys(same, self._answers.get(one.model, {}).get(one))
+        return [answers[key] for key in keys]
 
     def state(self) -> dict[str, Any]:
         """All that was learned, as JSON values."""
@@ -216,16 +224,18 @@ class ThroughputModel:
             for key, seconds in zip(fitted.cells, fitted.log_seconds.tolist(), strict=True):
                 self._fitted[key] = math.log(key.gpus) - seconds
 
-    def _known(self, key: Configuration) -> Spread | None:
+    def _own(self, key: Configuration) -> Spread | None:
         cell = self._cells.get(key)
         if cell is None or not cell.logs:
-            return self._answers.get(key.model, {}).get(key)
+            return None
         middle = median(cell.logs)
         off = 1.4826 * median(abs(value - middle) for value in cell.logs)
         width = max(_OWN_NOISE, off) * _NORMAL_95 * math.sqrt(1 + 1 / len(cell.logs))
         return Spread(math.exp(middle - width), math.exp(middle), math.exp(middle + width))
 
     def _work_out(self, asked: Sequence[Configuration]) -> None:
+        if not asked:
+            return
         said, spread = self._log_answers(asked)
         if sum(map(len, self._answers.values())) + len(asked) > _MOST_ANSWERS:
             self._answers.clear()
@@ -253,6 +263,11 @@ def _normal(one: Configuration) -> Configuration | None:
     if gpu == one.gpu and consolidated == one.consolidated:
         return one
     return Configuration(one.model, one.batch_size, gpu, one.gpus, consolidated, one.share)
+
+
+def _anyone(key: Configuration) -> Configuration:
+    """A model that was never seen, in place of `key`'s: of such, nothing but the place is known."""
+    return Configuration(_ANYONE, None, key.gpu, key.gpus, key.consolidated, key.share)
 
 
 def _fields(key: Configuration) -> list[Any]:

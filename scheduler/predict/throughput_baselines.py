@@ -49,8 +49,9 @@ def nearest_neighbour(known: Known, asked: Sequence[Configuration]) -> Floats:
 
 
 def factorised(rank: int) -> Baseline:
-    """Low-rank completion of log speed, workloads x (GPU, count, spread), with row and column means, by alternating
-    ridge regressions: as Gavel estimates what it has not measured (D. Narayanan et al., OSDI 2020, after Quasar)."""
+    """Low-rank completion of log speed, workloads x (GPU, count, spread), by alternating ridge regressions. Row and
+    column means are rank 1 (a product of speeds), each further rank a product of logs. So Gavel estimates what it has
+    not measured (D. Narayanan et al., OSDI 2020, after Quasar)."""
 
     def complete(known: Known, asked: Sequence[Configuration]) -> Floats:
         every = [*known, *asked]
@@ -61,8 +62,10 @@ def factorised(rank: int) -> Baseline:
         values, count = np.array(list(known.values())), len(known)
         mean = float(values.mean())
         draw = np.random.default_rng(0)
-        left = np.column_stack([np.zeros(len(rows)), np.ones(len(rows)), draw.normal(0, 0.1, (len(rows), rank))])
-        right = np.column_stack([np.ones(len(places)), np.zeros(len(places)), draw.normal(0, 0.1, (len(places), rank))])
+        left = np.column_stack([np.zeros(len(rows)), np.ones(len(rows)), draw.normal(0, 0.1, (len(rows), rank - 1))])
+        right = np.column_stack(
+            [np.ones(len(places)), np.zeros(len(places)), draw.normal(0, 0.1, (len(places), rank - 1))]
+        )
         for _ in range(_SWEEPS):
             _regress(left, right, row[:count], column[:count], values - mean, fixed=1)
             _regress(right, left, column[:count], row[:count], values - mean, fixed=0)
@@ -80,7 +83,7 @@ def gradient_boosting(known: Known, asked: Sequence[Configuration]) -> Floats:
     def features(one: Configuration) -> list[float]:
         facts = facts_of(one.gpu)
         sheet = [float(gpus.get(one.gpu, -1))] * 2
-        if facts is not None and facts.fp32_tflops is not None:
+        if facts is not None and facts.fp32_tflops is not None and facts.memory_gb_per_s is not None:
             sheet = [math.log(facts.fp32_tflops), math.log(facts.memory_gb_per_s)]
         at = models.get(one.model, -1)
         own = [float(at), *(float(at == other) for other in range(len(models)))]

@@ -40,7 +40,8 @@ _MOST_WEIGHED: Final = 450
 TRANSFER_MEAN: Final = math.log(0.03)
 _WEIGHT_SPREAD: Final = 1.0
 """Standard deviation of the prior of log variances."""
-_CHUNK: Final = 4_000
+_CHUNK: Final = 256
+"""Rows worked out together: small enough for their matrices to stay in the cache."""
 NORMAL_95: Final = 1.6449
 _UNLIT: Final = 1e-8
 _UNLIKE: Final = 100.0

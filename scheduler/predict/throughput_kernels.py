@@ -144,10 +144,10 @@ def _summed(terms: list[tuple[frozenset[str], float]], alike: dict[str, Floats])
 
 def product(part: str, alike: dict[str, Floats]) -> Floats:
     first, *others = part.split("*")
-    value: Floats = alike[first]
+    value = alike[first].astype(np.float64)
     for name in others:
-        value = value * alike[name]
-    return np.asarray(value)
+        value *= alike[name]
+    return value
 
 
 def prior_weights() -> Floats:
@@ -157,5 +157,4 @@ def prior_weights() -> Floats:
 
 
 def _same(left: Integers, right: Integers) -> Floats:
-    same: Floats = (left[:, None] == right[None]).astype(float)
-    return same
+    return np.asarray(left[:, None] == right[None], dtype=np.float64)
