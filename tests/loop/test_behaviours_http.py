@@ -17,14 +17,14 @@ from scheduler.daemon.http import HttpServer
 from tests.loop.harness import World, a_world, until
 
 BOUNDED = {
-    "action", "budget", "call", "capacity_type", "cause", "cluster", "le", "loop", "outcome", "phase", "policy", "pool",
-    "queue", "reason", "resource", "result", "severity", "source", "state", "step", "what",
+    "action", "budget", "call", "capacity_type", "cause", "cluster", "kind", "le", "loop", "outcome", "phase", "policy",
+    "pool", "queue", "reason", "resource", "result", "severity", "source", "state", "step", "what",
 }  # fmt: skip
 """Labels whose values come from the federation file, the policies or the code; never names or UIDs of objects."""
 UNITS = ("_seconds", "_usd", "_ratio", "_total", "_bytes", "_info")
 COUNTS = {
     "workloads", "pool_nodes", "pool_gpus", "unpriced_pools", "member_reachable", "reconcile_queue_keys", "leader",
-    "incidents_open", "paused", "remedies_refused", "remedy_breakers_open", "remedy_cases",
+    "incidents_open", "paused", "remedies_refused", "remedy_breakers_open", "remedy_cases", "model_drifting",
 }  # fmt: skip
 """Gauges of things that are counted, or of yes and no."""
 
