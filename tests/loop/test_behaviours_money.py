@@ -69,14 +69,14 @@ async def all_given_back(world: World, daemon: Daemon) -> None:
 
 async def test_a_budget_holds_what_would_break_it_until_its_limit_is_raised(tmp_path: Path) -> None:
     async with (
-        a_world(tmp_path, speed=1800.0, policies=policy(limit="1.00")) as world,
+        a_world(tmp_path, speed=300.0, policies=policy(limit="1.00")) as world,
         world.daemon() as (daemon, _),
     ):
         names = ["one", "two"]
         uids = [await submit_cloud_job(world, name) for name in names]
         await until(lambda: all(daemon.decisions.of(uid) for uid in uids), "both are decided on")
         assert reasons(daemon, *uids) == ["Bursting", "OverBudget"]
-        held = max(uids, key=lambda uid: daemon.decisions.of(uid)[-1]["outcome"] == "held")
+        held = max(uids, key=lambda uid: daemon.decisions.of(uid)[0]["outcome"] == "held")
 
         async def one_done() -> bool:
             return [await world.is_done(name) for name in names].count(True) == 1
@@ -93,7 +93,7 @@ async def test_a_budget_holds_what_would_break_it_until_its_limit_is_raised(tmp_
 
 async def test_a_daily_budget_lets_the_next_one_go_the_next_day(tmp_path: Path) -> None:
     async with (
-        a_world(tmp_path, speed=1800.0, policies=policy(limit="1.00", window="day"), start_at=MORNING) as world,
+        a_world(tmp_path, speed=600.0, policies=policy(limit="1.00", window="day"), start_at=MORNING) as world,
         world.daemon() as (daemon, _),
     ):
         names = ["one", "two", "three"]
