@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -23,25 +22,6 @@ from scheduler.model.errors import NotFoundError
 from scheduler.model.ids import ClusterId
 from scheduler.model.ports import KubeApi, NodePoolProvider, RawObject
 
-_STEPS, _USUAL_SECONDS = 300_000, 0.018
-
-
-def _pace() -> float:
-    """How fast this machine is beside the one on which the tests' speeds were chosen, 0.3 to 1.
-
-    Virtual time must not pass faster than the daemon can follow: at 1,800 times real time a slow machine has let the
-    nodes of a reservation come too late before it has asked for them.
-    """
-    took = []
-    for _ in range(5):
-        began, total = time.perf_counter(), 0
-        for step in range(_STEPS):
-            total += step
-        took.append(time.perf_counter() - began)
-    return max(0.3, min(1.0, _USUAL_SECONDS / min(took)))
-
-
-PACE = _pace()
 POLICIES = """
 apiVersion: overspill.dev/v1alpha1
 kind: Queue
@@ -225,7 +205,7 @@ async def a_world(
     policy_folder.mkdir(parents=True)
     (policy_folder / "policies.yaml").write_text(policies)
     sandbox = await Sandbox.start(
-        folder / "sandbox", speed=speed * PACE, seed=1, scenario=scenario or small_scenario(), start_at=start_at
+        folder / "sandbox", speed=speed, seed=1, scenario=scenario or small_scenario(), start_at=start_at
     )
     try:
         yield World(sandbox, policy_folder, folder)
@@ -240,10 +220,9 @@ def is_complete(job: RawObject | None) -> bool:
 
 
 async def until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
-    """Poll an (async) condition until it is truthy; fail naming `what` after `seconds` of wall time (more on a slow
-    machine)."""
+    """Poll an (async) condition until it is truthy; fail naming `what` after `seconds` of wall time."""
     try:
-        async with asyncio.timeout(seconds / PACE):
+        async with asyncio.timeout(seconds):
             while True:
                 value = condition()
                 value = await value if asyncio.iscoroutine(value) else value
