@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import mmap
 import struct
 import time
@@ -12,11 +13,16 @@ from typing import Final
 from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import Instant
 
-_LAYOUT: Final = struct.Struct("<8sQddd")
-"""Magic, sequence number (odd while being written), wall origin (s), virtual origin (s), speed."""
-_MAGIC: Final = b"OVSCLK01"
+_LAYOUT: Final = struct.Struct("<8sQdddd")
+"""Magic, sequence number (odd while being written), wall origin (s), virtual origin (s), speed, reach (s)."""
+_MAGIC: Final = b"OVSCLK02"
 _NAP_SECONDS: Final = 0.05
 """Longest wall time that a sleeper of the shared clock stays unaware of a leap."""
+_LEAST_NAP_SECONDS: Final = 0.001
+"""Shortest one: a clock that waits to be wound must not be asked in a busy loop."""
+_STRIDE_SECONDS: Final = 0.01
+_TURNS: Final = 20
+"""`keep_in_step`: wall time of one stride, and the turns of the event loop that it takes at least."""
 
 
 class SystemClock:
@@ -32,7 +38,8 @@ class SystemClock:
 class SharedClock:
     """A virtual clock that runs `speed` times as fast as the wall's and can leap ahead, read from a mapped file.
 
-    The sandbox writes the file (`create`, `leap`); daemons read it. A torn read is retried by its sequence number.
+    The sandbox writes the file (`create`, `leap`, `wind`); daemons read it. A torn read is retried by its sequence
+    number. Once wound, it stands still after the given wall time until it is wound again.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,7 +56,7 @@ class SharedClock:
     def create(cls, path: Path, *, start: Instant, speed: float) -> SharedClock:
         """Make (or reset) the file: virtual time is `start` now and runs at `speed`."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(_LAYOUT.pack(_MAGIC, 0, time.time(), start, speed))  # noqa: TID251
+        path.write_bytes(_LAYOUT.pack(_MAGIC, 0, time.time(), start, speed, math.inf))  # noqa: TID251
         return cls(path)
 
     @property
@@ -57,27 +64,45 @@ class SharedClock:
         return self._read()[2]
 
     def now(self) -> Instant:
-        wall_origin, virtual_origin, speed = self._read()
-        return virtual_origin + (time.time() - wall_origin) * speed  # noqa: TID251
+        wall_origin, virtual_origin, speed, reach = self._read()
+        return virtual_origin + min(time.time() - wall_origin, reach) * speed  # noqa: TID251
 
     def leap(self, to: Instant) -> None:
         """Move to `to` at once; never backwards. Only the sandbox calls this."""
-        wall = time.time()  # noqa: TID251
-        wall_origin, virtual_origin, speed = self._read()
-        sequence = _LAYOUT.unpack(self._map[:])[1]
-        reached = virtual_origin + (wall - wall_origin) * speed
-        struct.pack_into("<Q", self._map, 8, sequence + 1)
-        struct.pack_into("<dd", self._map, 16, wall, max(reached, to))
-        struct.pack_into("<Q", self._map, 8, sequence + 2)
+        self._set(max(self.now(), to), self._read()[3])
+
+    def wind(self, seconds: float) -> None:
+        """Let it run on for `seconds` of wall time from now, then stand still. Only the sandbox calls this."""
+        self._set(self.now(), seconds)
 
     async def sleep(self, seconds: float) -> None:
         """Return once `seconds` of virtual time have passed; leaps are noticed within 50 ms of wall time."""
         until = self.now() + seconds
         while (left := until - self.now()) > 0:  # noqa: ASYNC110  (no event tells of time in another process)
-            await asyncio.sleep(min(_NAP_SECONDS, left / self.speed))
+            await asyncio.sleep(max(_LEAST_NAP_SECONDS, min(_NAP_SECONDS, left / self.speed)))
 
-    def _read(self) -> tuple[float, float, float]:
+    def _set(self, virtual: Instant, reach: float) -> None:
+        _, sequence, _, _, speed, _ = _LAYOUT.unpack(self._map[:])
+        struct.pack_into("<Q", self._map, 8, sequence + 1)
+        struct.pack_into("<dddd", self._map, 16, time.time(), virtual, speed, reach)  # noqa: TID251
+        struct.pack_into("<Q", self._map, 8, sequence + 2)
+
+    def _read(self) -> tuple[float, float, float, float]:
         while True:
-            _, before, wall_origin, virtual_origin, speed = _LAYOUT.unpack(self._map[:])
+            _, before, wall_origin, virtual_origin, speed, reach = _LAYOUT.unpack(self._map[:])
             if before % 2 == 0 and struct.unpack_from("<Q", self._map, 8)[0] == before:
-                return wall_origin, virtual_origin, speed
+                return wall_origin, virtual_origin, speed, reach
+
+
+async def keep_in_step(clock: SharedClock) -> None:
+    """Let the clock run no faster than this event loop gets its work done, for ever.
+
+    Each stride of wall time needs a number of turns of the loop: idle, they take a fraction of it; while the loop (or a
+    thread that holds the interpreter) is busy, time stands still between strides. So what needs a number of steps of a
+    program in this process takes about the same virtual time on a slow machine as on a fast one.
+    """
+    while True:
+        clock.wind(_STRIDE_SECONDS)
+        await asyncio.sleep(_STRIDE_SECONDS)
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from clusters.clock import SharedClock, SystemClock
+from clusters.clock import SharedClock, SystemClock, keep_in_step
 from clusters.sandbox.apiserver.server import kubeconfig
 from clusters.sandbox.clouds import RunningCloud, start_cloud
 from clusters.sandbox.control import ControlApi
@@ -65,10 +65,12 @@ class Sandbox:
         seed: int = 0,
         scenario: Scenario | Path | None = None,
         start_at: Instant | None = None,
+        in_step: bool = False,
     ) -> Sandbox:
         """Everything up and listening, fixed nodes there, and the files in `state_dir` written.
 
         `speed`: virtual seconds per second. `start_at`: virtual time at the start (None: now).
+        `in_step`: time waits for this event loop when it is busy (for a daemon in this process).
         Raises: InvalidObjectError for a wrong scenario or speed.
         """
         if not 0 < speed <= 100_000:
@@ -81,6 +83,8 @@ class Sandbox:
         sandbox = cls(state_dir, plan, clock, seed)
         try:
             await sandbox._bring_up()
+            if in_step:
+                sandbox._supervisor.run("clock", partial(keep_in_step, clock))
         except BaseException:
             await sandbox.stop()
             raise

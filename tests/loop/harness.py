@@ -205,7 +205,12 @@ async def a_world(
     policy_folder.mkdir(parents=True)
     (policy_folder / "policies.yaml").write_text(policies)
     sandbox = await Sandbox.start(
-        folder / "sandbox", speed=speed, seed=1, scenario=scenario or small_scenario(), start_at=start_at
+        folder / "sandbox",
+        speed=speed,
+        seed=1,
+        scenario=scenario or small_scenario(),
+        start_at=start_at,
+        in_step=True,
     )
     try:
         yield World(sandbox, policy_folder, folder)
@@ -219,7 +224,7 @@ def is_complete(job: RawObject | None) -> bool:
     return any(one["type"] == "Complete" and one["status"] == "True" for one in conditions)
 
 
-async def until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
+async def until(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
     """Poll an (async) condition until it is truthy; fail naming `what` after `seconds` of wall time."""
     try:
         async with asyncio.timeout(seconds):
