@@ -58,7 +58,7 @@ async def settled(world: World, daemon: Daemon) -> None:
 
 
 async def test_a_shortage_moves_the_job_to_the_next_offering_and_orders_no_phantom(tmp_path: Path) -> None:
-    async with a_world(tmp_path, speed=600.0) as world, counting(world) as counter, world.daemon() as (daemon, _):
+    async with a_world(tmp_path, speed=1800.0) as world, counting(world) as counter, world.daemon() as (daemon, _):
         world.sandbox.strike(FaultPlan(0.0, "eks", "capacity-shortage", pool="p4d-spot"))
         uid = (await world.submit("wanting", gpus=8, template=lasting(HOUR / 6)))["metadata"]["uid"]
         await until(lambda: P4D_SPOT in daemon.mirror.backoffs, "the offering is backed off")
@@ -72,7 +72,7 @@ async def test_a_shortage_moves_the_job_to_the_next_offering_and_orders_no_phant
 async def test_an_account_quota_moves_the_job_to_the_next_offering(tmp_path: Path) -> None:
     scenario = with_pool("p4d-spot", lambda pool: replace(pool, quota_nodes=0))
     async with (
-        a_world(tmp_path, speed=600.0, scenario=scenario) as world,
+        a_world(tmp_path, speed=1800.0, scenario=scenario) as world,
         counting(world) as counter,
         world.daemon() as (daemon, _),
     ):
@@ -96,7 +96,7 @@ async def test_a_shortage_of_all_offerings_holds_the_job_until_one_delivers(tmp_
 
 
 async def test_a_reclaimed_spot_node_costs_the_job_a_second_try_but_not_a_second_end(tmp_path: Path) -> None:
-    async with a_world(tmp_path, speed=600.0) as world, counting(world) as counter, world.daemon() as (daemon, _):
+    async with a_world(tmp_path, speed=1800.0) as world, counting(world) as counter, world.daemon() as (daemon, _):
         uid = (await world.submit("spotty", gpus=8, template=lasting(HOUR), backoffLimit=6))["metadata"]["uid"]
         await until(lambda: counter.ran.get(uid), "it runs")
         pods = await world.member("eks").list(PODS)

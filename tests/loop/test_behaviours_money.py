@@ -69,7 +69,7 @@ async def all_given_back(world: World, daemon: Daemon) -> None:
 
 async def test_a_budget_holds_what_would_break_it_until_its_limit_is_raised(tmp_path: Path) -> None:
     async with (
-        a_world(tmp_path, speed=300.0, policies=policy(limit="1.00")) as world,
+        a_world(tmp_path, speed=1800.0, policies=policy(limit="1.00")) as world,
         world.daemon() as (daemon, _),
     ):
         names = ["one", "two"]
@@ -93,7 +93,7 @@ async def test_a_budget_holds_what_would_break_it_until_its_limit_is_raised(tmp_
 
 async def test_a_daily_budget_lets_the_next_one_go_the_next_day(tmp_path: Path) -> None:
     async with (
-        a_world(tmp_path, speed=600.0, policies=policy(limit="1.00", window="day"), start_at=MORNING) as world,
+        a_world(tmp_path, speed=1800.0, policies=policy(limit="1.00", window="day"), start_at=MORNING) as world,
         world.daemon() as (daemon, _),
     ):
         names = ["one", "two", "three"]

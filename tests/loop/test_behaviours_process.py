@@ -29,6 +29,8 @@ from tests.loop.harness import POLICIES, World, a_job, a_world, counting, until
 HOUR = 3600.0
 QUICK = Limits(connect_seconds=0.3, read_seconds=0.3, call_seconds=0.3)
 SHORT_LEASE = LeaseSettings(duration_seconds=2.0, renew_deadline_seconds=1.0, retry_seconds=0.1)
+HANDED_OVER = LeaseSettings(duration_seconds=20.0, renew_deadline_seconds=10.0, retry_seconds=0.1)
+"""Only one that is released can change hands within a test."""
 
 
 def on_a10g(seconds: float) -> dict[str, Any]:
@@ -76,22 +78,22 @@ async def test_a_daemon_that_loses_its_lease_stops_and_the_next_one_goes_on(tmp_
 
 async def test_a_standby_takes_over_and_nothing_is_doubled(tmp_path: Path) -> None:
     async with a_world(tmp_path) as world, counting(world) as counter:
-        async with world.daemon(identity="standby", lease=SHORT_LEASE) as (second, _):
+        async with world.daemon(identity="standby", lease=HANDED_OVER) as (second, _):
             await until(lambda: second.leader.is_leader, "the first to come leads")
-            async with world.daemon(identity="other", lease=SHORT_LEASE) as (other, _):
+            async with world.daemon(identity="other", lease=HANDED_OVER) as (other, _):
                 await until(lambda: other.mirror.ever_synced, "the standby keeps its mirror warm")
                 uids = [(await world.submit(f"job-{number}"))["metadata"]["uid"] for number in range(4)]
                 await until(lambda: world.all_done("job-0", "job-1"), "the leader works")
                 assert not other.leader.is_leader
                 assert other.decisions.counters["decisions"] == 0
                 assert other.reconciler.keys.later == 0
-        async with world.daemon(identity="first", lease=SHORT_LEASE) as (first, first_task):
-            await until(lambda: first.leader.is_leader, "a released Lease is taken at once", 1.5)
-            async with world.daemon(identity="second", lease=SHORT_LEASE) as (second, _):
+        async with world.daemon(identity="first", lease=HANDED_OVER) as (first, first_task):
+            await until(lambda: first.leader.is_leader, "a released Lease is taken at once", 10)
+            async with world.daemon(identity="second", lease=HANDED_OVER) as (second, _):
                 uids.append((await world.submit("handed-over", seconds=HOUR / 2))["metadata"]["uid"])
                 await until(lambda: counter.ran.get(uids[-1]), "it runs")
                 first_task.cancel()
-                await until(lambda: second.leader.is_leader, "the standby takes over", 1.5)
+                await until(lambda: second.leader.is_leader, "the standby takes over", 10)
                 await until(lambda: world.all_done("handed-over", "job-2", "job-3"), "complete")
         assert all(len(counter.ran[uid]) == len(counter.copies[uid]) == 1 for uid in uids)
 
