@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: demo test verify servers bench lock setup format
+.PHONY: demo test verify style types pytest servers bench lock setup format
 
 setup: $(STAMP)
 
@@ -17,17 +17,25 @@ $(STAMP): requirements.lock pyproject.toml deploy/setup.sh
 demo: setup
 	@$(BIN)/overspill demo
 
-verify: setup
+verify: style types
+
+style: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+types: setup
+	@$(BIN)/mypy
 
 # Real servers for the wire tests, where they can be had; quick when they are there.
 servers: setup
 	@bash deploy/test-servers.sh $(VENV)/servers
 
-test: verify servers
+# Types are checked beside the tests: on a machine that is new that takes longer than a minute.
+test: style servers
+	@$(MAKE) --no-print-directory -j 2 types pytest
+
+pytest: setup
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup tests
 
 bench: setup
