@@ -6,6 +6,7 @@ decides amounts; whether a gang really fits, and keeps quota and budget, is chec
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
@@ -38,7 +39,7 @@ class Choice(NamedTuple):
     number: int
     """Of the offering."""
     most: int
-    """So many in a row go to offerings of this kind."""
+    """So many go to offerings of this kind."""
     runner_up: _Rank | None
     """How the next best offering of the kind ranks, see `rank_of`."""
 
@@ -100,28 +101,25 @@ class Guide:
         return None
 
     def choose(self, row: int, view: View, wanted: int) -> Choice | None:
-        """As `pick` for `wanted` workloads of the class one after another: the first of their choices, and for how many
-        it stays the same kind. `started` is to be called for those that were placed."""
+        """As `pick`, for the first of `wanted` workloads of the class, and for as many after it as the programme starts
+        on offerings of that kind: to the programme they are all equal, so it is the same in which order they take what
+        it starts where. `started` is to be called for those that were placed."""
         left, space = self._left[row], view.space
-        fitting = (
-            (kind, numbers[view.codes[numbers] == 0])
-            for kind in self._worth_starting(left)
-            for numbers in (self._kinds.offerings[kind],)
-        )
-        possible = (each for each in fitting if len(each[1]))
-        kind, numbers = next(possible, (-1, None))
-        if numbers is None:
+        for kind in self._worth_starting(left):
+            numbers = self._kinds.offerings[kind]
+            numbers = numbers[view.codes[numbers] == 0]
+            if len(numbers):
+                break
+        else:
             return None
-        other = next(possible, (None, None))[0]
         nearest = numbers[np.lexsort((numbers, space.new[numbers], ~space.now[numbers]))[:2]].tolist()
         ranks = [rank_of(now=bool(space.now[n]), new_nodes=int(space.new[n]), number=n) for n in nearest]
-        most = self._in_a_row(left, kind, other, wanted)
+        most = min(wanted, math.floor(left[kind] - _WORTH_STARTING) + 1)
         return Choice(kind, nearest[0], most, ranks[1] if len(ranks) > 1 else None)
 
     def started(self, row: int, kind: int, count: int) -> None:
         """So many of the class have been placed on offerings of the kind."""
-        for _ in range(count):
-            self._left[row, kind] -= 1.0
+        self._left[row, kind] -= count
 
     def explain(self, workload: Workload, weighed: Iterable[Weighed]) -> tuple[Weighed, ...]:
         """The offerings with what they cost in all, time included, for people to read."""
@@ -144,17 +142,6 @@ class Guide:
         """Kinds on which more of the class are to start, the most first."""
         order: list[int] = np.argsort(-row, kind="stable").tolist()
         return [kind for kind in order if row[kind] >= _WORTH_STARTING]
-
-    @staticmethod
-    def _in_a_row(left: Floats, kind: int, other: int | None, wanted: int) -> int:
-        """For how many picks the kind comes before the other one, of at most so many."""
-        amount, count = float(left[kind]), 0
-        rival = _WORTH_STARTING if other is None else float(left[other])
-        first = other is None or kind < other
-        while count < wanted and (amount > rival or (amount == rival and first)) and amount >= _WORTH_STARTING:
-            amount -= 1.0
-            count += 1
-        return count
 
     def _priced(self, row: int, weighed: Weighed) -> Weighed:
         one = self._classes[row]
