@@ -6,7 +6,7 @@ By arrays where the board can speak for a class; else its offerings are weighed 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -16,11 +16,12 @@ from scheduler.engine.candidates import Weighed, Weigher
 from scheduler.engine.classes import Class, RunTimes
 from scheduler.engine.costs import Costs, amounts, costs_of, data_usd
 from scheduler.engine.deadlines import late_factor
+from scheduler.engine.merging import Kinds, likes_of
 from scheduler.engine.outlook import CORES, EDGES, GPUS, MIDDLES, Reserve
 from scheduler.engine.packing import Shape, make_bin
 from scheduler.engine.programme import Floats, Indices, Question
 from scheduler.engine.rooms import PoolRoom
-from scheduler.engine.table import Flags
+from scheduler.engine.table import Flags, coded
 from scheduler.engine.world import World
 from scheduler.model.ids import Instant, PoolRef
 
@@ -55,6 +56,20 @@ class Asker:
         self._first_rooms: dict[tuple[int, PoolRef], float] = {}
         self._free = np.array([sum(max(0, each.gpus) for each in room.ready) for room in self._rooms])
         self._looks = 0
+        self.fits: Floats = np.zeros((0, 0))
+        """(K, J) of the last question: so many of a class at most find room on each offering by itself."""
+        self._likes: list[Indices] = []
+        """(J,) each: what sets offerings apart for one class, whatever they have free."""
+
+    def likeness(self, freed: Iterable[Reserve]) -> Kinds | None:
+        """Offerings that differ only in what they have free to the classes of the last question, and their reserves;
+        None: nobody can say."""
+        if self._board is None:
+            return None
+        rows = np.array([self._board.table.kind, *self._likes])
+        alike = coded(rows[:, number].tobytes() for number in range(len(self._rooms)))
+        number_of = {room.pool.ref: number for number, room in enumerate(self._rooms)}
+        return likes_of(alike, [number_of[ref] for ref, _ in freed], [unit for _, unit in freed])
 
     def question(self, classes: Sequence[Class], freed: dict[Reserve, Floats]) -> Question:
         """K classes, all offerings in order of their names, reserves in the order of `freed`."""
@@ -78,6 +93,7 @@ class Asker:
             limit_use=np.zeros((len(budgets), *shape)),
             limits=np.array([max(0.0, float(a.budget.limit_usd - a.spent - a.committed)) for a in budgets]),
         )
+        self.fits, self._likes = np.zeros(shape), []
         index = {name: number for number, name in enumerate(freed)}
         at = {unit: np.array([index.get((r.pool.ref, unit), _NOWHERE) for r in rooms]) for unit in (GPUS, CORES)}
         for row, one in enumerate(classes):
@@ -86,7 +102,7 @@ class Asker:
 
     def _fill(self, q: Question, row: int, one: Class, reserve_at: Indices) -> None:
         """The row of one class, in place; `reserve_at` (J,): the reserve that it would use."""
-        starts, waits = self._ways(one, reserve_at)
+        starts, waits = self._ways(row, one, reserve_at)
         deadline = self._reachable_deadline(one, starts)
         value = one.usd_per_second
         for numbers, room, first in waits:
@@ -109,11 +125,13 @@ class Asker:
                 if account.covers(one.ask.queue, pool.ref.cluster, pool.capacity_type):
                     q.limit_use[index, row, numbers] = costs.money
 
-    def _ways(self, one: Class, reserve_at: Indices) -> tuple[list[_Start], list[_Wait]]:
+    def _ways(self, row: int, one: Class, reserve_at: Indices) -> tuple[list[_Start], list[_Wait]]:
         if self._board is not None and self._board.suits(one.ask):
-            return self._ways_by_board(self._board, one, reserve_at)
+            return self._ways_by_board(self._board, row, one, reserve_at)
         starts: list[_Start] = []
         waits: list[_Wait] = []
+        self.fits[row] = one.count
+        self._likes.append(np.arange(len(self._rooms)))
         for number, weighed in enumerate(self._weigher.weigh(one.ask)):
             alone = np.array([number])
             costs = costs_of(self._world, self._times, one, weighed)
@@ -124,14 +142,18 @@ class Asker:
                 waits.append((alone, weighed.room, np.array([first])))
         return starts, waits
 
-    def _ways_by_board(self, board: Board, one: Class, reserve_at: Indices) -> tuple[list[_Start], list[_Wait]]:
-        view = board.view(one.ask)
+    def _ways_by_board(
+        self, board: Board, row: int, one: Class, reserve_at: Indices
+    ) -> tuple[list[_Start], list[_Wait]]:
+        view, suitable = board.view(one.ask), board.suitable(one.ask)
+        self.fits[row] = view.space.gangs
+        self._likes.append(np.where(suitable, board.kind(one.ask), _NOWHERE))
         starts: list[_Start] = []
         for group in view.groups:
             costs = costs_of(self._world, self._times, one, group.weighed)
             if costs is not None:
                 starts.append((group.members, group.weighed, costs))
-        owned = np.flatnonzero((reserve_at != _NOWHERE) & board.suitable(one.ask))
+        owned = np.flatnonzero((reserve_at != _NOWHERE) & suitable)
         first = self._first_by_board(one.ask.shape, owned, view.codes == 0)
         kinds = board.kind(one.ask)[owned]
         waits: list[_Wait] = []

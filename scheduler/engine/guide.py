@@ -19,9 +19,9 @@ from scheduler.engine.board import Board, View
 from scheduler.engine.candidates import Weighed, Weigher
 from scheduler.engine.classes import Class, RunTimes, classify
 from scheduler.engine.costs import costs_of
-from scheduler.engine.merging import Kinds, apart, kinds_of, merged
+from scheduler.engine.merging import Kinds, apart, columns_of, kinds_of, merged, pooled
 from scheduler.engine.outlook import EDGES, GPUS, MIDDLES, Reserve
-from scheduler.engine.programme import FEW_WORKLOADS, Answer, Floats, Question, UnsolvedError, solve
+from scheduler.engine.programme import Answer, Floats, Question, UnsolvedError, solve
 from scheduler.engine.world import World
 from scheduler.model.ids import Uid
 from scheduler.model.plan import ShadowPrice, WaitOption
@@ -29,6 +29,8 @@ from scheduler.model.workload import Workload
 
 _WORTH_STARTING: Final = 0.3
 """The part of a workload that the programme must start before it is rounded up: owned capacity would idle otherwise."""
+_MOST_COLUMNS: Final = 20_000
+"""Of a programme that is asked about every offering by itself: HiGHS takes about a second for so many."""
 _Rank = tuple[bool, int, int]
 
 
@@ -156,11 +158,7 @@ class Guide:
 
     def _solve(self, asker: Asker) -> None:
         freed = outlook.reserves(self._world)
-        question = asker.question(self._classes, freed)
-        # Of a few, every start is whole, which a sum of capacities does not promise.
-        few = question.counts.sum() <= FEW_WORKLOADS
-        self._kinds = apart(question) if few else kinds_of(question)
-        question = merged(question, self._kinds)
+        question = self._merge(asker, asker.question(self._classes, freed), freed)
         try:
             answer = solve(question)
         except UnsolvedError:
@@ -172,6 +170,19 @@ class Guide:
         self.prices = self._shadow_prices(answer, names)
         self._wait_options = self._options(question, answer, names)
         self._note_wakes(answer)
+
+    def _merge(self, asker: Asker, question: Question, freed: dict[Reserve, Floats]) -> Question:
+        """About kinds of offerings instead, where there is too much to ask about each."""
+        self._kinds = apart(question)
+        if columns_of(question) <= _MOST_COLUMNS:
+            return question
+        self._kinds = kinds_of(question)
+        smaller = merged(question, self._kinds)
+        alike = asker.likeness(freed) if columns_of(smaller) > _MOST_COLUMNS else None
+        if alike is None:
+            return smaller
+        self._kinds = alike
+        return pooled(question, alike, asker.fits)
 
     def _options(self, question: Question, answer: Answer, names: list[Reserve]) -> dict[int, WaitOption]:
         """For each class the reserve and interval in which waiting costs least, use of the reserve priced."""

@@ -30,6 +30,11 @@ class Kinds:
     reserves: tuple[Indices, ...]
 
 
+def columns_of(question: Question) -> int:
+    """Of the programme, about."""
+    return int(np.isfinite(question.start_cost).sum() + np.isfinite(question.wait_cost).sum())
+
+
 def apart(question: Question) -> Kinds:
     """Everything by itself."""
     offerings, reserves = len(question.capacity), len(question.freed)
@@ -77,6 +82,33 @@ def merged(question: Question, kinds: Kinds) -> Question:
         wait_cost=question.wait_cost[:, first_reserve],
         limit_use=question.limit_use[:, :, first],
     )
+
+
+def likes_of(alike: Indices, owner: Sequence[int], unit: Sequence[int]) -> Kinds:
+    """Offerings of equal code (J,), and reserves of equal unit (P,) whose offerings `owner` (P,) are of equal code."""
+    return Kinds(_members(alike), _members(coded(zip(alike[list(owner)].tolist(), unit, strict=True))))
+
+
+def pooled(question: Question, kinds: Kinds, fits: Floats) -> Question:
+    """The question about offerings that may differ in what is free: each kind costs what its best member does, and
+    takes as many of a class as go on all of them; `fits` (K, J): so many go on each by itself."""
+    q = merged(question, kinds)
+    starts = np.isfinite(question.start_cost)
+    most = np.where(starts, np.minimum(fits, question.start_most), 0.0)
+    for number, members in enumerate(kinds.offerings):
+        best = members[np.argmin(question.start_cost[:, members], axis=1)]
+        rows = np.arange(len(best))
+        q.start_cost[:, number] = question.start_cost[rows, best]
+        q.limit_use[:, :, number] = question.limit_use[:, rows, best]
+    kind_of_reserve = np.full(len(question.freed) + 1, NO_RESERVE, dtype=np.int64)
+    for number, members in enumerate(kinds.reserves):
+        kind_of_reserve[members] = number
+        q.run[:, number] = question.run[:, members].min(axis=1)
+        q.wait_cost[:, number] = question.wait_cost[:, members].min(axis=1)
+    for number, members in enumerate(kinds.offerings):
+        # The members of a kind are suitable for the same classes, so where one starts on a reserve all do.
+        q.reserve_of[:, number] = kind_of_reserve[question.reserve_of[:, members]].max(axis=1)
+    return replace(q, start_most=_summed(most.T, kinds.offerings).T)
 
 
 def _summed(rows: Floats, groups: Sequence[Indices]) -> Floats:

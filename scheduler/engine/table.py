@@ -45,6 +45,8 @@ class Space:
     """Nodes to buy; 0 where it fits without or not at all."""
     existing: Indices
     """Pods that go on nodes that are there or on their way."""
+    gangs: Floats
+    """So many pods go there by number, in whole gangs: at least as many as fit."""
 
 
 @dataclass(slots=True, eq=False)
@@ -118,7 +120,8 @@ class RoomTable:
         fits = now | (self.growable & (new <= self._can_open))
         new = np.where(now | ~fits, 0.0, new).astype(np.int64)
         existing = np.where(now, wanted, existing).astype(np.int64)
-        return Space(now, fits, new, existing)
+        pods = counts.ready + np.where(self.growable, counts.more + counts.fresh * self._can_open, 0.0)
+        return Space(now, fits, new, existing, np.floor(pods / max(1.0, wanted)))
 
     def _count(self, shape: Shape) -> _Counts:
         pod_set = shape.pod_sets[0]
