@@ -61,13 +61,14 @@ class Asker:
         self._likes: list[Indices] = []
         """(J,) each: what sets offerings apart for one class, whatever they have free."""
 
-    def likeness(self, freed: Iterable[Reserve]) -> Kinds | None:
-        """Offerings that differ only in what they have free to the classes of the last question, and their reserves;
-        None: nobody can say."""
+    def likeness(self, question: Question, freed: Iterable[Reserve], *, fine: bool) -> Kinds | None:
+        """Offerings that differ only in how much they have free to the classes of the question, the last that was made,
+        and their reserves; `fine`: apart also where others of the classes fit. None: nobody can say."""
         if self._board is None:
             return None
         rows = np.array([self._board.table.kind, *self._likes])
-        alike = coded(rows[:, number].tobytes() for number in range(len(self._rooms)))
+        costs = question.start_cost if fine else question.start_cost[:0]
+        alike = coded((rows[:, j].tobytes(), costs[:, j].tobytes()) for j in range(len(self._rooms)))
         number_of = {room.pool.ref: number for number, room in enumerate(self._rooms)}
         return likes_of(alike, [number_of[ref] for ref, _ in freed], [unit for _, unit in freed])
 

@@ -178,11 +178,13 @@ class Guide:
             return question
         self._kinds = kinds_of(question)
         smaller = merged(question, self._kinds)
-        alike = asker.likeness(freed) if columns_of(smaller) > _MOST_COLUMNS else None
-        if alike is None:
-            return smaller
-        self._kinds = alike
-        return pooled(question, alike, asker.fits)
+        for fine in (True, False):
+            if columns_of(smaller) <= _MOST_COLUMNS:
+                break
+            alike = asker.likeness(question, freed, fine=fine)
+            if alike is not None:
+                self._kinds, smaller = alike, pooled(question, alike, asker.fits)
+        return smaller
 
     def _options(self, question: Question, answer: Answer, names: list[Reserve]) -> dict[int, WaitOption]:
         """For each class the reserve and interval in which waiting costs least, use of the reserve priced."""
