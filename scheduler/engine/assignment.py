@@ -66,12 +66,13 @@ class Assignment:
         world = self._world
         hopeful = [each for each in world.roll.pending.values() if self._may_be_placed(each)]
         self.front.run(hopeful)
-        if self._by_classes and not self.front.keeps_room:
-            # Arrays know nothing of room that is kept for somebody.
-            self._bulk = Bulk(world, self._weigher, self.placements, self.decisions)
+        bulk = Bulk(world, self._weigher, self.placements, self.decisions) if self._by_classes else None
         pending = [each for each in world.roll.pending.values() if each.ref.uid not in self.front.placed]
         left = (each for each in hopeful if each.ref.uid not in self.front.placed)
-        self.guide = guide_of(world, self._weigher, left, self.front.reservations.earliest)
+        board = None if bulk is None else lambda: bulk.board
+        self.guide = guide_of(world, self._weigher, left, self.front.reservations.earliest, board)
+        # To arrays room that is kept for somebody is gone: they do not see who may use it meanwhile.
+        self._bulk = None if self.front.keeps_room else bulk
         turns = Turns(pending, world.quotas, world.capacity)
         most = 1 if self._bulk is None else turn_size(len(pending))
         while line := turns.next(most):
@@ -97,31 +98,48 @@ class Assignment:
             if ask is None:
                 self._consider(run[0])
                 continue
+            guide = self._guide_for(run[0])
             known = self._refused.get(ask.number)
-            placed = bulk.place(ask, run) if known is None else 0
+            placed = bulk.place(ask, run, guide) if known is None else 0
             if placed < len(run):
                 if known is None:
-                    known = self._refused[ask.number] = self._refuse_by_board(ask, bulk)
+                    known = self._refuse_together(ask, bulk, run[placed:], guide)
                 for workload in run[placed:]:
                     self._note_wakes(workload, ask.policy, known)
                     self._hold(workload, ask.policy, known)
 
+    def _guide_for(self, workload: Workload) -> Guide | None:
+        """The guide, where it speaks for the workload's whole class."""
+        return self.guide if isinstance(self.guide, Guide) and self.guide.speaks_for(workload) else None
+
     def _ask_for_bulk(self, workload: Workload, bulk: Bulk) -> Ask | None:
         """Its class; None: it is to be looked at by itself."""
-        if not self._may_be_placed(workload) or (self.guide is not None and self.guide.speaks_for(workload)):
+        if not self._may_be_placed(workload):
+            return None
+        if isinstance(self.guide, Slices) and self.guide.speaks_for(workload):
             return None
         ask = self._world.ask_for(workload)
         return ask if ask is not None and bulk.suits(ask) else None
 
-    def _refuse_by_board(self, ask: Ask, bulk: Bulk) -> _Refusal:
+    def _refuse_together(self, ask: Ask, bulk: Bulk, left: list[Workload], guide: Guide | None) -> _Refusal:
+        """Why the rest of a run is not placed."""
         quota = self._world.quotas.refusal(ask.queue, ask.shape.requests)
-        if quota is not None:
-            return _Refusal(quota, quota.text, waits=True)
         board, view = bulk.board, bulk.board.view(ask)
-        counted = board.histogram(view)
-        reason, text = explain.hold_words(counted, len(view.codes))
-        waits = any(each.code in WAITING for each, _ in counted)
-        return _Refusal(reason, text, waits, board.codes(view), board.others(ask, view, None), counted)
+        if quota is not None:
+            refusal = _Refusal(quota, quota.text, waits=True)
+        elif guide is not None and view.fitting:
+            if all(each.condition == (CHEAPER_TO_WAIT.code, WAIT_TEXT) for each in left):
+                return _Refusal(CHEAPER_TO_WAIT, WAIT_TEXT, True)
+            told = bulk.explained(view, guide.row_of(left[0]), guide)
+            others = board.others(ask, told, None)
+            return _Refusal(CHEAPER_TO_WAIT, WAIT_TEXT, True, frozenset(), others, board.histogram(view))
+        else:
+            counted = board.histogram(view)
+            reason, text = explain.hold_words(counted, len(view.codes))
+            waits = any(each.code in WAITING for each, _ in counted)
+            refusal = _Refusal(reason, text, waits, board.codes(view), board.others(ask, view, None), counted)
+        self._refused[ask.number] = refusal
+        return refusal
 
     def _may_be_placed(self, workload: Workload) -> bool:
         world = self._world

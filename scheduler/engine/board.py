@@ -17,10 +17,12 @@ from scheduler.engine.explain import MAX_ALTERNATIVES, MAX_REFUSED
 from scheduler.engine.filling import Way
 from scheduler.engine.filters import Ask, Offer
 from scheduler.engine.rooms import Fit, dominant_part
-from scheduler.engine.table import Flags, Indices, RoomTable, Space
+from scheduler.engine.table import Flags, Indices, RoomTable, Space, coded, countable
+from scheduler.engine.transfer import transfer
 from scheduler.engine.world import World
 from scheduler.model.plan import Candidate
 from scheduler.model.verdict import Reason
+from scheduler.model.workload import DataSet
 
 Order = tuple[object, ...]
 _SPAN = 1 << 20
@@ -35,9 +37,7 @@ class Group:
     """Of the first of them; see `Weighed.order`."""
     weighed: Weighed
     """Of one of them."""
-    members: tuple[int, ...]
-    """The first of them, enough to name alternatives."""
-    size: int
+    members: Indices
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +64,27 @@ class Board:
         self._static: dict[tuple[object, ...], Indices] = {}
         self._static_of: dict[int, Indices] = {}
         self._priced: dict[tuple[int, int], Weighed] = {}
+        self._kind_for: dict[tuple[DataSet, ...], Indices] = {}
         self._named: dict[tuple[int, int], Candidate] = {}
         self._refused: dict[tuple[int, int, int], Candidate] = {}
+
+    @staticmethod
+    def suits(ask: Ask) -> bool:
+        """Whether arrays can speak for the class."""
+        return countable(ask.shape)
+
+    def suitable(self, ask: Ask) -> Flags:
+        """(J,) the rooms that, as they are, may be for the class, whatever they have free."""
+        suitable: Flags = self._static_codes(ask) == 0
+        return suitable
 
     def view(self, ask: Ask) -> View:
         """Every room weighed for the class, as it is now."""
         space = self.table.space(ask.shape)
         codes = self._room_codes(ask, space, self._static_codes(ask))
         fitting = np.flatnonzero(codes == 0)
-        likes = (self.table.kind[fitting] * _SPAN + space.new[fitting]) * _SPAN + space.existing[fitting]
+        likes = (self.kind(ask)[fitting] * _SPAN + space.new[fitting]) * _SPAN + space.existing[fitting]
+        likes = 2 * likes + space.now[fitting]
         groups: list[Group] = []
         for like in dict.fromkeys(likes.tolist()):
             members = fitting[likes == like]
@@ -80,22 +92,35 @@ class Board:
             if weighed.fit is None:
                 codes[members] = self._code(weighed.candidate.refused)
                 continue
-            nearest = tuple(members[: MAX_ALTERNATIVES + 1].tolist())
-            groups.append(Group(self.order(weighed, nearest[0]), weighed, nearest, len(members)))
+            groups.append(Group(self.order(weighed, int(members[0])), weighed, members))
         groups.sort(key=lambda group: group.order)
-        return View(tuple(groups), codes, space, sum(group.size for group in groups))
+        return View(tuple(groups), codes, space, sum(len(group.members) for group in groups))
 
-    def price(self, ask: Ask, number: int, new: int, existing: int) -> Weighed:
+    def price(self, ask: Ask, number: int, way: Way) -> Weighed:
         """What placing the gang so would be; refused when money forbids it. Equal for rooms of one kind but for the
         name, which is that of whichever was asked for first."""
-        return self._price_like(ask, (self.table.kinds[number] * _SPAN + new) * _SPAN + existing, number)
+        kind = self.table.kinds[number] if not ask.workload.hints.data else int(self.kind(ask)[number])
+        like = (kind * _SPAN + way.new_nodes) * _SPAN + way.existing
+        return self._price_like(ask, 2 * like + way.now, number)
+
+    def kind(self, ask: Ask) -> Indices:
+        """(J,) rooms of one kind to the class: those of the table, apart by how far from its data they lie."""
+        data = ask.workload.hints.data
+        if not data:
+            return self.table.kind
+        known = self._kind_for.get(data)
+        if known is None:
+            moved = {each.id: transfer(data, each) for each in self._world.clusters}
+            rooms = zip(self.table.kinds, self.table.rooms, strict=True)
+            known = self._kind_for[data] = coded((kind, moved[room.cluster.id]) for kind, room in rooms)
+        return known
 
     def _price_like(self, ask: Ask, like: int, number: int) -> Weighed:
         known = self._priced.get((ask.number, like))
         if known is None:
-            rest, existing = divmod(like, _SPAN)
+            rest, existing = divmod(like // 2, _SPAN)
             part = dominant_part(ask.shape.pod_sets[0].requests, self.table.rooms[number].node_size)
-            fit = Fit(False, rest % _SPAN, part * existing)
+            fit = Fit(bool(like % 2), rest % _SPAN, part * existing)
             offer = Offer(self.table.rooms[number], self._world.snapshot.bursting_paused, fit)
             known = self._priced[ask.number, like] = self._weigher.priced(ask, offer)
         return known
@@ -109,6 +134,11 @@ class Board:
         fit = Fit(way.now, way.new_nodes, Fraction(0))
         offer = Offer(self.table.rooms[number], self._world.snapshot.bursting_paused, fit)
         return filters.first_reason(filters.ROOM, ask, offer) is not None
+
+    def way(self, view: View, number: int) -> Way:
+        """How the gang would go into the room."""
+        space = view.space
+        return Way(bool(space.now[number]), int(space.new[number]), int(space.existing[number]))
 
     def candidate(self, weighed: Weighed, number: int) -> Candidate:
         """What is told of a room that is like the one in `weighed`."""
@@ -125,7 +155,8 @@ class Board:
         for group in view.groups:
             if len(best) > MAX_ALTERNATIVES and group.order > sorted(each[0] for each in best)[MAX_ALTERNATIVES]:
                 break
-            best += [(self.order(group.weighed, number), group.weighed, number) for number in group.members]
+            nearest = group.members[: MAX_ALTERNATIVES + 1].tolist()
+            best += [(self.order(group.weighed, number), group.weighed, number) for number in nearest]
         best.sort(key=lambda each: each[0])
         fitting = [self.candidate(weighed, number) for _, weighed, number in best if number != chosen]
         refused = np.flatnonzero(view.codes)[:MAX_REFUSED].tolist()
@@ -211,8 +242,7 @@ class Board:
         code = int(view.codes[number])
         first = self.reasons[code][0].code
         if first in filters.MONEY_CODES:
-            new, existing = int(view.space.new[number]), int(view.space.existing[number])
-            return self.candidate(self.price(ask, number, new, existing), number)
+            return self.candidate(self.price(ask, number, self.way(view, number)), number)
         new = int(view.space.new[number]) if first in filters.ROOM_CODES else 0
         known = self._refused.get((number, code, new))
         if known is None:

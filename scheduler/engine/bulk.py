@@ -7,21 +7,22 @@ that go to one pool in one turn.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from scheduler.engine import explain
-from scheduler.engine.board import Board, View
+from scheduler.engine.board import Board, Group, View
 from scheduler.engine.candidates import Weighed, Weigher
 from scheduler.engine.deadlines import deadline_of
 from scheduler.engine.filling import Filling, Way
 from scheduler.engine.filters import Ask
+from scheduler.engine.guide import Guide, rank_of
 from scheduler.engine.rooms import PoolRoom
-from scheduler.engine.table import RoomTable, countable
+from scheduler.engine.table import RoomTable
 from scheduler.engine.world import World
 from scheduler.model.ids import Instant
-from scheduler.model.plan import Candidate, Decision, SetPlacement
+from scheduler.model.plan import Candidate, Decision, SetPlacement, ShadowPrice, WaitOption
 from scheduler.model.verdict import Reason
 from scheduler.model.workload import Placement, PlacementState, Workload
 
@@ -40,8 +41,18 @@ def attempt_number(now: Instant, index: int) -> int:
     return round(now * 1000) * PLACED_PER_MILLISECOND + min(index, PLACED_PER_MILLISECOND - 1)
 
 
-_Others = tuple[tuple[Candidate, ...], tuple[tuple[Reason, int], ...]]
-"""The alternatives, and how many were refused for what."""
+@dataclass(frozen=True, slots=True)
+class _Common:
+    """What is told of all that go to one pool in one turn."""
+
+    alternatives: tuple[Candidate, ...]
+    refused: tuple[tuple[Reason, int], ...]
+    fitting: int
+    offerings: int
+    explained: Callable[[Weighed], Weighed]
+    """The chosen offering as it is told."""
+    wait: WaitOption | None = None
+    binding: tuple[ShadowPrice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +63,7 @@ class _Told:
     state: PlacementState
     reason: Reason
     sentence: str
-    alternatives: tuple[Candidate, ...]
-    refused: tuple[tuple[Reason, int], ...]
+    common: _Common
 
 
 class Bulk:
@@ -72,10 +82,11 @@ class Bulk:
 
     @property
     def board(self) -> Board:
-        """Made when it is first needed: where the programme speaks for everybody it never is."""
+        """Made when it is first needed."""
         if self._board is None:
-            table = RoomTable(tuple(self._world.rooms.values()), self._world.predictor)
-            self._board = Board(self._world, self._weigher, table)
+            world = self._world
+            apart: Callable[[PoolRoom], float | None] = lambda r: world.idle_seconds(r) if r.pool.bought else None  # noqa: E731
+            self._board = Board(world, self._weigher, RoomTable(tuple(world.rooms.values()), world.predictor, apart))
         return self._board
 
     def touched(self, room: PoolRoom) -> None:
@@ -87,28 +98,78 @@ class Bulk:
         """Whether arrays can speak for the class."""
         known = self._suits.get(ask.number)
         if known is None:
-            by_itself = deadline_of(ask.workload, ask) is not None or bool(ask.workload.hints.data)
-            known = countable(ask.shape) and not by_itself
-            self._suits[ask.number] = known
+            known = self._suits[ask.number] = Board.suits(ask) and deadline_of(ask.workload, ask) is None
         return known
 
-    def place(self, ask: Ask, workloads: Sequence[Workload]) -> int:
-        """Place as many of these equal workloads as quota and room allow, in order; how many that was."""
+    def place(self, ask: Ask, workloads: Sequence[Workload], guide: Guide | None = None) -> int:
+        """Place as many of these equal workloads as quota and room allow, in order; how many that was. `guide`: the
+        programme speaks for them; None: each goes where it is best for itself."""
         most = self._world.quotas.most(ask.queue, ask.shape.requests, len(workloads))
         done = 0
         while done < most:
             view = self.board.view(ask)
-            if not view.groups:
+            left = workloads[done:most]
+            count = self._place_best(ask, view, left) if guide is None else self._place_guided(ask, view, left, guide)
+            if not count:
                 break
-            done += self._fill(ask, view, workloads[done:most])
+            done += count
         return done
 
-    def _fill(self, ask: Ask, view: View, workloads: Sequence[Workload]) -> int:
-        """Into the best offering, until the second best is better; at least one."""
-        board, number = self.board, view.groups[0].members[0]
+    def _place_best(self, ask: Ask, view: View, workloads: Sequence[Workload]) -> int:
+        """Into the best offering, until the second best is better; at least one, unless there is none."""
+        if not view.groups:
+            return 0
+        board, number = self.board, int(view.groups[0].members[0])
         second = min(_runners_up(board, view), default=None)
+        others, refused = board.others(ask, view, number), board.histogram(view)
+        common = _Common(others, refused, view.fitting, len(view.codes), lambda weighed: weighed)
+        return self._fill(
+            ask, number, workloads, common, lambda weighed, _: second is None or board.order(weighed, number) <= second
+        )
+
+    def _place_guided(self, ask: Ask, view: View, workloads: Sequence[Workload], guide: Guide) -> int:
+        """Into the offering that the guide picks, for as long as it would again; none where they had better wait."""
+        row = guide.row_of(workloads[0])
+        choice = guide.choose(row, view, len(workloads))
+        if choice is None:
+            return 0
+        number, second = choice.number, choice.runner_up
+        common = _Common(
+            self.board.others(ask, self.explained(view, row, guide), number),
+            self.board.histogram(view),
+            view.fitting,
+            len(view.codes),
+            lambda weighed: guide.explained(row, weighed),
+            guide.wait_option(workloads[0]),
+            guide.prices[: explain.MAX_BINDING],
+        )
+        placed = self._fill(
+            ask,
+            number,
+            workloads[: choice.most],
+            common,
+            lambda _, way: second is None or rank_of(now=way.now, new_nodes=way.new_nodes, number=number) <= second,
+        )
+        guide.started(row, choice.kind, placed)
+        return placed
+
+    def explained(self, view: View, row: int, guide: Guide) -> View:
+        """The same with what each offering costs in all, time included, and the least first; for people to read."""
+        groups = [(guide.explained(row, group.weighed), group.members) for group in view.groups]
+        made = [Group(self.board.order(told, int(members[0])), told, members) for told, members in groups]
+        return replace(view, groups=tuple(sorted(made, key=lambda group: group.order)))
+
+    def _fill(
+        self,
+        ask: Ask,
+        number: int,
+        workloads: Sequence[Workload],
+        common: _Common,
+        still: Callable[[Weighed, Way], bool],
+    ) -> int:
+        """Into one offering, for as long as it is `still` the one to choose; at least one."""
+        board = self.board
         filling = Filling(board.table.rooms[number], ask.shape.pod_sets[0])
-        others = board.others(ask, view, number), board.histogram(view)
         known: dict[Way, _Told] = {}
         while filling.placed < len(workloads):
             way = filling.next_way()
@@ -117,9 +178,9 @@ class Bulk:
             told = known.get(way)
             if told is None:
                 weighed = self._allowed(ask, number, way)
-                if weighed is None or (filling.placed and second is not None and board.order(weighed, number) > second):
+                if weighed is None or (filling.placed and not still(weighed, way)):
                     break
-                told = known[way] = self._told(ask, view, board.candidate(weighed, number), way, others)
+                told = known[way] = self._told(ask, board.candidate(common.explained(weighed), number), way, common)
             first = filling.placed
             count = filling.place(way, len(workloads) - first)
             self._record(workloads[first : first + count], ask, told)
@@ -133,18 +194,18 @@ class Bulk:
     def _allowed(self, ask: Ask, number: int, way: Way) -> Weighed | None:
         if self.board.forbidden(ask, number, way):
             return None
-        weighed = self.board.price(ask, number, way.new_nodes, way.existing)
+        weighed = self.board.price(ask, number, way)
         return None if weighed.fit is None else weighed
 
-    def _told(self, ask: Ask, view: View, chosen: Candidate, way: Way, others: _Others) -> _Told:
+    def _told(self, ask: Ask, chosen: Candidate, way: Way, common: _Common) -> _Told:
         state = PlacementState.STARTED if way.now else PlacementState.RESERVED
-        reason, sentence = explain.placed_words(chosen, view.fitting, len(view.codes), ask.policy, state)
-        return _Told(chosen, state, reason, sentence, *others)
+        reason, sentence = explain.placed_words(chosen, common.fitting, common.offerings, ask.policy, state)
+        return _Told(chosen, state, reason, sentence, common)
 
     def _record(self, workloads: Sequence[Workload], ask: Ask, told: _Told) -> None:
         now, digest, pool = self._world.now, self._world.policies.digest, told.chosen
         cluster, name, tail = pool.pool.cluster, pool.pool.pool, explain.id_tail(digest, now)
-        outcome = "burst" if pool.bought else "placed"
+        outcome, common = "burst" if pool.bought else "placed", told.common
         for workload in workloads:
             ref = workload.ref
             attempt = attempt_number(now, len(self._placements))
@@ -163,8 +224,10 @@ class Bulk:
                     ask.policy.name,
                     digest,
                     pool,
-                    told.alternatives,
-                    told.refused,
+                    common.alternatives,
+                    common.refused,
+                    common.wait,
+                    common.binding,
                 )
             )
 
@@ -187,6 +250,6 @@ def runs_of(asks: Iterable[tuple[Ask | None, Workload]]) -> list[tuple[Ask | Non
 def _runners_up(board: Board, view: View) -> Iterable[tuple[object, ...]]:
     best = view.groups[0]
     if len(best.members) > 1:
-        yield board.order(best.weighed, best.members[1])
+        yield board.order(best.weighed, int(best.members[1]))
     if len(view.groups) > 1:
         yield view.groups[1].order

@@ -8,17 +8,20 @@ who shares a cluster has to say what its GPUs are worth to one another.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
+from scheduler.engine.asking import Earliest
+from scheduler.engine.board import Board
 from scheduler.engine.candidates import Weighed, Weigher
 from scheduler.engine.commitments import UNKNOWN_RUN_SECONDS
+from scheduler.engine.costs import amounts
 from scheduler.engine.filters import Ask
 from scheduler.engine.fluid import MOST_COLUMNS, Backlog, Slice, intervals, next_slice, whole
-from scheduler.engine.guide import Earliest, Guide, amounts
+from scheduler.engine.guide import Guide
 from scheduler.engine.programme import UnsolvedError
 from scheduler.engine.rooms import PoolRoom
 from scheduler.engine.world import World, by_name
@@ -146,16 +149,22 @@ class Slices:
         return tuple(sorted(prices, key=lambda each: (-each.worth_usd, each.name, each.resource)))
 
 
-def guide_of(world: World, weigher: Weigher, pending: Iterable[Workload], earliest: Earliest) -> Guide | Slices:
+def guide_of(
+    world: World,
+    weigher: Weigher,
+    pending: Iterable[Workload],
+    earliest: Earliest,
+    board: Callable[[], Board] | None,
+) -> Guide | Slices:
     """Who speaks for the workloads whose policies weigh the whole backlog."""
     if all(policy.time_slice is None for policy in world.policies.policies):
-        return Guide(world, weigher, pending, earliest)
+        return Guide(world, weigher, pending, earliest, board)
     sliced: list[Workload] = []
     others: list[Workload] = []
     for workload in pending:
         policy = world.policy_of(workload)
         (others if policy is None or policy.time_slice is None else sliced).append(workload)
-    return Slices(world, weigher, sliced, Guide(world, weigher, others, earliest))
+    return Slices(world, weigher, sliced, Guide(world, weigher, others, earliest, board))
 
 
 def _seconds(weighed: Weighed) -> float:

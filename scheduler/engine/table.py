@@ -6,7 +6,7 @@ Only for gangs of one pod set without extended resources: for these the counts s
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,6 +45,8 @@ class Space:
     """Nodes to buy; 0 where it fits without or not at all."""
     existing: Indices
     """Pods that go on nodes that are there or on their way."""
+    gangs: Floats
+    """So many pods go there by number, in whole gangs: at least as many as fit."""
 
 
 @dataclass(slots=True, eq=False)
@@ -62,7 +64,10 @@ class _Counts:
 class RoomTable:
     """Arrays over the rooms of a world, in the order in which it is given them."""
 
-    def __init__(self, rooms: Sequence[PoolRoom], predictor: Predictor) -> None:
+    def __init__(
+        self, rooms: Sequence[PoolRoom], predictor: Predictor, also: Callable[[PoolRoom], Hashable] = lambda room: None
+    ) -> None:
+        """`also`: what else sets a room apart from others of its price and size."""
         self.rooms = rooms
         self.index = {room.pool.ref: number for number, room in enumerate(rooms)}
         self.growable = np.array([room.growable for room in rooms], dtype=bool)
@@ -70,10 +75,10 @@ class RoomTable:
         self.bought = np.array([room.pool.bought for room in rooms], dtype=bool)
         self.backed_off = np.array([room.backoff is not None for room in rooms], dtype=bool)
         alike = likeness(predictor)
-        self.kind = _coded([(*_kind(room), alike(room.pool)) for room in rooms])
+        self.kind = coded([(*_kind(room), alike(room.pool), also(room)) for room in rooms])
         self.kinds: list[int] = self.kind.tolist()
         """Rooms of one kind differ in name and room only: what fits equally costs the same there."""
-        self.sizes = _coded([room.sizes for room in rooms])
+        self.sizes = coded([room.sizes for room in rooms])
         self._of_size: dict[int, PoolRoom] = {}
         for code, room in zip(self.sizes.tolist(), rooms, strict=True):
             self._of_size.setdefault(code, room)
@@ -115,7 +120,8 @@ class RoomTable:
         fits = now | (self.growable & (new <= self._can_open))
         new = np.where(now | ~fits, 0.0, new).astype(np.int64)
         existing = np.where(now, wanted, existing).astype(np.int64)
-        return Space(now, fits, new, existing)
+        pods = counts.ready + np.where(self.growable, counts.more + counts.fresh * self._can_open, 0.0)
+        return Space(now, fits, new, existing, np.floor(pods / max(1.0, wanted)))
 
     def _count(self, shape: Shape) -> _Counts:
         pod_set = shape.pod_sets[0]
@@ -210,6 +216,7 @@ def _kind(room: PoolRoom) -> tuple[Hashable, ...]:
     return price, pool.capacity_type, pool.bought, room.node_size
 
 
-def _coded(values: Sequence[Hashable]) -> Indices:
+def coded(values: Iterable[Hashable]) -> Indices:
+    """A number for each, equal for equal ones, in the order in which they first come."""
     codes: dict[Hashable, int] = {}
     return np.array([codes.setdefault(value, len(codes)) for value in values], dtype=np.int64)
