@@ -232,8 +232,9 @@ class Guide:
                     prediction = self._world.predict(one.ask.workload, room, 0)
                     seconds = one.run_seconds * self._slowness(one, room) + prediction.transfer_seconds
                     run[row, reserve] = seconds
-                    ends = MIDDLES + seconds
-                    never = EDGES[1:] <= self._first_room(one, weighed)
+                    first = self._first_room(one, weighed)
+                    ends = np.maximum(MIDDLES, first) + seconds
+                    never = EDGES[1:] <= first
                     surely = ends + seconds * (late_factor(prediction, one.ask) - 1.0)
                     late = never if deadline is None else never | (surely > deadline)
                     wait_cost[row, reserve] = np.where(late, np.inf, value * ends + _data_usd(prediction))
@@ -286,14 +287,13 @@ class Guide:
         return late_factor(self._world.predict(one.ask.workload, room, 0), one.ask)
 
     def _first_room(self, one: _Class, weighed: Weighed) -> float:
-        """Seconds from now until the gang could start on an owned pool at the earliest: 0, unless the pool has enough
-        room in sum but in too small pieces, or too few nodes for it altogether (infinity). Capacity over time is fluid
-        to the programme, nodes are not."""
+        """Seconds from now until the gang could start on an owned pool at the earliest if nobody else came; infinity
+        where it has too few nodes for it altogether, 0 where nobody knows. Capacity over time is fluid to the
+        programme, nodes are not: what comes free in pieces may add up to a gang's GPUs long before it fits."""
         room, shape = weighed.room, one.ask.shape
         if not self._could_ever_fit(shape, room):
             return math.inf
-        free = sum(max(0, each.gpus) for each in room.ready)
-        if weighed.fit is not None or not shape.gpus or free < shape.gpus:
+        if weighed.fit is not None or not shape.gpus:
             return 0.0
         key = (shape.number, room.pool.ref)
         if key not in self._first_rooms:
