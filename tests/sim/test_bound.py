@@ -69,9 +69,7 @@ def test_a_run_that_cannot_be_interrupted_waits_as_a_whole() -> None:
     assert bound_of(what, where) == whole_of(what, where)
 
 
-@pytest.mark.parametrize(
-    ("worth", "want_usd", "want_spend_usd"), [("1", 160.0 + 80.0, 0.0), ("4", 640.0 + 160.0, 160.0)]
-)
+@pytest.mark.parametrize(("worth", "want_usd", "want_spend_usd"), [("1", 240.0, 0.0), ("4", 640.0 + 160.0, 160.0)])
 def test_a_run_is_bought_where_that_is_cheaper_than_its_wait(
     worth: str, want_usd: float, want_spend_usd: float
 ) -> None:
