@@ -35,6 +35,8 @@ _MOST_CLASSES: Final = 400
 _WORTH_STARTING: Final = 0.3
 """The part of a workload that the programme must start before it is rounded up: owned capacity would idle otherwise."""
 _HOLD_FACTOR: Final = 2.0
+MOST_LOOKS: Final = 200
+"""So many times in one cycle it is looked up when a pool will have room for a gang, the largest gangs first."""
 _BUSY_RESOURCES: Final = 3
 """GPUs, cores, GiB."""
 
@@ -221,7 +223,7 @@ class Guide:
         demand = np.array([amounts(one.ask.shape.requests) for one in classes])
         budgets = self._world.budgets.accounts
         limit_use = np.zeros((len(budgets), *shape))
-        for row, one in enumerate(classes):
+        for row, one in sorted(enumerate(classes), key=lambda each: -each[1].ask.shape.gpus):
             value, deadline = _usd_per_second(one.ask), self._reachable_deadline(one)
             unit = GPUS if one.ask.shape.gpus else CORES
             for column, weighed in enumerate(self._weigher.weigh(one.ask)):
@@ -297,6 +299,8 @@ class Guide:
             return 0.0
         key = (shape.number, room.pool.ref)
         if key not in self._first_rooms:
+            if len(self._first_rooms) >= MOST_LOOKS:
+                return 0.0
             at = self._earliest(shape, room)
             self._first_rooms[key] = 0.0 if at is None else max(0.0, at - self._world.now)
         return self._first_rooms[key]
