@@ -29,8 +29,9 @@ _HOLD_FACTOR: Final = 2.0
 _BUSY_RESOURCES: Final = 3
 """GPUs, cores, GiB."""
 _NOWHERE: Final = -1
-MOST_LOOKS: Final = 256
-"""So many times in a cycle it is looked up when a gang fits into a fragmented pool; beyond, free room counts in sum."""
+MOST_LOOKS: Final = 200
+"""So many times in a cycle it is looked up when a pool will have room for a gang, the largest gangs first; beyond, what
+comes free counts in sum."""
 Earliest = Callable[[Shape, PoolRoom], Instant | None]
 """When a gang will fit into a pool's nodes if nobody else comes; None: not by what is known."""
 _Start = tuple[Indices, Weighed, Costs]
@@ -54,7 +55,6 @@ class Asker:
         self._could_fit: dict[tuple[int, PoolRef], bool] = {}
         self._could: dict[int, Flags] = {}
         self._first_rooms: dict[tuple[int, PoolRef], float] = {}
-        self._free = np.array([sum(max(0, each.gpus) for each in room.ready) for room in self._rooms])
         self._looks = 0
         self.fits: Floats = np.zeros((0, 0))
         """(K, J) of the last question: so many of a class at most find room on each offering by itself."""
@@ -97,7 +97,7 @@ class Asker:
         self.fits, self._likes = np.zeros(shape), []
         index = {name: number for number, name in enumerate(freed)}
         at = {unit: np.array([index.get((r.pool.ref, unit), _NOWHERE) for r in rooms]) for unit in (GPUS, CORES)}
-        for row, one in enumerate(classes):
+        for row, one in sorted(enumerate(classes), key=lambda each: -each[1].ask.shape.gpus):
             self._fill(question, row, one, at[GPUS if one.ask.shape.gpus else CORES])
         return question
 
@@ -109,7 +109,8 @@ class Asker:
         for numbers, room, first in waits:
             prediction = self._world.predict(one.ask.workload, room, 0)
             seconds = one.run_seconds * self._times.slowness(one, room) + prediction.transfer_seconds
-            ends = MIDDLES + seconds
+            begins = np.maximum(MIDDLES, np.where(np.isfinite(first), first, 0.0)[:, None])
+            ends = begins + seconds
             late = EDGES[None, 1:] <= first[:, None]
             if deadline is not None:
                 late = late | (ends + seconds * (late_factor(prediction, one.ask) - 1.0) > deadline)
@@ -170,17 +171,17 @@ class Asker:
             could = self._could[shape.number] = np.array([self._could_ever_fit(shape, room) for room in self._rooms])
         first = np.where(could[owned], 0.0, np.inf)
         if shape.gpus:
-            for at in np.flatnonzero(could[owned] & ~fits[owned] & (self._free[owned] >= shape.gpus)).tolist():
+            for at in np.flatnonzero(could[owned] & ~fits[owned]).tolist():
                 first[at] = self._look_up(shape, self._rooms[owned[at]])
         return first
 
     def _first_room(self, shape: Shape, room: PoolRoom, *, fits: bool) -> float:
-        """Seconds from now until the gang could start on an owned pool at the earliest: 0, unless the pool has enough
-        room in sum but in too small pieces, or too few nodes for it altogether (infinity). Capacity over time is fluid
-        to the programme, nodes are not."""
+        """Seconds from now until the gang could start on an owned pool at the earliest if nobody else came; infinity
+        where it has too few nodes for it altogether, 0 where nobody knows. Capacity over time is fluid to the
+        programme, nodes are not: what comes free in pieces may add up to a gang's GPUs long before it fits."""
         if not self._could_ever_fit(shape, room):
             return math.inf
-        if fits or not shape.gpus or sum(max(0, each.gpus) for each in room.ready) < shape.gpus:
+        if fits or not shape.gpus:
             return 0.0
         return self._look_up(shape, room)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Final
 
 from scheduler.model.cluster import SPOT, NodePool
 from scheduler.model.ports import Prediction
-from scheduler.model.workload import Workload
+from scheduler.model.resources import Resources
+from scheduler.model.workload import PodSet, Workload
 
 POD_START_SECONDS: Final = 15.0
 """From binding to running: image pull and start-up, for want of anything measured."""
@@ -29,7 +30,8 @@ class FirstPredictor:
         run = None if workload.runs_forever else workload.hints.expected_seconds
         lost = 0.0
         if run is not None and pool.capacity_type == SPOT:
-            lost = lost_to_reclaims(run, SPOT_RECLAIMS_PER_HOUR, workload.hints.checkpoint_every_seconds)
+            hazard = SPOT_RECLAIMS_PER_HOUR * nodes_spanned(workload.pod_sets, pool.node_resources)
+            lost = lost_to_reclaims(run, hazard, workload.hints.checkpoint_every_seconds)
         if new_nodes == 0:
             return Prediction(run, POD_START_SECONDS, lost)
         if pool.provisioning_seconds is None:
@@ -38,7 +40,25 @@ class FirstPredictor:
 
     def alike(self, pool: NodePool) -> Hashable:
         """All that a prediction looks at of a pool."""
-        return pool.capacity_type == SPOT, pool.provisioning_seconds
+        return pool.node_resources if pool.capacity_type == SPOT else None, pool.provisioning_seconds
+
+
+def nodes_spanned(pod_sets: Sequence[PodSet], node: Resources) -> int:
+    """Over how many empty nodes a gang is spread at least; 1 where it does not fit or the node's size is not known.
+
+    A gang stops when any of its nodes is reclaimed, so its hazard is that of one node times so many.
+    """
+    asked = sum((each.requests.times(each.count) for each in pod_sets), Resources())
+    sizes = [(asked.gpus, node.gpus), (asked.cpu_milli, node.cpu_milli), (asked.memory_bytes, node.memory_bytes)]
+    least = max((math.ceil(total / size) for total, size in sizes if size > 0), default=1)
+    return max(1, least, *(_nodes_for(each, node) for each in pod_sets))
+
+
+def _nodes_for(pod_set: PodSet, node: Resources) -> int:
+    pod = pod_set.requests
+    pairs = ((pod.gpus, node.gpus), (pod.cpu_milli, node.cpu_milli), (pod.memory_bytes, node.memory_bytes))
+    fitting = min((size // asked for asked, size in pairs if asked > 0), default=0)
+    return math.ceil(pod_set.count / fitting) if fitting else 1
 
 
 def lost_to_reclaims(run_seconds: float, reclaims_per_hour: float, checkpoint_seconds: float | None) -> float:

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from scheduler.model.cluster import SPOT, NodePool
 from scheduler.model.ids import PoolRef
 from scheduler.model.ports import Prediction
+from scheduler.model.resources import Resources
 from scheduler.model.workload import Workload
 from scheduler.predict.alike import configuration_of, groups_of
-from scheduler.predict.first import POD_START_SECONDS, SPOT_RECLAIMS_PER_HOUR, lost_to_reclaims
+from scheduler.predict.first import POD_START_SECONDS, SPOT_RECLAIMS_PER_HOUR, lost_to_reclaims, nodes_spanned
 from scheduler.predict.provisioning import PRIOR_SECONDS, Provisioning
 from scheduler.predict.throughput import ThroughputModel
 
@@ -92,7 +93,8 @@ class LearnedPredictor:
         run, sure = (None, None) if span is None else (span.median, span.log_sd)
         lost = 0.0
         if run is not None and pool.capacity_type == SPOT:
-            lost = lost_to_reclaims(run, hazard, workload.hints.checkpoint_every_seconds)
+            gang = hazard * nodes_spanned(workload.pod_sets, pool.node_resources)
+            lost = lost_to_reclaims(run, gang, workload.hints.checkpoint_every_seconds)
         if new_nodes == 0:
             return Prediction(run, POD_START_SECONDS, lost, sure)
         return Prediction(run, None if provisioning is None else provisioning + POD_START_SECONDS, lost, sure)
@@ -102,7 +104,7 @@ class LearnedPredictor:
         hazard, provisioning = self._place(pool)
         spot = pool.capacity_type == SPOT
         where = (pool.gpu_model, pool.node_resources.gpus) if self._speeds is not None else None
-        return where, provisioning, hazard if spot else None
+        return where, provisioning, (hazard, pool.node_resources) if spot else None
 
     def run_seconds(self, workload: Workload, pool: NodePool) -> Mapping[str, Span]:
         """What each source says that knows anything; the spans of hints have no width."""
@@ -132,17 +134,20 @@ class LearnedPredictor:
                 for number, pool in example.items():
                     span = self._run(workload, pool)
                     runs[row, number] = math.nan if span is None else span.median
-        places: dict[tuple[int, float], int] = {}
+        places: dict[tuple[int, float, Resources], int] = {}
         at = [
-            places.setdefault((kind, self._place(pool)[0]), len(places)) if pool.capacity_type == SPOT else -1
+            places.setdefault((kind, self._place(pool)[0], pool.node_resources), len(places))
+            if pool.capacity_type == SPOT
+            else -1
             for kind, pool in zip(column, pools, strict=True)
         ]
         lost = np.zeros((len(workloads), len(places) + 1))
         for row, workload in enumerate(workloads):
             every = workload.hints.checkpoint_every_seconds
-            for (kind, hazard), place in places.items():
+            for (kind, hazard, node), place in places.items():
                 seconds = float(runs[row, kind])
-                lost[row, place] = seconds if math.isnan(seconds) else lost_to_reclaims(seconds, hazard, every)
+                gang = hazard * nodes_spanned(workload.pod_sets, node)
+                lost[row, place] = seconds if math.isnan(seconds) else lost_to_reclaims(seconds, gang, every)
         return runs[:, column], lost[:, at]
 
     # -- the parts ---------------------------------------------------------------------------------------------------

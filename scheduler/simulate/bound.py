@@ -88,7 +88,7 @@ def lower_bound(trace: Trace, clusters: tuple[Cluster, ...], owned_gpus: int, va
     if not groups:
         return Bound(unavoidable, 0.0, len(edges) - 1, 0)
     ordered = [groups[key] for key in sorted(groups)]
-    price = _cheapest_usd_per_gpu_second(clusters)
+    price = cheapest_usd_per_gpu_second(clusters)
     if price is None and not owned_gpus:
         raise OverspillError("there is no bound: there are no GPUs, neither owned nor to be bought")
     bought, cost = _solve(ordered, edges, owned_gpus, price)
@@ -211,7 +211,7 @@ def _backlog(trace: Trace, runs: list[float], owned_gpus: int) -> float:
     return left
 
 
-def _cheapest_usd_per_gpu_second(clusters: tuple[Cluster, ...]) -> float | None:
+def cheapest_usd_per_gpu_second(clusters: tuple[Cluster, ...]) -> float | None:
     prices = [
         0.0 if pool.price is None else float(pool.price.usd_per_hour) / pool.node_resources.gpus / 3600
         for cluster in clusters

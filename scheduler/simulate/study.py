@@ -10,7 +10,8 @@ from scheduler.model.ports import Predictor
 from scheduler.simulate.adherence import broken_budgets, has_budgets
 from scheduler.simulate.assumptions import Assumptions
 from scheduler.simulate.baselines import baseline, settings_of
-from scheduler.simulate.bound import Bound, lower_bound
+from scheduler.simulate.bound import Bound
+from scheduler.simulate.bound_whole import tightest_bound
 from scheduler.simulate.driver import Decider, PolicyDecider, Site, TracePredictor, replay
 from scheduler.simulate.measures import Measures, measure
 from scheduler.simulate.record import Moment, RunRecord
@@ -119,7 +120,13 @@ def run_study(study: Study, progress: Progress = lambda index, name, done: None)
     bound = None
     if study.with_bound:
         progress(len(runs), "bound", 0.0)
-        bound = lower_bound(study.trace, study.site.clusters, study.site.owned_gpus, study.value)
+        bound = tightest_bound(
+            study.trace,
+            study.site.clusters,
+            study.site.owned_gpus,
+            study.value,
+            keeps_work=study.slice_seconds is not None,
+        )
         progress(len(runs), "bound", 1.0)
     return Findings(study, tuple(runs), bound)
 

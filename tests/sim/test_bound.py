@@ -14,6 +14,7 @@ from scheduler.model.policy import PolicySet, ValueOfTime
 from scheduler.simulate.assumptions import Assumptions
 from scheduler.simulate.baselines import baseline
 from scheduler.simulate.bound import lower_bound
+from scheduler.simulate.bound_whole import tightest_bound, whole_bound
 from scheduler.simulate.driver import Decider, Site, TracePredictor
 from scheduler.simulate.measures import measure
 from scheduler.simulate.trace import Trace
@@ -22,7 +23,13 @@ from tests.unit.engine_world import bought_pool
 
 
 def bound_of(what: Trace, where: Site, value: ValueOfTime = A_DOLLAR) -> float:
-    return lower_bound(what, where.clusters, where.owned_gpus, value).total_cost_usd
+    return tightest_bound(what, where.clusters, where.owned_gpus, value).total_cost_usd
+
+
+def whole_of(what: Trace, where: Site, value: ValueOfTime = A_DOLLAR) -> float:
+    found = whole_bound(what, where.clusters, where.owned_gpus, value)
+    assert found is not None
+    return found.total_cost_usd
 
 
 def test_one_job_on_owned_capacity_costs_its_own_time() -> None:
@@ -46,8 +53,45 @@ def test_two_that_meet_on_one_node_cost_at_least_the_mean_busy_time() -> None:
     Fluid, their mean busy times add up to 2 h at least, plus half a run each: the same; blocks of intervals count from
     their beginning, which loses up to a fifth of the mean busy time."""
     where = replace(site(1), clusters=site(1).clusters[:1])
-    found = bound_of(trace(job("a"), job("b")), where)
+    found = lower_bound(trace(job("a"), job("b")), where.clusters, where.owned_gpus, A_DOLLAR).total_cost_usd
     assert 24.0 - 0.2 * 16.0 <= found <= 24.0 + 1e-6
+
+
+def test_a_run_that_cannot_be_interrupted_waits_as_a_whole() -> None:
+    """A run of 100 h holds the only node, another comes an hour later: it waits for 99 h, 792 USD. Of fluid work a part
+    of the first would be put off instead, for next to nothing."""
+    where = replace(site(1), clusters=site(1).clusters[:1])
+    what = trace(job("a", run=360_000.0), job("b", arrival=3600.0, run=360_000.0))
+    want = 8.0 * (100 + 100 + 99)
+    fluid = lower_bound(what, where.clusters, where.owned_gpus, A_DOLLAR).total_cost_usd
+    assert 0.98 * want <= whole_of(what, where) <= want * (1 + 1e-9)
+    assert fluid < 0.95 * want
+    assert bound_of(what, where) == whole_of(what, where)
+
+
+@pytest.mark.parametrize(("worth", "want_usd", "want_spend_usd"), [("1", 240.0, 0.0), ("4", 640.0 + 160.0, 160.0)])
+def test_a_run_is_bought_where_that_is_cheaper_than_its_wait(
+    worth: str, want_usd: float, want_spend_usd: float
+) -> None:
+    """Two runs of 10 h and one node: the second waits for 10 h x 8 GPUs, or is bought for 160 USD."""
+    where = site(1, bought_pool("cloud", "od"))
+    value = ValueOfTime(usd_per_gpu_hour=Decimal(worth))
+    what = trace(job("a", run=36_000.0), job("b", run=36_000.0))
+    found = whole_bound(what, where.clusters, where.owned_gpus, value)
+    assert found is not None
+    assert 0.98 * want_usd <= found.total_cost_usd <= want_usd * (1 + 1e-9)
+    assert found.cloud_spend_usd == pytest.approx(want_spend_usd, abs=0.02 * want_usd)
+
+
+def test_jobs_that_keep_their_work_are_bounded_as_fluid() -> None:
+    where = replace(site(1), clusters=site(1).clusters[:1])
+    saves = tuple(replace(job(name, run=360_000.0), checkpoint_seconds=600.0) for name in "ab")
+    fluid = lower_bound(trace(*saves), where.clusters, where.owned_gpus, A_DOLLAR)
+    assert whole_bound(trace(*saves), where.clusters, where.owned_gpus, A_DOLLAR) is None
+    assert bound_of(trace(*saves), where) == fluid.total_cost_usd
+    plain = trace(*(replace(each, checkpoint_seconds=None) for each in saves))
+    kept = tightest_bound(plain, where.clusters, where.owned_gpus, A_DOLLAR, keeps_work=True)
+    assert kept == lower_bound(plain, where.clusters, where.owned_gpus, A_DOLLAR)
 
 
 def test_time_that_is_worth_nothing_costs_nothing_on_owned_capacity() -> None:

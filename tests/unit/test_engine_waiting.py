@@ -58,3 +58,22 @@ def test_a_gang_for_which_the_pool_has_too_few_nodes_waits_for_nothing(what: Pod
     decision = decided(what)
     assert decision.outcome == "held"
     assert decision.wait is None
+
+
+def test_a_gang_is_told_when_nodes_will_really_be_free_for_it_however_much_is_free_in_pieces() -> None:
+    """Each of three nodes has half of its GPUs free, and will have for a week: as much as the gang asks for in sum
+    comes free in pieces all the time, but no two whole nodes before the runs end."""
+    where = placement("onprem", "a", decided_at=NOW - HOUR)
+    week = 7 * 24 * HOUR
+    running = tuple(
+        workload(f"r{i}", pods(1, 4), placement=where, hints=Hints(expected_seconds=week + HOUR)) for i in range(3)
+    )
+    held = amount(4, 8, 64, 1)
+    nodes = tuple(node("a", f"n{i}", used=held, workload_pods=1) for i in range(3))
+    copies = tuple(copy_of(run, started_at=NOW - HOUR, holds=((f"n{i}", held),)) for i, run in enumerate(running))
+    job = workload("w", pods(2, 8), hints=Hints(expected_seconds=HOUR))
+    snap = snapshot(cluster("onprem", (pool("onprem", "a"),), nodes), workloads=(job, *running), copies=copies)
+    (decision,) = cycle(snap, policy_set(WORTH), FirstPredictor()).decisions
+    assert decision.outcome == "held"
+    assert decision.wait is not None
+    assert decision.wait.expected_wait_seconds >= week
