@@ -24,11 +24,12 @@ from scheduler.daemon.telemetry import Telemetry
 from scheduler.daemon.waiting import happened_or_due
 from scheduler.model.cluster import SPOT, NodePool, Reclaim
 from scheduler.model.errors import OverspillError
-from scheduler.model.ids import Instant, PoolRef
+from scheduler.model.ids import Instant, PoolRef, Uid
 from scheduler.model.ports import Clock, Predictor
 from scheduler.predict import records
 from scheduler.predict.learned import LearnedPredictor
 from scheduler.predict.learning import Began, Change, Learning
+from scheduler.predict.progress import Attempt
 from scheduler.predict.records import Record
 
 log = structlog.get_logger(__name__)
@@ -41,6 +42,8 @@ _AT_LEAST_WALL_SECONDS: Final = 1.0
 """Between two batches: a busy federation is learned from in steps."""
 _ZONE: Final = "topology.kubernetes.io/zone"
 _DAYS: Final = 7
+_THROTTLED_AT_MOST: Final = 0.05
+"""Of a run's time, beyond which its length tells a bound only."""
 T = TypeVar("T")
 _Observation = Callable[[Learning], None]
 
@@ -96,9 +99,24 @@ class Learner:
         if seconds is not None:
             self._observe("provisioning", lambda learning: learning.nodes_came(pool.ref, seconds))
 
-    def run_ended(self, ended: RunEnded) -> None:
-        kind = "end" if ended.seconds is not None else "end without a length"
-        self._observe(kind, lambda learning: learning.ended(ended.uid, ended.at, ended.seconds))
+    def run_ended(self, ended: RunEnded, attempt: Attempt | None = None) -> None:
+        """`attempt`: what its own metric told of the last stretch of it."""
+        lesson = lesson_of(ended, attempt)
+        if attempt is not None and attempt.steps_per_second is not None:
+            self.speed_told(ended.uid, attempt.steps_per_second)
+        kind = "end" if lesson.seconds is not None else "end without a length"
+        if lesson.seconds is None and lesson.at_least is not None:
+            kind = "end at least"
+        self._observe(
+            kind,
+            lambda learning: learning.ended(
+                ended.uid, ended.at, lesson.seconds, at_least=lesson.at_least, whole=lesson.whole
+            ),
+        )
+
+    def speed_told(self, uid: Uid, steps_per_second: float) -> None:
+        """By a run's own metric, of the time in which nothing throttled it."""
+        self._observe("speed", lambda learning: learning.speed(uid, steps_per_second))
 
     def reclaimed(self, reclaim: Reclaim) -> None:
         """Counted with the hours that the pool's nodes were there for."""
@@ -214,6 +232,31 @@ class Learner:
     def _pool(self, ref: PoolRef) -> NodePool | None:
         member = self._mirror.members.get(ref.cluster)
         return None if member is None else next((pool for pool in member.pools() if pool.ref == ref), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What an end may teach. `at_least`: its length is censored there; `whole`: its length tells its speed, too."""
+
+    seconds: float | None
+    at_least: float | None = None
+    whole: bool = True
+
+
+def lesson_of(ended: RunEnded, attempt: Attempt | None) -> Lesson:
+    """One that failed or was stopped would have taken longer. One that was throttled for more than a twentieth of its
+    time would have taken less, but not less than the rest. One that went on from a checkpoint tells its length by the
+    part that its metric says it had begun with."""
+    ran = ended.ran_seconds
+    slow = 0.0 if attempt is None else attempt.throttled_seconds
+    clean = None if ran is None or ran <= slow else ran - slow
+    if not ended.succeeded:
+        return Lesson(None, clean)
+    if ran is not None and slow > _THROTTLED_AT_MOST * ran:
+        return Lesson(None, clean, whole=False)
+    if ended.seconds is None and clean is not None and attempt is not None and attempt.samples and attempt.begun > 0:
+        return Lesson(clean / (1.0 - attempt.begun), whole=False)
+    return Lesson(ended.seconds)
 
 
 def _spot(ref: PoolRef, zone: str, hour: int, reclaims: int, hours: float) -> _Observation:

@@ -16,7 +16,7 @@ from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import ClusterId, Instant, PoolRef, Uid
 from scheduler.model.ports import Clock, RawObject, WorkloadKind
-from scheduler.model.snapshot import Backoff, Snapshot, SpendBucket
+from scheduler.model.snapshot import Backoff, Progress, Snapshot, SpendBucket
 from scheduler.model.workload import Placement, Workload
 
 log = structlog.get_logger(__name__)
@@ -67,6 +67,8 @@ class Mirror:
         self.on_node: Callable[[NodeSeen], None] = lambda seen: None
         self.on_pod: Callable[[ClusterId, PodFacts, str, bool], None] = lambda cluster, pod, node_uid, bound: None
         """One of our pods began (or ended) to use the node of that UID."""
+        self.progress: Callable[[], tuple[Progress, ...]] = tuple
+        """How far workloads are, asked for each snapshot."""
         self.on_nodes_listed: Callable[[ClusterId], None] = lambda cluster: None
         self.members = {member.id: self._member_mirror(member) for member in federation.members}
 
@@ -179,6 +181,7 @@ class Mirror:
             spend=spend,
             backoffs=tuple(self.backoffs.values()),
             bursting_paused=bursting_paused,
+            progress=self.progress(),
             shadow=shadow,
         )
 

@@ -34,10 +34,11 @@ from scheduler.daemon.node_remedies import NodeRemedies
 from scheduler.daemon.planning import Planner
 from scheduler.daemon.pools import PoolKeeper
 from scheduler.daemon.prices import OpenBook, PriceKeeper
+from scheduler.daemon.progress import ProgressBook
 from scheduler.daemon.reclaims import ReclaimLog
 from scheduler.daemon.reconciler import Reconciler
 from scheduler.daemon.remedies import Remedies
-from scheduler.daemon.runs import RunLog
+from scheduler.daemon.runs import RunEnded, RunLog
 from scheduler.daemon.sinks import HubSink, MemberSink, NodeEventSink
 from scheduler.daemon.status import StatusReport
 from scheduler.daemon.supervise import measure_lag, supervised
@@ -98,6 +99,7 @@ class Daemon:
         self.learner = (
             Learner(self.mirror, outside.history, clock, telemetry) if federation.predictor == "learned" else None
         )
+        self.progress = ProgressBook(self.mirror, self.readings, outside.history, clock, self.predictor)
         self.decisions = DecisionLog(outside.history, telemetry, shadow=shadow)
         self.leader = Leader(outside.hub_api, outside.identity, clock, telemetry, outside.lease)
         self.events = EventWriter(self.mirror, outside.hub_api, clock, telemetry, self.leader.check)
@@ -138,12 +140,14 @@ class Daemon:
         self.alerts = AlertBook(federation.webhook_token_file, clock, telemetry)
         self.remedies = self._remedies()
         self.watch = FleetWatch(lambda: self.mirror.snapshot(()), self.readings.readings, telemetry)
-        self.readings.on_round = self.watch.look
+        self.readings.on_round = self._metrics_read
         self.remedies.sources += [self.watch.incidents, self.alerts.incidents]
         self.incidents = IncidentViews(self.remedies, self.control, outside.history)
         if self.learner is not None:
-            self.runs.on_start, self.runs.on_end = self.learner.run_started, self.learner.run_ended
+            self.runs.on_start, self.progress.on_speed = self.learner.run_started, self.learner.speed_told
             self.reclaims.on_reclaim = self.learner.reclaimed
+        self.runs.on_end = self._run_ended
+        self.mirror.progress = self.progress.progress
         self.mirror.on_change = self.planner.trigger
         outside.policies.on_change = self.planner.trigger
         self.mirror.on_key = self._on_key
@@ -217,6 +221,7 @@ class Daemon:
         await self.ledger.load()
         await self.reclaims.load()
         await self.runs.load()
+        await self.progress.load()
         await self.remedies.load()
         if self.learner is not None:
             await self.learner.load()
@@ -240,6 +245,7 @@ class Daemon:
                 if not self.shadow:
                     await self.leader.release()
             finally:
+                self.progress.save()
                 if self.learner is not None:
                     await self.learner.close()
 
@@ -347,8 +353,18 @@ class Daemon:
         self.ledger.nodes_listed(cluster)
         self.reclaims.nodes_listed(cluster, {facts.uid for facts in self.mirror.members[cluster].nodes.values()})
 
+    async def _metrics_read(self) -> None:
+        await self.watch.look()
+        await self.progress.on_round()
+
+    def _run_ended(self, ended: RunEnded) -> None:
+        attempt = self.progress.finished(ended.uid)
+        if self.learner is not None:
+            self.learner.run_ended(ended, attempt)
+
     def _on_key(self, uid: Uid) -> None:
         self.runs.look(uid)
+        self.progress.look(uid)
         if not self.shadow:
             self.reconciler.keys.add(uid)
 

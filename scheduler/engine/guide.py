@@ -21,6 +21,7 @@ from scheduler.engine.filters import Ask
 from scheduler.engine.outlook import CORES, EDGES, GPUS, MIDDLES, Reserve
 from scheduler.engine.packing import Shape, make_bin
 from scheduler.engine.programme import Answer, Floats, Question, UnsolvedError, solve
+from scheduler.engine.remaining import part_left
 from scheduler.engine.rooms import PoolRoom
 from scheduler.engine.world import World, by_name
 from scheduler.model.ids import Instant, PoolRef, Uid
@@ -338,7 +339,7 @@ class Guide:
     def _run_seconds(self, workload: Workload) -> float:
         """What its user says; else what is predicted for the first pool of which anything is; else an hour."""
         if workload.hints.expected_seconds is not None:
-            return workload.hints.expected_seconds
+            return workload.hints.expected_seconds * part_left(self._world.progress.get(workload.ref.uid))
         traits = self._world.traits_of(workload)
         if traits not in self._unhinted:
             known = (self._world.predict(workload, room, 0).run_seconds for room in self._rooms)

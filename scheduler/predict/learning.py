@@ -68,6 +68,8 @@ class _Open:
     low: float
     high: float
     outlived: bool = False
+    speed_told: bool = False
+    """Its own metric has taught its speed: the mean over the whole run, start-up and all, would teach it worse."""
 
     @property
     def group(self) -> str:
@@ -135,22 +137,45 @@ class Learning:
         self.durations.submit(asked)
         self._tell_lengths(asked)
 
-    def ended(self, uid: str, at: float, seconds: float | None) -> None:
-        """A run is over; `seconds` None: it failed, was stopped, moved or paused, and its length says nothing."""
+    def ended(
+        self,
+        uid: str,
+        at: float,
+        seconds: float | None,
+        *,
+        at_least: float | None = None,
+        whole: bool = True,
+    ) -> None:
+        """A run is over; `seconds` None: it failed, was stopped, moved or paused, and tells at most that it would have
+        taken longer than `at_least`. `whole` False: it had begun with a part of its work done, or was slowed down, so
+        that its length says nothing of its speed."""
         self.outlive(at)
         run = self.durations.run_of(uid)
-        self.durations.finish(uid, at, seconds)
+        self.durations.finish(uid, at, seconds, at_least=at_least)
         if run is not None:
             self._tell_lengths(replace(run, submitted_at=at))
         opened = self._open.pop(uid)
+        if opened is not None and seconds is None and at_least is not None and usable_seconds(at_least):
+            # Who said less is off by that much at least; of those who said more nothing is known.
+            gone = math.log(at_least)
+            self.sources.learn(opened.queue, {name: gone - said for name, said in opened.said.items() if said < gone})
         if opened is None or seconds is None or not usable_seconds(seconds):
             return
         length = math.log(seconds)
         self.sources.learn(opened.queue, {name: length - said for name, said in opened.said.items()})
         if opened.source is not None:
             self._judge(opened, at, length)
-        if opened.configuration is not None and opened.steps is not None:
+        if whole and not opened.speed_told and opened.configuration is not None and opened.steps is not None:
             self._learn_speed(opened.configuration, opened.steps / seconds)
+
+    def speed(self, uid: str, steps_per_second: float) -> None:
+        """As the own metric of a run that goes on, or has just been stopped, tells it."""
+        opened = self._open.get(uid)
+        if opened is None or opened.configuration is None:
+            return
+        if math.isfinite(steps_per_second) and steps_per_second > 0:
+            self._learn_speed(opened.configuration, steps_per_second)
+            self._open.put(uid, replace(opened, speed_told=True))
 
     def nodes_came(self, pool: PoolRef, seconds: float) -> None:
         """From the decision to buy nodes to a run's start on them."""
@@ -377,14 +402,28 @@ def _told(one: _Open) -> list[Any]:
         else [where.model, where.batch_size, where.gpu, where.gpus, where.consolidated, where.share]
     )
     ends = [None if math.isnan(each) else each for each in (one.low, one.high)]
-    return [one.at, one.queue, one.gpu, one.steps, told, dict(one.said), one.source, *ends, one.outlived]
+    return [
+        one.at, one.queue, one.gpu, one.steps, told, dict(one.said), one.source, *ends, one.outlived, one.speed_told,
+    ]  # fmt: skip
 
 
 def _read_open(told: list[Any]) -> _Open:
-    at, queue, gpu, steps, where, said, source, low, high, outlived = told
+    at, queue, gpu, steps, where, said, source, low, high, outlived, *later = told
     configuration = None if where is None else Configuration(*where)
     least, most = (math.nan if each is None else float(each) for each in (low, high))
     if source is not None and (source not in SOURCES or source not in said or not math.isfinite(least + most)):
         raise ValueError("an open run that cannot be")
     read = {str(name): float(value) for name, value in said.items()}
-    return _Open(float(at), str(queue), str(gpu), steps, configuration, read, source, least, most, bool(outlived))
+    return _Open(
+        float(at),
+        str(queue),
+        str(gpu),
+        steps,
+        configuration,
+        read,
+        source,
+        least,
+        most,
+        bool(outlived),
+        *map(bool, later[:1]),
+    )
