@@ -161,6 +161,7 @@ class CandidateReply(Reply):
     expected_seconds: float | None = None
     new_nodes: int = 0
     refused: tuple[ReasonReply, ...] = ()
+    availability: float | None = None
     cost_parts: tuple[CostPartReply, ...] = ()
 
 

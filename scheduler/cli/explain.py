@@ -105,7 +105,7 @@ def _offerings(offerings: list[CandidateReply], chosen: CandidateReply | None) -
             usd(one.expected_cost_usd),
             duration(one.expected_start_seconds),
             duration(one.expected_seconds),
-            str(one.new_nodes),
+            str(one.new_nodes) if one.availability is None else f"{one.new_nodes} ({100 * one.availability:.0f} %)",
         )
     return table
 

@@ -40,6 +40,7 @@ _ROUND_SECONDS: Final = 300.0
 """Between two looks at the spot nodes, in the federation's time; what was learned is saved then, too."""
 _AT_LEAST_WALL_SECONDS: Final = 1.0
 """Between two batches: a busy federation is learned from in steps."""
+_ONE_SCALE_UP_SECONDS: Final = 240.0
 _ZONE: Final = "topology.kubernetes.io/zone"
 _DAYS: Final = 7
 _THROTTLED_AT_MOST: Final = 0.05
@@ -75,15 +76,17 @@ class Learner:
         self._looked_at: Instant | None = None
         self._reclaims: deque[Reclaim] = deque(maxlen=_WAITING_AT_MOST)
         self._short: set[PoolRef] = set()
+        self._came: dict[PoolRef, Instant] = {}
+        self._failed: dict[PoolRef, Instant] = {}
         self._unsaved = False
         self.predictor: Predictor = LearnedPredictor()
 
     async def load(self) -> None:
         """Take up what was learned before. What cannot be read is left, logged, and learned anew."""
         try:
-            text = await self._history.learned(NAME)
+            text, now = await self._history.learned(NAME), self._clock.now()
             if text is not None:
-                self._learning, self.predictor = await self._off_loop(lambda: _read(text))
+                self._learning, self.predictor = await self._off_loop(lambda: _read(text, now))
         except (OverspillError, ValueError) as error:
             log.error("learned_not_restored", error=str(error)[:300])
 
@@ -96,8 +99,8 @@ class Learner:
         began = Began(started.workload.ref.uid, started.at, started.workload, pool)
         self._observe("start", lambda learning: learning.began(began))
         seconds = started.bought_seconds
-        if seconds is not None:
-            self._observe("provisioning", lambda learning: learning.nodes_came(pool.ref, seconds))
+        if seconds is not None and self._is_new(self._came, pool.ref, started.at):
+            self._observe("provisioning", lambda learning: learning.nodes_came(pool.ref, seconds, started.at))
 
     def run_ended(self, ended: RunEnded, attempt: Attempt | None = None) -> None:
         """`attempt`: what its own metric told of the last stretch of it."""
@@ -117,6 +120,20 @@ class Learner:
     def speed_told(self, uid: Uid, steps_per_second: float) -> None:
         """By a run's own metric, of the time in which nothing throttled it."""
         self._observe("speed", lambda learning: learning.speed(uid, steps_per_second))
+
+    def undelivered(self, pool: PoolRef, after_seconds: float | None) -> None:
+        """Nodes that were to be bought did not come."""
+        now = self._clock.now()
+        if self._is_new(self._failed, pool, now):
+            self._observe("shortage", lambda learning: learning.nodes_refused(pool, now, after_seconds))
+
+    def _is_new(self, seen: dict[PoolRef, Instant], pool: PoolRef, at: Instant) -> bool:
+        """Whether it is another scale-up: what comes within minutes was asked for together."""
+        last = seen.get(pool)
+        if last is not None and abs(at - last) < _ONE_SCALE_UP_SECONDS:
+            return False
+        seen[pool] = at
+        return True
 
     def reclaimed(self, reclaim: Reclaim) -> None:
         """Counted with the hours that the pool's nodes were there for."""
@@ -139,7 +156,7 @@ class Learner:
             await happened_or_due(self._news, self._clock, due)
             if self._clock.now() - (self._looked_at or 0.0) >= _ROUND_SECONDS:
                 self._look()
-                await self._learn()
+                await self._learn(anyway=True)
                 await self._save()
             else:
                 await self._learn()
@@ -151,12 +168,13 @@ class Learner:
         await self._save()
         self._worker.shutdown(wait=False, cancel_futures=True)
 
-    async def _learn(self, *, refit: bool = True) -> None:
+    async def _learn(self, *, refit: bool = True, anyway: bool = False) -> None:
+        """From what is waiting; `anyway`: as time alone makes what is known older."""
         self._news.clear()
         batch, self._waiting = list(self._waiting), deque()
-        if not batch:
+        if not batch and not anyway:
             return
-        now, learning, self._unsaved = self._clock.now(), self._learning, True
+        now, learning, self._unsaved = self._clock.now(), self._learning, self._unsaved or bool(batch)
         done = await self._off_loop(lambda: _absorb(learning, batch, now, refit=refit))
         self.predictor = done.predictor
         self._tell(done)
@@ -204,7 +222,7 @@ class Learner:
                 self._short.discard(pool.ref)
             elif pool.ref not in self._short and pool.shortage.kind == "capacity":
                 self._short.add(pool.ref)
-                self._observe("shortage", lambda learning, ref=pool.ref: learning.nodes_refused(ref))  # type: ignore[misc]
+                self.undelivered(pool.ref, None)
 
     def _tell(self, done: _Round) -> None:
         for change in done.changes:
@@ -263,13 +281,13 @@ def _spot(ref: PoolRef, zone: str, hour: int, reclaims: int, hours: float) -> _O
     return lambda learning: learning.spot_used(ref, zone, hour, reclaims, hours)
 
 
-def _read(text: str) -> tuple[Learning, LearnedPredictor]:
+def _read(text: str, now: Instant) -> tuple[Learning, LearnedPredictor]:
     """Raises: ValueError."""
     state = orjson.loads(text)
     if not isinstance(state, dict):
         raise ValueError("not a JSON object")
     learning = Learning.from_state(state)
-    return learning, learning.predictor()
+    return learning, learning.predictor(now)
 
 
 def _absorb(learning: Learning, batch: list[_Observation], now: Instant, *, refit: bool) -> _Round:
@@ -287,4 +305,4 @@ def _absorb(learning: Learning, batch: list[_Observation], now: Instant, *, refi
     for group in learning.calibration.groups():
         queue = group.partition("|")[2]
         drifting[queue] = drifting.get(queue, False) or learning.calibration.drifting(group)
-    return _Round(learning.predictor(), changes, took, told, drifting)
+    return _Round(learning.predictor(now), changes, took, told, drifting)

@@ -146,6 +146,7 @@ class Daemon:
         if self.learner is not None:
             self.runs.on_start, self.progress.on_speed = self.learner.run_started, self.learner.speed_told
             self.reclaims.on_reclaim = self.learner.reclaimed
+            self.planner.on_undelivered = self.learner.undelivered
         self.runs.on_end = self._run_ended
         self.mirror.progress = self.progress.progress
         self.mirror.on_change = self.planner.trigger

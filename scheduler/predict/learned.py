@@ -83,11 +83,11 @@ class LearnedPredictor:
     def __init__(self, known: Known | None = None) -> None:
         self.known = Known() if known is None else known
         self._asked: _Asked | None = None
-        self._places: dict[tuple[PoolRef, str, float | None], tuple[float, float | None]] = {}
+        self._places: dict[tuple[PoolRef, str, float | None], tuple[float, float | None, float | None]] = {}
 
     def predict(self, workload: Workload, pool: NodePool, new_nodes: int) -> Prediction:
         """Unknown stays None, as in `FirstPredictor`."""
-        hazard, provisioning = self._place(pool)
+        hazard, provisioning, chance = self._place(pool)
         span = None if workload.runs_forever else self._run(workload, pool)
         run, sure = (None, None) if span is None else (span.median, span.log_sd)
         lost = 0.0
@@ -95,14 +95,15 @@ class LearnedPredictor:
             lost = lost_to_reclaims(run, hazard, workload.hints.checkpoint_every_seconds)
         if new_nodes == 0:
             return Prediction(run, POD_START_SECONDS, lost, sure)
-        return Prediction(run, None if provisioning is None else provisioning + POD_START_SECONDS, lost, sure)
+        start = None if provisioning is None else provisioning + POD_START_SECONDS
+        return Prediction(run, start, lost, sure, availability=chance)
 
     def alike(self, pool: NodePool) -> Hashable:
         """All that a prediction looks at of a pool."""
-        hazard, provisioning = self._place(pool)
+        hazard, provisioning, chance = self._place(pool)
         spot = pool.capacity_type == SPOT
         where = (pool.gpu_model, pool.node_resources.gpus) if self._speeds is not None else None
-        return where, provisioning, hazard if spot else None
+        return where, provisioning, chance, hazard if spot else None
 
     def run_seconds(self, workload: Workload, pool: NodePool) -> Mapping[str, Span]:
         """What each source says that knows anything; the spans of hints have no width."""
@@ -190,22 +191,27 @@ class LearnedPredictor:
         found = self.known.lengths.get(fine)
         return found if found is not None else self.known.lengths.get(coarse)
 
-    def _place(self, pool: NodePool) -> tuple[float, float | None]:
-        """Reclaims an hour, seconds until a new node is ready."""
+    def _place(self, pool: NodePool) -> tuple[float, float | None, float | None]:
+        """Reclaims an hour; seconds until a new node is ready, what is lost on scale-ups that fail among them; the
+        chance that one succeeds, None where none was seen."""
         key = (pool.ref, pool.capacity_type, pool.provisioning_seconds)
         found = self._places.get(key)
         if found is None:
             known, ref = self.known, pool.ref
             hazard = known.reclaims_per_hour.get(ref, known.any_reclaims_per_hour)
-            found = self._places[key] = hazard, self._provisioning(pool)
+            learned = known.provisioning.get(ref)
+            chance = None if learned is None else round(learned.availability, 2)
+            found = self._places[key] = hazard, self._provisioning(pool, learned), chance
         return found
 
-    def _provisioning(self, pool: NodePool) -> float | None:
-        learned = self.known.provisioning.get(pool.ref)
-        if learned is None or learned.count == 0:
+    def _provisioning(self, pool: NodePool, learned: Provisioning | None) -> float | None:
+        if learned is None:
             return pool.provisioning_seconds
+        if learned.count == 0:
+            usual = pool.provisioning_seconds
+            return None if usual is None else usual + rounded(learned.delay_seconds)
         prior = PRIOR_SECONDS if not pool.provisioning_seconds else pool.provisioning_seconds
-        return rounded(replace(learned, prior_seconds=prior).quantile_seconds(0.5))
+        return rounded(replace(learned, prior_seconds=prior).quantile_seconds(0.5) + learned.delay_seconds)
 
 
 Floats = NDArray[np.float64]

@@ -177,15 +177,15 @@ class Learning:
             self._learn_speed(opened.configuration, steps_per_second)
             self._open.put(uid, replace(opened, speed_told=True))
 
-    def nodes_came(self, pool: PoolRef, seconds: float) -> None:
-        """From the decision to buy nodes to a run's start on them."""
+    def nodes_came(self, pool: PoolRef, seconds: float, at: float = 0.0) -> None:
+        """From the decision to buy nodes to a run's start on them, at `at`."""
         known = self.provisioning.get(str(pool)) or Provisioning()
-        self.provisioning.put(str(pool), known.started(seconds))
+        self.provisioning.put(str(pool), known.aged(at).started(seconds))
 
-    def nodes_refused(self, pool: PoolRef) -> None:
-        """There was no capacity."""
+    def nodes_refused(self, pool: PoolRef, at: float = 0.0, after_seconds: float | None = None) -> None:
+        """They did not come, which was known at `at`, `after_seconds` from the decision to buy them."""
         known = self.provisioning.get(str(pool)) or Provisioning()
-        self.provisioning.put(str(pool), known.refused())
+        self.provisioning.put(str(pool), known.aged(at).refused(after_seconds))
 
     def spot_used(self, pool: PoolRef, zone: str, hour: int, reclaims: int, node_hours: float) -> None:
         self.hazards.learn(str(pool), zone, hour, reclaims, node_hours)
@@ -257,15 +257,15 @@ class Learning:
 
     # -- what comes of it --------------------------------------------------------------------------------------------
 
-    def predictor(self) -> LearnedPredictor:
-        """A frozen view of what is known now."""
+    def predictor(self, now: float = 0.0) -> LearnedPredictor:
+        """A frozen view of what is known at `now` (0: when something was last learned)."""
         rates = {_pool_of(name): rounded(self.hazards.of_pool(name).mean_per_hour) for name in self.hazards.pools()}
         return LearnedPredictor(
             Known(
                 lengths=dict(self._lengths.view()),
                 throughput=self.throughput.fork() if len(self.throughput) else None,
                 order=self.sources.orders(),
-                provisioning={_pool_of(name): one for name, one in self.provisioning.items()},
+                provisioning={_pool_of(name): one.aged(now) for name, one in self.provisioning.items()},
                 reclaims_per_hour=rates,
                 **({"any_reclaims_per_hour": rounded(self.hazards.of_any().mean_per_hour)} if rates else {}),
             )

@@ -10,13 +10,15 @@ import pytest
 import sqlalchemy as sql
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from clusters.sandbox.scenario import FaultPlan
 from scheduler.daemon.history import LEARNED
 from scheduler.daemon.learner import NAME, Learner
 from scheduler.daemon.parts import Daemon
 from scheduler.model.ids import ClusterId, PoolId, PoolRef
 from scheduler.model.workload import Workload
 from scheduler.predict.learned import HISTORY, LEAST_ALIKE, WORK, LearnedPredictor, Span
-from tests.loop.harness import World, a_world, until
+from tests.loop.harness import POLICIES, World, a_world, until
+from tests.loop.test_behaviours_capacity import lasting
 
 SAID = {
     "overspill.dev/model": "resnet",
@@ -65,6 +67,29 @@ async def test_runs_teach_and_what_they_taught_outlives_the_daemon(tmp_path: Pat
             _, again = await sample(daemon, world, "after")
             assert again[HISTORY].median == pytest.approx(said[HISTORY].median, rel=0.5)
             assert again[WORK].median == pytest.approx(600.0, rel=0.5)
+
+
+SOONEST = POLICIES.replace("objective: onprem-first", "objective: completion-time")
+
+
+async def test_an_offering_that_did_not_deliver_is_passed_over_and_explain_says_how_likely_it_is(
+    tmp_path: Path,
+) -> None:
+    spot, on_demand = (PoolRef(ClusterId("eks"), PoolId(name)) for name in ("p4d-spot", "p4d"))
+    async with a_world(tmp_path, policies=SOONEST) as world, world.daemon() as (daemon, _):
+        world.sandbox.strike(FaultPlan(0.0, "eks", "capacity-shortage", pool="p4d-spot"))
+        await world.submit("first", gpus=8, template=lasting(600.0))
+        await until(lambda: spot in daemon.mirror.backoffs, "the offering is backed off")
+        await until(lambda: world.is_done("first"), "it ran elsewhere")
+        await until(lambda: spot not in daemon.mirror.backoffs, "it may be tried again")
+        uid = (await world.submit("second", gpus=8, template=lasting(60.0)))["metadata"]["uid"]
+        told = await until(lambda: [one for one in daemon.decisions.of(uid) if one["chosen"]], "it is placed")
+        chosen, others = told[0]["chosen"], told[0]["alternatives"]
+        assert chosen["pool"] == {"cluster": "eks", "pool": on_demand.pool}
+        (passed,) = [one for one in others if one["pool"]["pool"] == spot.pool]
+        assert not passed["refused"]
+        assert passed["availability"] < 0.9
+        assert passed["expected_start_seconds"] > chosen["expected_start_seconds"]
 
 
 async def test_a_saved_state_that_cannot_be_read_is_learned_anew(tmp_path: Path) -> None:
