@@ -207,9 +207,24 @@ class WorkloadReply(Reply):
     condition: Annotated[str | None, BeforeValidator(_condition_text)] = None
 
 
+class MemberWaitReply(Reply):
+    cluster: str
+    expected_seconds: float
+    p90_seconds: float
+    observed: int = 0
+
+
+class RunProgressReply(Reply):
+    begun: float = 0.0
+    done: float | None = None
+    per_second: float | None = None
+
+
 class ExplainReply(Reply):
     workload: WorkloadReply
     decisions: tuple[DecisionReply, ...] = ()
+    waits: tuple[MemberWaitReply, ...] = ()
+    progress: RunProgressReply | None = None
 
 
 def fetch(url: str, path: str, **query: str) -> Any:

@@ -24,12 +24,13 @@ from scheduler.daemon.telemetry import Telemetry
 from scheduler.daemon.waiting import happened_or_due
 from scheduler.model.cluster import SPOT, NodePool, Reclaim
 from scheduler.model.errors import OverspillError
-from scheduler.model.ids import Instant, PoolRef, Uid
+from scheduler.model.ids import ClusterId, Instant, PoolRef, Uid
 from scheduler.model.ports import Clock, Predictor
 from scheduler.predict import records
 from scheduler.predict.learned import LearnedPredictor
 from scheduler.predict.learning import Began, Change, Learning
 from scheduler.predict.progress import Attempt
+from scheduler.predict.ratios import Correction
 from scheduler.predict.records import Record
 
 log = structlog.get_logger(__name__)
@@ -59,6 +60,8 @@ class _Round:
     told: dict[str, dict[str, Record]]
     """The last seven days, by what and name."""
     drifting: dict[str, bool]
+    corrections: dict[str, dict[str, Correction]]
+    """How other things that were said were off: by what (wait) and name."""
 
 
 class Learner:
@@ -134,6 +137,10 @@ class Learner:
             return False
         seen[pool] = at
         return True
+
+    def waited(self, cluster: ClusterId, said_seconds: float, seconds: float) -> None:
+        """A workload has waited on a member's own capacity."""
+        self._observe("wait", lambda learning: learning.waited(cluster, said_seconds, seconds))
 
     def reclaimed(self, reclaim: Reclaim) -> None:
         """Counted with the hours that the pool's nodes were there for."""
@@ -243,9 +250,19 @@ class Learner:
             for what, by_name in done.told.items():
                 for name, record in by_name.items():
                     gauge.labels(what, name).set(getattr(record, field))
+        self._tell_corrections(done.corrections)
         self._telemetry.model_drifting.clear()
         for queue, drifts in done.drifting.items():
             self._telemetry.model_drifting.labels(queue).set(float(drifts))
+
+    def _tell_corrections(self, found: dict[str, dict[str, Correction]]) -> None:
+        gauges = (self._telemetry.said_error, self._telemetry.said_coverage, self._telemetry.said_drifting)
+        for gauge in gauges:
+            gauge.clear()
+        for what, by_name in found.items():
+            for name, one in by_name.items():
+                for gauge, value in zip(gauges, (one.error, one.covered, float(one.drifting)), strict=True):
+                    gauge.labels(what, name).set(value)
 
     def _pool(self, ref: PoolRef) -> NodePool | None:
         member = self._mirror.members.get(ref.cluster)
@@ -305,4 +322,4 @@ def _absorb(learning: Learning, batch: list[_Observation], now: Instant, *, refi
     for group in learning.calibration.groups():
         queue = group.partition("|")[2]
         drifting[queue] = drifting.get(queue, False) or learning.calibration.drifting(group)
-    return _Round(learning.predictor(now), changes, took, told, drifting)
+    return _Round(learning.predictor(now), changes, took, told, drifting, learning.corrections())

@@ -38,11 +38,12 @@ from scheduler.daemon.progress import ProgressBook
 from scheduler.daemon.reclaims import ReclaimLog
 from scheduler.daemon.reconciler import Reconciler
 from scheduler.daemon.remedies import Remedies
-from scheduler.daemon.runs import RunEnded, RunLog
+from scheduler.daemon.runs import RunEnded, RunLog, RunStarted
 from scheduler.daemon.sinks import HubSink, MemberSink, NodeEventSink
 from scheduler.daemon.status import StatusReport
 from scheduler.daemon.supervise import measure_lag, supervised
 from scheduler.daemon.telemetry import Telemetry
+from scheduler.daemon.waits import WaitBook
 from scheduler.engine.matching import Matcher
 from scheduler.model import contract
 from scheduler.model.errors import ExternalError, TransientError
@@ -100,6 +101,7 @@ class Daemon:
             Learner(self.mirror, outside.history, clock, telemetry) if federation.predictor == "learned" else None
         )
         self.progress = ProgressBook(self.mirror, self.readings, outside.history, clock, self.predictor)
+        self.waits = WaitBook(self.mirror, outside.policies, self.predictor)
         self.decisions = DecisionLog(outside.history, telemetry, shadow=shadow)
         self.leader = Leader(outside.hub_api, outside.identity, clock, telemetry, outside.lease)
         self.events = EventWriter(self.mirror, outside.hub_api, clock, telemetry, self.leader.check)
@@ -144,10 +146,10 @@ class Daemon:
         self.remedies.sources += [self.watch.incidents, self.alerts.incidents]
         self.incidents = IncidentViews(self.remedies, self.control, outside.history)
         if self.learner is not None:
-            self.runs.on_start, self.progress.on_speed = self.learner.run_started, self.learner.speed_told
+            self.progress.on_speed, self.waits.on_wait = self.learner.speed_told, self.learner.waited
             self.reclaims.on_reclaim = self.learner.reclaimed
             self.planner.on_undelivered = self.learner.undelivered
-        self.runs.on_end = self._run_ended
+        self.runs.on_start, self.runs.on_end = self._run_started, self._run_ended
         self.mirror.progress = self.progress.progress
         self.mirror.on_change = self.planner.trigger
         outside.policies.on_change = self.planner.trigger
@@ -171,6 +173,8 @@ class Daemon:
             history=outside.history,
             policies=outside.policies,
             telemetry=telemetry,
+            progress=self.progress.of,
+            waits=self.waits.of,
             gathered=Gathered(clock, self.mirror, self.prices, self.readings),
             is_leader=lambda: self.leader.is_leader,
             is_idle=self.is_idle,
@@ -357,6 +361,13 @@ class Daemon:
     async def _metrics_read(self) -> None:
         await self.watch.look()
         await self.progress.on_round()
+        if self.mirror.ever_synced:
+            await self.waits.look()
+
+    def _run_started(self, started: RunStarted) -> None:
+        self.waits.started(started)
+        if self.learner is not None:
+            self.learner.run_started(started)
 
     def _run_ended(self, ended: RunEnded) -> None:
         attempt = self.progress.finished(ended.uid)

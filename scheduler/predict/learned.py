@@ -23,6 +23,7 @@ from scheduler.model.workload import Workload
 from scheduler.predict.alike import configuration_of, groups_of
 from scheduler.predict.first import POD_START_SECONDS, SPOT_RECLAIMS_PER_HOUR, lost_to_reclaims
 from scheduler.predict.provisioning import PRIOR_SECONDS, Provisioning
+from scheduler.predict.ratios import Correction, corrections
 from scheduler.predict.throughput import ThroughputModel
 
 WORK, HISTORY, HINT = "work", "history", "hint"
@@ -64,6 +65,8 @@ class Known:
     reclaims_per_hour: Mapping[PoolRef, float] = field(default_factory=lambda: MappingProxyType({}))
     any_reclaims_per_hour: float = SPOT_RECLAIMS_PER_HOUR
     """Of a spot pool that was never used."""
+    waits: Mapping[str, Correction] = field(default_factory=lambda: MappingProxyType({}))
+    """By member, how queue waits were off."""
 
 
 @dataclass(slots=True)
@@ -117,6 +120,10 @@ class LearnedPredictor:
         if (said := workload.hints.expected_seconds) is not None:
             found[HINT] = Span(said, said, said)
         return found
+
+    def wait_correction(self, cluster: str) -> Correction:
+        """How far off queue waits on a member were."""
+        return corrections(self.known.waits, cluster)
 
     def order(self, queue: str) -> tuple[str, ...]:
         return self.known.order.get(queue, SOURCES)

@@ -26,12 +26,15 @@ from scheduler.predict.durations import DurationModel, Run, fit, usable_seconds
 from scheduler.predict.forest import Forest, quantiles
 from scheduler.predict.learned import LEAST_ALIKE, SOURCES, Known, LearnedPredictor, Span, rounded
 from scheduler.predict.provisioning import Provisioning
+from scheduler.predict.ratios import Correction, Ratios
 from scheduler.predict.records import Records
 from scheduler.predict.sources import SourceErrors
 from scheduler.predict.spot import ReclaimHazards
 from scheduler.predict.throughput import Configuration, ThroughputModel
 
 STATE_VERSION: Final = 1
+WAIT_OFFSET_SECONDS: Final = 60.0
+"""Added to waits before they are compared: whether one is of 1 s or of 10 s is of no interest."""
 MOST_LENGTHS: Final = 4096
 """Groups of runs alike whose length is told; about 200 bytes each."""
 _MOST_OPEN: Final = 20_000
@@ -92,6 +95,8 @@ class Learning:
         self.sources = SourceErrors()
         self.records = Records()
         self.hazards = ReclaimHazards()
+        self.waits = Ratios()
+        """By member: how long workloads waited, over what was said."""
         self.provisioning: Recent[str, Provisioning] = Recent(_MOST_PLACES)
         self._open: Recent[str, _Open] = Recent(_MOST_OPEN)
         self._ends: list[tuple[float, str]] = []
@@ -187,6 +192,11 @@ class Learning:
         known = self.provisioning.get(str(pool)) or Provisioning()
         self.provisioning.put(str(pool), known.aged(at).refused(after_seconds))
 
+    def waited(self, cluster: str, said_seconds: float, seconds: float) -> None:
+        """A workload waited so long on a member's own capacity, where so long was said."""
+        offset = WAIT_OFFSET_SECONDS
+        self.waits.learn(cluster, max(0.0, said_seconds) + offset, max(0.0, seconds) + offset)
+
     def spot_used(self, pool: PoolRef, zone: str, hour: int, reclaims: int, node_hours: float) -> None:
         self.hazards.learn(str(pool), zone, hour, reclaims, node_hours)
 
@@ -267,9 +277,14 @@ class Learning:
                 order=self.sources.orders(),
                 provisioning={_pool_of(name): one.aged(now) for name, one in self.provisioning.items()},
                 reclaims_per_hour=rates,
+                waits=self.waits.all(),
                 **({"any_reclaims_per_hour": rounded(self.hazards.of_any().mean_per_hour)} if rates else {}),
             )
         )
+
+    def corrections(self) -> dict[str, dict[str, Correction]]:
+        """How what was said was off, by what and name."""
+        return {"wait": self.waits.all()}
 
     def state(self) -> dict[str, Any]:
         """All that was learned, as JSON values."""
@@ -282,6 +297,7 @@ class Learning:
             "records": self.records.state(),
             "hazards": self.hazards.state(),
             "provisioning": [[name, one.state()] for name, one in self.provisioning.items()],
+            "waits": self.waits.state(),
             "lengths": [[name, span.low, span.median, span.high] for name, span in self._lengths.items()],
             "open": [[uid, *_told(one)] for uid, one in self._open.items()],
             "fitted_at": self._fitted_at - self.durations.examples_seen,
@@ -307,6 +323,7 @@ class Learning:
         self.sources = SourceErrors.from_state(state["sources"])
         self.records = Records.from_state(state["records"])
         self.hazards = ReclaimHazards.from_state(state["hazards"])
+        self.waits = Ratios.from_state(state.get("waits", []))  # earlier versions had none
         for pool, one in state["provisioning"]:
             self.provisioning.put(str(pool), Provisioning.from_state(one))
         for name, *numbers in state["lengths"]:
