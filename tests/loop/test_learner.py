@@ -69,7 +69,9 @@ async def test_runs_teach_and_what_they_taught_outlives_the_daemon(tmp_path: Pat
             assert again[WORK].median == pytest.approx(600.0, rel=0.5)
 
 
-SOONEST = POLICIES.replace("objective: onprem-first", "objective: completion-time")
+SOONEST = POLICIES.replace("onprem-first\n  burst", "completion-time\n  burst").replace(
+    "afterWait: 1m", "afterWait: 0s"
+)
 
 
 async def test_an_offering_that_did_not_deliver_is_dearer_by_that_and_explain_says_how_likely_it_is(
@@ -81,7 +83,8 @@ async def test_an_offering_that_did_not_deliver_is_dearer_by_that_and_explain_sa
         await world.submit("first", gpus=8, template=lasting(600.0))
         await until(lambda: spot in daemon.mirror.backoffs, "the offering is backed off")
         await until(lambda: world.is_done("first"), "it ran elsewhere")
-        await until(lambda: spot not in daemon.mirror.backoffs, "it may be tried again")
+        again = daemon.mirror.backoffs[spot].until
+        await until(lambda: daemon.outside.clock.now() > again, "it may be tried again")
         uid = (await world.submit("second", gpus=8, template=lasting(60.0)))["metadata"]["uid"]
         told = await until(lambda: [one for one in daemon.decisions.of(uid) if one["chosen"]], "it is placed")
         weighed = (told[0]["chosen"], *told[0]["alternatives"])
