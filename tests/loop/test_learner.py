@@ -81,9 +81,8 @@ async def test_an_offering_that_did_not_deliver_is_dearer_by_that_and_explain_sa
     async with a_world(tmp_path, policies=SOONEST) as world, world.daemon() as (daemon, _):
         world.sandbox.strike(FaultPlan(0.0, "eks", "capacity-shortage", pool="p4d-spot"))
         await world.submit("first", gpus=8, template=lasting(600.0))
-        await until(lambda: spot in daemon.mirror.backoffs, "the offering is backed off")
+        again = (await until(lambda: daemon.mirror.backoffs.get(spot), "the offering is backed off")).until
         await until(lambda: world.is_done("first"), "it ran elsewhere")
-        again = daemon.mirror.backoffs[spot].until
         await until(lambda: daemon.outside.clock.now() > again, "it may be tried again")
         uid = (await world.submit("second", gpus=8, template=lasting(60.0)))["metadata"]["uid"]
         told = await until(lambda: [one for one in daemon.decisions.of(uid) if one["chosen"]], "it is placed")
