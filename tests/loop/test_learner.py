@@ -69,9 +69,8 @@ async def test_runs_teach_and_what_they_taught_outlives_the_daemon(tmp_path: Pat
             assert again[WORK].median == pytest.approx(600.0, rel=0.5)
 
 
-SOONEST = POLICIES.replace("onprem-first\n  burst", "completion-time\n  burst").replace(
-    "afterWait: 1m", "afterWait: 0s"
-)
+AT_ONCE = POLICIES.replace("afterWait: 1m", "afterWait: 0s")
+SOONEST = AT_ONCE.replace("objective: onprem-first", "objective: completion-time")
 
 
 async def test_an_offering_that_did_not_deliver_is_dearer_by_that_and_explain_says_how_likely_it_is(
