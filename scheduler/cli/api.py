@@ -214,6 +214,13 @@ class MemberWaitReply(Reply):
     observed: int = 0
 
 
+class CostReply(Reply):
+    expected_usd: Decimal
+    p90_usd: Decimal
+    expected_parts: dict[str, Decimal] = {}
+    paid_usd: Decimal | None = None
+
+
 class RunProgressReply(Reply):
     begun: float = 0.0
     done: float | None = None
@@ -225,6 +232,7 @@ class ExplainReply(Reply):
     decisions: tuple[DecisionReply, ...] = ()
     waits: tuple[MemberWaitReply, ...] = ()
     progress: RunProgressReply | None = None
+    cost: CostReply | None = None
 
 
 def fetch(url: str, path: str, **query: str) -> Any:

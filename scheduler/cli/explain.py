@@ -59,6 +59,11 @@ def _outlook(explained: ExplainReply) -> list[RenderableType]:
         lines.append(Text(f"{100 * told.done:.0f} % done, about {duration(left)} left, by its own metric"))
     elif told is not None and told.begun > 0:
         lines.append(Text(f"{100 * told.begun:.0f} % of its work is done and kept"))
+    if explained.cost is not None:
+        cost = explained.cost
+        parts = " + ".join(f"{name} {usd(each)}" for name, each in cost.expected_parts.items() if each)
+        told_cost = f"expected to cost {usd(cost.expected_usd)} ({parts}), 9 in 10 under {usd(cost.p90_usd)}"
+        lines.append(Text(f"{told_cost}; paid so far {usd(cost.paid_usd)}"))
     for wait in explained.waits:
         times = f"about {duration(wait.expected_seconds)}, 9 in 10 under {duration(wait.p90_seconds)}"
         lines.append(Text(f"would wait for {wait.cluster}'s own capacity {times} ({wait.observed} waits seen)"))

@@ -61,7 +61,7 @@ class _Round:
     """The last seven days, by what and name."""
     drifting: dict[str, bool]
     corrections: dict[str, dict[str, Correction]]
-    """How other things that were said were off: by what (wait) and name."""
+    """How other things that were said were off: by what (wait, cost) and name."""
 
 
 class Learner:
@@ -96,7 +96,7 @@ class Learner:
     # -- what it is told ---------------------------------------------------------------------------------------------
 
     def run_started(self, started: RunStarted) -> None:
-        pool = self._pool(started.placement.pool_ref)
+        pool = self._mirror.pool(started.placement.pool_ref)
         if pool is None:
             return
         began = Began(started.workload.ref.uid, started.at, started.workload, pool)
@@ -141,6 +141,10 @@ class Learner:
     def waited(self, cluster: ClusterId, said_seconds: float, seconds: float) -> None:
         """A workload has waited on a member's own capacity."""
         self._observe("wait", lambda learning: learning.waited(cluster, said_seconds, seconds))
+
+    def paid(self, pool: PoolRef, said_usd: float, p90_usd: float, paid_usd: float) -> None:
+        """A run on bought nodes has ended, and the ledger says what it cost."""
+        self._observe("cost", lambda learning: learning.paid(pool, said_usd, p90_usd, paid_usd))
 
     def reclaimed(self, reclaim: Reclaim) -> None:
         """Counted with the hours that the pool's nodes were there for."""
@@ -263,10 +267,6 @@ class Learner:
             for name, one in by_name.items():
                 for gauge, value in zip(gauges, (one.error, one.covered, float(one.drifting)), strict=True):
                     gauge.labels(what, name).set(value)
-
-    def _pool(self, ref: PoolRef) -> NodePool | None:
-        member = self._mirror.members.get(ref.cluster)
-        return None if member is None else next((pool for pool in member.pools() if pool.ref == ref), None)
 
 
 @dataclass(frozen=True, slots=True)

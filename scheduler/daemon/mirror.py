@@ -13,6 +13,7 @@ from scheduler.daemon.federation import Federation, Member
 from scheduler.daemon.member_mirror import NODES, PODS, POOLS, CopyEntry, MemberMirror, is_newer
 from scheduler.daemon.routes import routes_between
 from scheduler.daemon.telemetry import Telemetry
+from scheduler.model.cluster import NodePool
 from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import ClusterId, Instant, PoolRef, Uid
 from scheduler.model.ports import Clock, RawObject, WorkloadKind
@@ -156,6 +157,11 @@ class Mirror:
         if assumed is None and told is None:
             return workload
         return replace(workload, placement=assumed or workload.placement, condition=told or workload.condition)
+
+    def pool(self, ref: PoolRef) -> NodePool | None:
+        """As it is known now; None: there is none."""
+        member = self.members.get(ref.cluster)
+        return None if member is None else next((pool for pool in member.pools() if pool.ref == ref), None)
 
     def copies(self, uid: Uid) -> list[CopyEntry]:
         """Its copies on all members."""

@@ -15,6 +15,7 @@ from clusters.clock import SystemClock
 from clusters.kubernetes.reflector import Reflector
 from scheduler.daemon.alerts import AlertBook, AlertPoster
 from scheduler.daemon.control import Control
+from scheduler.daemon.costs import CostBook
 from scheduler.daemon.decisions import DecisionLog
 from scheduler.daemon.effects import Effects
 from scheduler.daemon.events import EventWriter
@@ -102,6 +103,7 @@ class Daemon:
         )
         self.progress = ProgressBook(self.mirror, self.readings, outside.history, clock, self.predictor)
         self.waits = WaitBook(self.mirror, outside.policies, self.predictor)
+        self.costs = CostBook(self.mirror, self.ledger, self.predictor)
         self.decisions = DecisionLog(outside.history, telemetry, shadow=shadow)
         self.leader = Leader(outside.hub_api, outside.identity, clock, telemetry, outside.lease)
         self.events = EventWriter(self.mirror, outside.hub_api, clock, telemetry, self.leader.check)
@@ -146,6 +148,7 @@ class Daemon:
         self.remedies.sources += [self.watch.incidents, self.alerts.incidents]
         self.incidents = IncidentViews(self.remedies, self.control, outside.history)
         if self.learner is not None:
+            self.costs.on_paid = self.learner.paid
             self.progress.on_speed, self.waits.on_wait = self.learner.speed_told, self.learner.waited
             self.reclaims.on_reclaim = self.learner.reclaimed
             self.planner.on_undelivered = self.learner.undelivered
@@ -175,6 +178,7 @@ class Daemon:
             telemetry=telemetry,
             progress=self.progress.of,
             waits=self.waits.of,
+            cost=self.costs.of,
             gathered=Gathered(clock, self.mirror, self.prices, self.readings),
             is_leader=lambda: self.leader.is_leader,
             is_idle=self.is_idle,
@@ -366,11 +370,13 @@ class Daemon:
 
     def _run_started(self, started: RunStarted) -> None:
         self.waits.started(started)
+        self.costs.started(started)
         if self.learner is not None:
             self.learner.run_started(started)
 
     def _run_ended(self, ended: RunEnded) -> None:
         attempt = self.progress.finished(ended.uid)
+        self.costs.ended(ended)
         if self.learner is not None:
             self.learner.run_ended(ended, attempt)
 

@@ -20,7 +20,6 @@ from scheduler.daemon.history import MEMORIES, History
 from scheduler.daemon.metrics import MetricsKeeper
 from scheduler.daemon.mirror import Mirror
 from scheduler.engine.remaining import left_seconds, of_part
-from scheduler.model.cluster import NodePool
 from scheduler.model.errors import OverspillError
 from scheduler.model.ids import ClusterId, Instant, PoolId, PoolRef, Uid
 from scheduler.model.metrics import OK, MetricQuery, Reading
@@ -151,15 +150,11 @@ class ProgressBook:
             return by_metric
         if every is None or every <= 0:
             return 0.0
-        pool = self._pool(_ref(going.pool))
+        pool = self._mirror.pool(_ref(going.pool))
         plain = None if pool is None else self._predictor().predict(workload, pool, 0)
         if plain is None or plain.run_seconds is None:
             return going.begun
         return _reckoned(going, plain, now, every)
-
-    def _pool(self, ref: PoolRef) -> NodePool | None:
-        member = self._mirror.members.get(ref.cluster)
-        return None if member is None else next((pool for pool in member.pools() if pool.ref == ref), None)
 
     # -- metrics -------------------------------------------------------------------------------------------------
 

@@ -43,6 +43,7 @@ class StatusReport:
     gathered: Gathered
     progress: Callable[[Uid], Progress | None]
     waits: Callable[[Uid], list[dict[str, Any]]]
+    cost: Callable[[Uid], dict[str, Any] | None]
     is_leader: Callable[[], bool]
     is_idle: Callable[[], bool]
 
@@ -107,7 +108,12 @@ class StatusReport:
         if entry is not None:
             uid = entry.workload.ref.uid
             decisions = self.decisions.of(uid) or await self.history.decisions_of(uid)
-            told = {"workload": _workload(entry), "decisions": decisions, "waits": self.waits(uid)}
+            told = {
+                "workload": _workload(entry),
+                "decisions": decisions,
+                "waits": self.waits(uid),
+                "cost": self.cost(uid),
+            }
             progress = self.progress(uid)
             return told | ({} if progress is None else {"progress": to_json(progress)})
         row = await self.history.find_workload(kind, namespace, short)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from types import MappingProxyType
 from typing import Final
 
@@ -21,6 +22,7 @@ from scheduler.model.ids import PoolRef
 from scheduler.model.ports import Prediction
 from scheduler.model.workload import Workload
 from scheduler.predict.alike import configuration_of, groups_of
+from scheduler.predict.cost import RunCost, predicted_cost
 from scheduler.predict.first import POD_START_SECONDS, SPOT_RECLAIMS_PER_HOUR, lost_to_reclaims
 from scheduler.predict.provisioning import PRIOR_SECONDS, Provisioning
 from scheduler.predict.ratios import Correction, corrections
@@ -67,6 +69,8 @@ class Known:
     """Of a spot pool that was never used."""
     waits: Mapping[str, Correction] = field(default_factory=lambda: MappingProxyType({}))
     """By member, how queue waits were off."""
+    costs: Mapping[str, Correction] = field(default_factory=lambda: MappingProxyType({}))
+    """By pool, how costs of runs were off."""
 
 
 @dataclass(slots=True)
@@ -120,6 +124,16 @@ class LearnedPredictor:
         if (said := workload.hints.expected_seconds) is not None:
             found[HINT] = Span(said, said, said)
         return found
+
+    def run_cost(self, workload: Workload, pool: NodePool, new_nodes: int, usd_per_hour: Decimal) -> RunCost | None:
+        """What a run there costs: expected and p90, in parts; None: its length or start is unknown."""
+        hazard = self._place(pool)[0] if pool.capacity_type == SPOT else None
+        every = workload.hints.checkpoint_every_seconds
+        return predicted_cost(self.predict(workload, pool, new_nodes), usd_per_hour, hazard, every)
+
+    def cost_correction(self, pool: PoolRef) -> Correction:
+        """How far off the costs of runs on a pool were."""
+        return corrections(self.known.costs, str(pool))
 
     def wait_correction(self, cluster: str) -> Correction:
         """How far off queue waits on a member were."""

@@ -97,6 +97,8 @@ class Learning:
         self.hazards = ReclaimHazards()
         self.waits = Ratios()
         """By member: how long workloads waited, over what was said."""
+        self.costs = Ratios()
+        """By pool: what runs cost, over what was said."""
         self.provisioning: Recent[str, Provisioning] = Recent(_MOST_PLACES)
         self._open: Recent[str, _Open] = Recent(_MOST_OPEN)
         self._ends: list[tuple[float, str]] = []
@@ -197,6 +199,10 @@ class Learning:
         offset = WAIT_OFFSET_SECONDS
         self.waits.learn(cluster, max(0.0, said_seconds) + offset, max(0.0, seconds) + offset)
 
+    def paid(self, pool: PoolRef, said_usd: float, p90_usd: float, paid_usd: float) -> None:
+        """A run that began and ended on bought nodes of the pool, by the ledger."""
+        self.costs.learn(str(pool), said_usd, paid_usd, p90=p90_usd)
+
     def spot_used(self, pool: PoolRef, zone: str, hour: int, reclaims: int, node_hours: float) -> None:
         self.hazards.learn(str(pool), zone, hour, reclaims, node_hours)
 
@@ -278,13 +284,14 @@ class Learning:
                 provisioning={_pool_of(name): one.aged(now) for name, one in self.provisioning.items()},
                 reclaims_per_hour=rates,
                 waits=self.waits.all(),
+                costs=self.costs.all(),
                 **({"any_reclaims_per_hour": rounded(self.hazards.of_any().mean_per_hour)} if rates else {}),
             )
         )
 
     def corrections(self) -> dict[str, dict[str, Correction]]:
         """How what was said was off, by what and name."""
-        return {"wait": self.waits.all()}
+        return {"wait": self.waits.all(), "cost": self.costs.all()}
 
     def state(self) -> dict[str, Any]:
         """All that was learned, as JSON values."""
@@ -298,6 +305,7 @@ class Learning:
             "hazards": self.hazards.state(),
             "provisioning": [[name, one.state()] for name, one in self.provisioning.items()],
             "waits": self.waits.state(),
+            "costs": self.costs.state(),
             "lengths": [[name, span.low, span.median, span.high] for name, span in self._lengths.items()],
             "open": [[uid, *_told(one)] for uid, one in self._open.items()],
             "fitted_at": self._fitted_at - self.durations.examples_seen,
@@ -323,7 +331,9 @@ class Learning:
         self.sources = SourceErrors.from_state(state["sources"])
         self.records = Records.from_state(state["records"])
         self.hazards = ReclaimHazards.from_state(state["hazards"])
-        self.waits = Ratios.from_state(state.get("waits", []))  # earlier versions had none
+        # Earlier versions had none of these.
+        self.waits = Ratios.from_state(state.get("waits", []))
+        self.costs = Ratios.from_state(state.get("costs", []))
         for pool, one in state["provisioning"]:
             self.provisioning.put(str(pool), Provisioning.from_state(one))
         for name, *numbers in state["lengths"]:
