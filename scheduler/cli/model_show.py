@@ -89,6 +89,17 @@ def described(saved_at: float, learning: Learning) -> dict[str, Any]:
             }
             for pool, one in learning.provisioning.items()
         },
+        "serving": {
+            uid: {
+                "p95_seconds": round(view.p95_seconds, 4),
+                "p95_in_an_hour_seconds": _rounded(view.p95_in_an_hour_seconds),
+                "requests_per_second": _rounded(view.requests_per_second),
+                "replicas": view.replicas,
+                "most_per_replica_per_second": None if view.replica is None else _rounded(view.replica.most_per_second),
+            }
+            for uid, one in learning.serving.items()
+            if (view := one.view()) is not None
+        },
         "said": {
             what: {
                 name: {
@@ -106,6 +117,10 @@ def described(saved_at: float, learning: Learning) -> dict[str, Any]:
             pool: round(learning.hazards.of_pool(pool).mean_per_hour, 4) for pool in learning.hazards.pools()
         },
     }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def _record(record: Record) -> dict[str, Any]:

@@ -20,18 +20,22 @@ import structlog
 from scheduler.daemon.history import LEARNED, History
 from scheduler.daemon.mirror import Mirror
 from scheduler.daemon.runs import RunEnded, RunStarted
+from scheduler.daemon.serving import Latency, serving_of
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.daemon.waiting import happened_or_due
 from scheduler.model.cluster import SPOT, NodePool, Reclaim
 from scheduler.model.errors import OverspillError
 from scheduler.model.ids import ClusterId, Instant, PoolRef, Uid
+from scheduler.model.metrics import Reading
 from scheduler.model.ports import Clock, Predictor
 from scheduler.predict import records
+from scheduler.predict.bounded import Recent
 from scheduler.predict.learned import LearnedPredictor
-from scheduler.predict.learning import Began, Change, Learning
+from scheduler.predict.learning import MOST_SERVING, Began, Change, Learning
 from scheduler.predict.progress import Attempt
 from scheduler.predict.ratios import Correction
 from scheduler.predict.records import Record
+from scheduler.predict.served import INTERVAL_SECONDS
 
 log = structlog.get_logger(__name__)
 NAME: Final = "runs"
@@ -79,6 +83,7 @@ class Learner:
         self._looked_at: Instant | None = None
         self._reclaims: deque[Reclaim] = deque(maxlen=_WAITING_AT_MOST)
         self._short: set[PoolRef] = set()
+        self._served: Recent[Uid, Instant] = Recent(MOST_SERVING)
         self._came: dict[PoolRef, Instant] = {}
         self._failed: dict[PoolRef, Instant] = {}
         self._unsaved = False
@@ -145,6 +150,15 @@ class Learner:
     def paid(self, pool: PoolRef, said_usd: float, p90_usd: float, paid_usd: float) -> None:
         """A run on bought nodes has ended, and the ledger says what it cost."""
         self._observe("cost", lambda learning: learning.paid(pool, said_usd, p90_usd, paid_usd))
+
+    def look_at_serving(self, latest: Iterable[Reading]) -> None:
+        """After a round of metrics: latency and load of workloads that serve, every five minutes of each."""
+        now = self._clock.now()
+        for uid, one in serving_of(self._mirror, latest).items():
+            last = self._served.get(uid)
+            if last is None or now - last >= INTERVAL_SECONDS:
+                self._served.put(uid, now)
+                self._observe("serving", _served(uid, now, one))
 
     def reclaimed(self, reclaim: Reclaim) -> None:
         """Counted with the hours that the pool's nodes were there for."""
@@ -292,6 +306,10 @@ def lesson_of(ended: RunEnded, attempt: Attempt | None) -> Lesson:
     if ended.seconds is None and clean is not None and attempt is not None and attempt.samples and attempt.begun > 0:
         return Lesson(clean / (1.0 - attempt.begun), whole=False)
     return Lesson(ended.seconds)
+
+
+def _served(uid: Uid, at: Instant, one: Latency) -> _Observation:
+    return lambda learning: learning.served(uid, at, one.p95_seconds, one.requests_per_second, one.replicas)
 
 
 def _spot(ref: PoolRef, zone: str, hour: int, reclaims: int, hours: float) -> _Observation:

@@ -365,6 +365,8 @@ class Daemon:
     async def _metrics_read(self) -> None:
         await self.watch.look()
         await self.progress.on_round()
+        if self.learner is not None:
+            self.learner.look_at_serving(self.readings.readings())
         if self.mirror.ever_synced:
             await self.waits.look()
 

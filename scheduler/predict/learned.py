@@ -26,6 +26,7 @@ from scheduler.predict.cost import RunCost, predicted_cost
 from scheduler.predict.first import POD_START_SECONDS, SPOT_RECLAIMS_PER_HOUR, lost_to_reclaims
 from scheduler.predict.provisioning import PRIOR_SECONDS, Provisioning
 from scheduler.predict.ratios import Correction, corrections
+from scheduler.predict.served import Serving
 from scheduler.predict.throughput import ThroughputModel
 
 WORK, HISTORY, HINT = "work", "history", "hint"
@@ -71,6 +72,8 @@ class Known:
     """By member, how queue waits were off."""
     costs: Mapping[str, Correction] = field(default_factory=lambda: MappingProxyType({}))
     """By pool, how costs of runs were off."""
+    serving: Mapping[str, Serving] = field(default_factory=lambda: MappingProxyType({}))
+    """By UID of the workload."""
 
 
 @dataclass(slots=True)
@@ -130,6 +133,10 @@ class LearnedPredictor:
         hazard = self._place(pool)[0] if pool.capacity_type == SPOT else None
         every = workload.hints.checkpoint_every_seconds
         return predicted_cost(self.predict(workload, pool, new_nodes), usd_per_hour, hazard, every)
+
+    def serving(self, workload: Workload) -> Serving | None:
+        """What is known of one that serves: its latency now and in an hour, and what a replica carries."""
+        return self.known.serving.get(workload.ref.uid)
 
     def cost_correction(self, pool: PoolRef) -> Correction:
         """How far off the costs of runs on a pool were."""

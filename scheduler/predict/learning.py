@@ -28,6 +28,7 @@ from scheduler.predict.learned import LEAST_ALIKE, SOURCES, Known, LearnedPredic
 from scheduler.predict.provisioning import Provisioning
 from scheduler.predict.ratios import Correction, Ratios
 from scheduler.predict.records import Records
+from scheduler.predict.served import Served
 from scheduler.predict.sources import SourceErrors
 from scheduler.predict.spot import ReclaimHazards
 from scheduler.predict.throughput import Configuration, ThroughputModel
@@ -35,6 +36,8 @@ from scheduler.predict.throughput import Configuration, ThroughputModel
 STATE_VERSION: Final = 1
 WAIT_OFFSET_SECONDS: Final = 60.0
 """Added to waits before they are compared: whether one is of 1 s or of 10 s is of no interest."""
+MOST_SERVING: Final = 200
+"""Workloads that serve; about 20 kB each."""
 MOST_LENGTHS: Final = 4096
 """Groups of runs alike whose length is told; about 200 bytes each."""
 _MOST_OPEN: Final = 20_000
@@ -99,6 +102,8 @@ class Learning:
         """By member: how long workloads waited, over what was said."""
         self.costs = Ratios()
         """By pool: what runs cost, over what was said."""
+        self.serving: Recent[str, Served] = Recent(MOST_SERVING)
+        """By UID of the workload."""
         self.provisioning: Recent[str, Provisioning] = Recent(_MOST_PLACES)
         self._open: Recent[str, _Open] = Recent(_MOST_OPEN)
         self._ends: list[tuple[float, str]] = []
@@ -203,6 +208,10 @@ class Learning:
         """A run that began and ended on bought nodes of the pool, by the ledger."""
         self.costs.learn(str(pool), said_usd, paid_usd, p90=p90_usd)
 
+    def served(self, uid: str, at: float, p95_seconds: float, per_second: float | None, replicas: int) -> None:
+        """What the latency metrics of a workload that serves say; `per_second`: requests, of all replicas."""
+        self.serving.touch(uid, Served).learn(at, p95_seconds, per_second, replicas)
+
     def spot_used(self, pool: PoolRef, zone: str, hour: int, reclaims: int, node_hours: float) -> None:
         self.hazards.learn(str(pool), zone, hour, reclaims, node_hours)
 
@@ -285,6 +294,7 @@ class Learning:
                 reclaims_per_hour=rates,
                 waits=self.waits.all(),
                 costs=self.costs.all(),
+                serving={uid: view for uid, one in self.serving.items() if (view := one.view()) is not None},
                 **({"any_reclaims_per_hour": rounded(self.hazards.of_any().mean_per_hour)} if rates else {}),
             )
         )
@@ -306,6 +316,7 @@ class Learning:
             "provisioning": [[name, one.state()] for name, one in self.provisioning.items()],
             "waits": self.waits.state(),
             "costs": self.costs.state(),
+            "serving": [[uid, one.state()] for uid, one in self.serving.items()],
             "lengths": [[name, span.low, span.median, span.high] for name, span in self._lengths.items()],
             "open": [[uid, *_told(one)] for uid, one in self._open.items()],
             "fitted_at": self._fitted_at - self.durations.examples_seen,
@@ -334,6 +345,8 @@ class Learning:
         # Earlier versions had none of these.
         self.waits = Ratios.from_state(state.get("waits", []))
         self.costs = Ratios.from_state(state.get("costs", []))
+        for uid, one in state.get("serving", []):
+            self.serving.put(str(uid), Served.from_state(one))
         for pool, one in state["provisioning"]:
             self.provisioning.put(str(pool), Provisioning.from_state(one))
         for name, *numbers in state["lengths"]:
