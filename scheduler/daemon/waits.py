@@ -27,7 +27,7 @@ from scheduler.predict.waits import Going, Line, Waiting, waits
 
 MOST_WAITING: Final = 500
 """Of whom it is said at any time; the others are too far behind."""
-_OFF_LOOP: Final = 2000
+_OFF_LOOP: Final = 200
 _MOST_SAID: Final = 20_000
 
 
