@@ -128,6 +128,8 @@ class Served:
         self._loads: deque[tuple[float, float]] = deque(maxlen=MOST_INTERVALS)
         """(requests per second and replica, p95 in seconds)."""
         self._last: tuple[float, float, float | None, int] | None = None
+        self._view: Serving | None = None
+        """Worked out once for each interval."""
 
     def learn(self, at: float, p95_seconds: float, requests_per_second: float | None, replicas: int) -> None:
         """One interval; one too early after the last, or that cannot be, teaches nothing."""
@@ -138,6 +140,7 @@ class Served:
         load = requests_per_second
         if load is None or not (math.isfinite(load) and load >= 0):
             load = None
+        self._view = None
         self._forecaster.learn(at, p95_seconds)
         self._last = at, p95_seconds, load, replicas
         if load is not None:
@@ -145,11 +148,13 @@ class Served:
 
     def view(self) -> Serving | None:
         """None: nothing was learned."""
-        if self._last is None:
-            return None
+        if self._last is None or self._view is not None:
+            return self._view
         at, p95, load, replicas = self._last
         fitted = fit_replica([one for one, _ in self._loads], [1000.0 * seconds for _, seconds in self._loads])
-        return Serving(at, p95, self._forecaster.forecast(at + HORIZON_SECONDS), load, replicas, fitted)
+        ahead = self._forecaster.forecast(at + HORIZON_SECONDS)
+        self._view = Serving(at, p95, ahead, load, replicas, fitted)
+        return self._view
 
     def state(self) -> Mapping[str, Any]:
         """As JSON values."""
