@@ -59,6 +59,8 @@ class FederatedWorkload:
             pod_sets=pod_sets,
             labels=meta.labels,
             hints=meta.said.hints,
+            progress_query=meta.said.progress_query,
+            speed_query=meta.said.speed_query,
             runs_forever=True,
             suspended=_suspended(obj),
             deleting=meta.deleting,

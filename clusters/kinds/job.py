@@ -66,6 +66,8 @@ class Job:
             pod_sets=pod_sets,
             labels=meta.labels,
             hints=meta.said.hints,
+            progress_query=meta.said.progress_query,
+            speed_query=meta.said.speed_query,
             suspended=isinstance(spec, Mapping) and spec.get("suspend") is True,
             deleting=meta.deleting,
             finished=_finished(obj),

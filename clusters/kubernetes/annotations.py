@@ -28,7 +28,9 @@ from scheduler.model.contract import (
     ANNOTATION_MODEL,
     ANNOTATION_PLACEMENT,
     ANNOTATION_PRIORITY,
+    ANNOTATION_PROGRESS_QUERY,
     ANNOTATION_QUEUED_AT,
+    ANNOTATION_SPEED_QUERY,
     ANNOTATION_STEPS,
     ANNOTATION_TOPOLOGY,
     TOPOLOGIES,
@@ -61,6 +63,7 @@ _LARGEST_PRIORITY: Final = 2**31 - 1
 _MOST_DATA_SETS: Final = 16
 _LARGEST_DATA_BYTES: Final = 2**60
 _LONGEST_NAME: Final = 253
+_LONGEST_QUERY: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,8 @@ class HintsRead:
     topology: str
     """A node label; "": none."""
     queued_at: Instant | None
+    progress_query: str
+    speed_query: str
     problems: tuple[str, ...]
     """One line for each annotation that could not be read and was ignored."""
 
@@ -162,6 +167,8 @@ def parse_hints(annotations: Mapping[str, Any], created_at: Instant) -> HintsRea
         ),
         topology=_topology(annotations, problems),
         queued_at=_time(annotations, ANNOTATION_QUEUED_AT, problems),
+        progress_query=_query(annotations, ANNOTATION_PROGRESS_QUERY, problems),
+        speed_query=_query(annotations, ANNOTATION_SPEED_QUERY, problems),
         problems=tuple(problems),
     )
 
@@ -217,6 +224,14 @@ def _positive_count(annotations: Mapping[str, Any], name: str, problems: list[st
         problems.append(f"{name}: {stripped[:40]!r} is not a whole number above 0")
         return None
     return int(stripped)
+
+
+def _query(annotations: Mapping[str, Any], name: str, problems: list[str]) -> str:
+    text = str(annotations.get(name, "")).strip()
+    if len(text) > _LONGEST_QUERY or any(not char.isprintable() and char not in "\n\t" for char in text):
+        problems.append(f"{name}: longer than {_LONGEST_QUERY} characters, or not text; use a recording rule")
+        return ""
+    return text
 
 
 def _positive_duration(annotations: Mapping[str, Any], name: str, problems: list[str]) -> float | None:

@@ -57,7 +57,7 @@ class Collector:
         """One round: as long as the slowest source takes, at most the limit. Never raises for what a source does."""
         asked_at = self._clock.now()
         started = time.monotonic()
-        by_member = await asyncio.gather(*(self._member(cluster, asked_at) for cluster in self._sources))
+        by_member = await asyncio.gather(*(self._member(each, asked_at, self._queries) for each in self._sources))
         took = time.monotonic() - started
         readings = tuple(reading for readings in by_member for reading in readings)
         counts = Counter((reading.cluster, reading.state) for reading in readings)
@@ -71,6 +71,13 @@ class Collector:
             silent=tuple(cluster for cluster in asked if counts[cluster, FAILED] == len(self._queries)),
         )
 
+    async def ask(self, cluster: ClusterId, queries: Sequence[MetricQuery]) -> tuple[Reading, ...]:
+        """Readings of other queries on one member, in their order; none where it has no source. As bounded as a round,
+        and never raises for what a source does."""
+        if cluster not in self._sources or not queries:
+            return ()
+        return await self._member(cluster, self._clock.now(), tuple(queries))
+
     async def close(self) -> None:
         """Raises: what a source raises when it is closed, after all of them were."""
         results = await asyncio.gather(*(source.close() for source in self._sources.values()), return_exceptions=True)
@@ -78,21 +85,23 @@ class Collector:
             if isinstance(result, BaseException):
                 raise result
 
-    async def _member(self, cluster: ClusterId, asked_at: Instant) -> tuple[Reading, ...]:
+    async def _member(
+        self, cluster: ClusterId, asked_at: Instant, queries: Sequence[MetricQuery]
+    ) -> tuple[Reading, ...]:
         source = self._sources[cluster]
         asked = Asked(cluster, getattr(source, "source", type(source).__name__), asked_at)
         started = time.monotonic()
         try:
             async with asyncio.timeout(self._limit_seconds):
-                readings = await source.read(self._queries)
+                readings = await source.read(queries)
         except TimeoutError:
             self.timeouts[cluster] += 1
             problem = f"no answer within {self._limit_seconds:g} s"
         except Exception as error:  # noqa: BLE001  (an edge: a source's own fault must not end the round)
             problem = f"the source failed ({type(error).__name__})"
         else:
-            if len(readings) == len(self._queries):
+            if len(readings) == len(queries):
                 return tuple(readings)
-            problem = f"the source gave {len(readings)} readings to {len(self._queries)} queries"
+            problem = f"the source gave {len(readings)} readings to {len(queries)} queries"
         took = time.monotonic() - started
-        return tuple(asked.failed(query, problem, took) for query in self._queries)
+        return tuple(asked.failed(query, problem, took) for query in queries)

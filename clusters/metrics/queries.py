@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from string import Template
 from typing import Annotated, Any, Final, Literal
 
 import yaml
@@ -27,6 +28,7 @@ _MAX_DEPTH: Final = 12
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,99}")
 _FACTOR: Final = 1.0e30
 _LOADER: Final = yaml.SafeLoader
+_OWN_MAX_AGE_SECONDS: Final = 300.0
 
 
 def _family(text: str) -> str:
@@ -135,6 +137,18 @@ def _laid_over(shipped: Metric | None, entry: object) -> object:
 
 def _queries(metrics: Mapping[str, Metric], labels: Mapping[str, list[str]]) -> tuple[MetricQuery, ...]:
     return tuple(_query(name, metrics[name], labels) for name in sorted(metrics))
+
+
+def own_query(text: str, names: Mapping[str, str]) -> MetricQuery:
+    """A workload's own query, its `$namespace` and the like filled from `names`. One that is no more than a family with
+    label matchers can be had from a page that is scraped as well."""
+    promql = Template(text).safe_substitute(names)
+    try:
+        parse_sum(promql)
+        families: tuple[tuple[str, float], ...] = ((promql, 1.0),)
+    except InvalidObjectError:
+        families = ()
+    return MetricQuery("own", "count", promql, families, (), _OWN_MAX_AGE_SECONDS)
 
 
 def _query(name: str, metric: Metric, labels: Mapping[str, list[str]]) -> MetricQuery:

@@ -161,6 +161,7 @@ class CandidateReply(Reply):
     expected_seconds: float | None = None
     new_nodes: int = 0
     refused: tuple[ReasonReply, ...] = ()
+    availability: float | None = None
     cost_parts: tuple[CostPartReply, ...] = ()
 
 
@@ -206,9 +207,32 @@ class WorkloadReply(Reply):
     condition: Annotated[str | None, BeforeValidator(_condition_text)] = None
 
 
+class MemberWaitReply(Reply):
+    cluster: str
+    expected_seconds: float
+    p90_seconds: float
+    observed: int = 0
+
+
+class CostReply(Reply):
+    expected_usd: Decimal
+    p90_usd: Decimal
+    expected_parts: dict[str, Decimal] = {}
+    paid_usd: Decimal | None = None
+
+
+class RunProgressReply(Reply):
+    begun: float = 0.0
+    done: float | None = None
+    per_second: float | None = None
+
+
 class ExplainReply(Reply):
     workload: WorkloadReply
     decisions: tuple[DecisionReply, ...] = ()
+    waits: tuple[MemberWaitReply, ...] = ()
+    progress: RunProgressReply | None = None
+    cost: CostReply | None = None
 
 
 def fetch(url: str, path: str, **query: str) -> Any:

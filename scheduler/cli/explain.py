@@ -39,6 +39,7 @@ def view(explained: ExplainReply) -> RenderableType:
         place = workload.placement
         bought = ", bought for it" if place.bought else ""
         parts.append(Text(f"on {place.cluster}/{place.pool} ({place.capacity_type}{bought}), {place.state}"))
+    parts += _outlook(explained)
     if not explained.decisions:
         parts.append(Text(workload.condition or "no decision is recorded yet", style="yellow"))
         return Group(*parts)
@@ -47,6 +48,26 @@ def view(explained: ExplainReply) -> RenderableType:
     parts += _decision_parts(telling)
     parts += [Text(), _history(explained.decisions)]
     return Group(*parts)
+
+
+def _outlook(explained: ExplainReply) -> list[RenderableType]:
+    """How far it is, or how long it is expected to wait."""
+    lines: list[RenderableType] = []
+    told = explained.progress
+    if told is not None and told.done is not None:
+        left = None if not told.per_second else (1.0 - told.done) / told.per_second
+        lines.append(Text(f"{100 * told.done:.0f} % done, about {duration(left)} left, by its own metric"))
+    elif told is not None and told.begun > 0:
+        lines.append(Text(f"{100 * told.begun:.0f} % of its work is done and kept"))
+    if explained.cost is not None:
+        cost = explained.cost
+        parts = " + ".join(f"{name} {usd(each)}" for name, each in cost.expected_parts.items() if each)
+        told_cost = f"expected to cost {usd(cost.expected_usd)} ({parts}), 9 in 10 under {usd(cost.p90_usd)}"
+        lines.append(Text(f"{told_cost}; paid so far {usd(cost.paid_usd)}"))
+    for wait in explained.waits:
+        times = f"about {duration(wait.expected_seconds)}, 9 in 10 under {duration(wait.p90_seconds)}"
+        lines.append(Text(f"would wait for {wait.cluster}'s own capacity {times} ({wait.observed} waits seen)"))
+    return lines
 
 
 def _decision_parts(decision: DecisionReply) -> list[RenderableType]:
@@ -105,7 +126,7 @@ def _offerings(offerings: list[CandidateReply], chosen: CandidateReply | None) -
             usd(one.expected_cost_usd),
             duration(one.expected_start_seconds),
             duration(one.expected_seconds),
-            str(one.new_nodes),
+            str(one.new_nodes) if one.availability is None else f"{one.new_nodes} ({100 * one.availability:.0f} %)",
         )
     return table
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 
@@ -18,7 +17,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
 )
-_HOUR: Final = 3600.0
 
 
 @app.command("evaluate")
@@ -95,45 +93,10 @@ def export_command(
 
 
 def evaluate_serving(path: Path) -> dict[str, Any]:
-    """p95 of each interval from what was known an hour before; columns t_s and e2e_p95_ms."""
-    import numpy as np
+    """p95 of each interval from what was known an hour before."""
+    from scheduler.cli.model_serving import evaluate_serving as evaluate
 
-    from scheduler.predict.scores import scores
-    from scheduler.predict.serving import forecast_p95_ms
-    from scheduler.simulate.table import open_table
-
-    points = sorted(
-        (row.number("t_s"), value)
-        for row in open_table(path).rows()
-        if (value := row.optional("e2e_p95_ms", least=1e-6)) is not None
-    )
-    said: dict[str, list[float]] = {"model": [], "last_value": [], "seasonal_naive": []}
-    actual: list[float] = []
-    past: deque[tuple[float, float]] = deque()
-    upto = seasons = 0
-    for at, value in points:
-        while upto < len(points) and points[upto][0] <= at - _HOUR:
-            past.append(points[upto])
-            upto += 1
-        forecast = forecast_p95_ms([p95 for _, p95 in past])
-        if forecast is None:
-            continue
-        said["model"].append(forecast)
-        said["last_value"].append(past[-1][1])
-        # A log shorter than two days has no day before; the hour of the cycle is then an hour ago.
-        season = at - 24 * _HOUR
-        seasons += past[0][0] <= season
-        said["seasonal_naive"].append(
-            min(past, key=lambda one: abs(one[0] - season))[1] if past[0][0] <= season else past[-1][1]
-        )
-        actual.append(value)
-    if len(actual) < 2:
-        raise CommandError(f"{path}: no interval has another one an hour before it; give a longer log", exit_code=2)
-    rated = {name: scores(np.array(values), np.array(actual)) for name, values in said.items()}
-    found = {"intervals": len(actual), **rated.pop("model"), "baselines": rated}
-    if seasons == 0:
-        found["note"] = "the log does not reach back a day from any interval: seasonal_naive is the last value"
-    return found
+    return evaluate(path)
 
 
 def _table(found: dict[str, Any]) -> Any:

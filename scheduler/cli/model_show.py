@@ -89,10 +89,38 @@ def described(saved_at: float, learning: Learning) -> dict[str, Any]:
             }
             for pool, one in learning.provisioning.items()
         },
+        "serving": {
+            uid: {
+                "p95_seconds": round(view.p95_seconds, 4),
+                "p95_in_an_hour_seconds": _rounded(view.p95_in_an_hour_seconds),
+                "requests_per_second": _rounded(view.requests_per_second),
+                "replicas": view.replicas,
+                "most_per_replica_per_second": None if view.replica is None else _rounded(view.replica.most_per_second),
+            }
+            for uid, one in learning.serving.items()
+            if (view := one.view()) is not None
+        },
+        "said": {
+            what: {
+                name: {
+                    "count": one.count,
+                    "error": round(one.error, 4),
+                    "factor": round(one.median, 4),
+                    "under_p90": round(one.covered, 4),
+                    "drifting": one.drifting,
+                }
+                for name, one in by_name.items()
+            }
+            for what, by_name in learning.corrections().items()
+        },
         "reclaims_per_node_hour": {
             pool: round(learning.hazards.of_pool(pool).mean_per_hour, 4) for pool in learning.hazards.pools()
         },
     }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def _record(record: Record) -> dict[str, Any]:
@@ -130,6 +158,13 @@ def _tables(found: dict[str, Any]) -> list[Any]:
             start = ("-", "-", "-", "-") if one is None else _start_cells(one)
             pools.add_row(pool, *start, "-" if rate is None else f"{rate:.3f}")
         tables.append(pools)
+    if any(found["said"].values()):
+        said = Table("said", "of", "seen", "error", "put right by", "under p90", "drifts")
+        for what, by_name in found["said"].items():
+            for name, one in sorted(by_name.items())[:_MOST_ROWS]:
+                numbers = f"{one['error']:.3f}", f"x {one['factor']:.2f}", f"{100 * one['under_p90']:.0f} %"
+                said.add_row(what, name, str(one["count"]), *numbers, "yes" if one["drifting"] else "")
+        tables.append(said)
     return tables
 
 

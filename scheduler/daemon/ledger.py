@@ -22,6 +22,7 @@ from scheduler.engine.spend import (
     SpendLedger,
     advance,
     by_day,
+    paid_for,
     priced,
     repriced,
 )
@@ -57,6 +58,16 @@ class Ledger:
         """Spend up to now, for the snapshot."""
         self._advance()
         return self._spend.buckets
+
+    def paid(self, uid: Uid) -> Usd | None:
+        """For a workload up to now, on bought nodes that are still there; None: some have no known price."""
+        total, now = Usd(0), self._clock.now()
+        for lifetime in self._open.values():
+            part = paid_for(lifetime, uid, now)
+            if part is None:
+                return None
+            total += part
+        return total
 
     @property
     def total_usd(self) -> Usd:
@@ -110,7 +121,7 @@ class Ledger:
         if lifetime is None or queue is None or lifetime.ended_at is not None:
             return
         self._uses[(cluster, pod.uid)] = (node_uid, len(lifetime.uses))
-        use = NodeUse(self._clock.now(), None, queue, pod.requests.gpus)
+        use = NodeUse(self._clock.now(), None, queue, pod.requests.gpus, str(pod.origin_uid))
         self._open[node_uid] = replace(lifetime, uses=(*lifetime.uses, use))
         self._save(self._open[node_uid])
 
@@ -252,7 +263,8 @@ def _from_row(row: dict[str, Any], now: Instant) -> NodeLifetime:
         ended_at=row["ended_at"],
         bought_for=QueueId(row["bought_for"]) if row["bought_for"] else None,
         uses=tuple(
-            NodeUse(start, now if end is None else end, QueueId(queue), gpus) for start, end, queue, gpus in row["uses"]
+            NodeUse(start, now if end is None else end, QueueId(queue), gpus, *who)
+            for start, end, queue, gpus, *who in row["uses"]
         ),
         # Rows of earlier versions have none.
         price_changes=tuple(PriceChange(at, Usd(usd)) for at, usd in row.get("price_changes", ())),

@@ -312,6 +312,10 @@ class MemberMirror:
 
     # -- prices ------------------------------------------------------------------------------------------------
 
+    def nodes_of(self, uid: Uid) -> tuple[NodeName, ...]:
+        """Those that pods of the workload are bound to."""
+        return tuple(self._holds.get(uid, ()))
+
     def set_prices(self, prices: Mapping[PoolId, tuple[Price, Instant]]) -> None:
         """What the price sources say now, each with when it goes stale; a pool that is missing has no known price."""
         self._prices = dict(prices)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +17,7 @@ from scheduler.daemon.member_mirror import MemberMirror
 from scheduler.daemon.mirror import Mirror
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.ids import ClusterId
-from scheduler.model.metrics import FAILED, OK, MetricsSource, Reading, Sample
+from scheduler.model.metrics import FAILED, OK, MetricQuery, MetricsSource, Reading, Sample
 from scheduler.model.ports import Clock
 
 log = structlog.get_logger(__name__)
@@ -86,6 +86,10 @@ class MetricsKeeper:
         self._tell_silent(frozenset(found.silent))
         if self.on_round is not None:
             await self.on_round()
+
+    async def ask(self, cluster: ClusterId, queries: Sequence[MetricQuery]) -> tuple[Reading, ...]:
+        """Readings of a workload's own queries; nothing is kept of them."""
+        return await self._collector.ask(cluster, queries)
 
     def _tell_silent(self, silent: frozenset[ClusterId]) -> None:
         """Log the first round in which nothing could be read of a member, and the first in which it could again."""

@@ -13,10 +13,11 @@ from scheduler.daemon.federation import Federation, Member
 from scheduler.daemon.member_mirror import NODES, PODS, POOLS, CopyEntry, MemberMirror, is_newer
 from scheduler.daemon.routes import routes_between
 from scheduler.daemon.telemetry import Telemetry
+from scheduler.model.cluster import NodePool
 from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import ClusterId, Instant, PoolRef, Uid
 from scheduler.model.ports import Clock, RawObject, WorkloadKind
-from scheduler.model.snapshot import Backoff, Snapshot, SpendBucket
+from scheduler.model.snapshot import Backoff, Progress, Snapshot, SpendBucket
 from scheduler.model.workload import Placement, Workload
 
 log = structlog.get_logger(__name__)
@@ -67,6 +68,8 @@ class Mirror:
         self.on_node: Callable[[NodeSeen], None] = lambda seen: None
         self.on_pod: Callable[[ClusterId, PodFacts, str, bool], None] = lambda cluster, pod, node_uid, bound: None
         """One of our pods began (or ended) to use the node of that UID."""
+        self.progress: Callable[[], tuple[Progress, ...]] = tuple
+        """How far workloads are, asked for each snapshot."""
         self.on_nodes_listed: Callable[[ClusterId], None] = lambda cluster: None
         self.members = {member.id: self._member_mirror(member) for member in federation.members}
 
@@ -155,6 +158,11 @@ class Mirror:
             return workload
         return replace(workload, placement=assumed or workload.placement, condition=told or workload.condition)
 
+    def pool(self, ref: PoolRef) -> NodePool | None:
+        """As it is known now; None: there is none."""
+        member = self.members.get(ref.cluster)
+        return None if member is None else next((pool for pool in member.pools() if pool.ref == ref), None)
+
     def copies(self, uid: Uid) -> list[CopyEntry]:
         """Its copies on all members."""
         return [entry for member in self.members.values() for entry in member.copies_for(uid)]
@@ -179,6 +187,7 @@ class Mirror:
             spend=spend,
             backoffs=tuple(self.backoffs.values()),
             bursting_paused=bursting_paused,
+            progress=self.progress(),
             shadow=shadow,
         )
 

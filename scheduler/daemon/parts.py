@@ -15,6 +15,7 @@ from clusters.clock import SystemClock
 from clusters.kubernetes.reflector import Reflector
 from scheduler.daemon.alerts import AlertBook, AlertPoster
 from scheduler.daemon.control import Control
+from scheduler.daemon.costs import CostBook
 from scheduler.daemon.decisions import DecisionLog
 from scheduler.daemon.effects import Effects
 from scheduler.daemon.events import EventWriter
@@ -34,14 +35,16 @@ from scheduler.daemon.node_remedies import NodeRemedies
 from scheduler.daemon.planning import Planner
 from scheduler.daemon.pools import PoolKeeper
 from scheduler.daemon.prices import OpenBook, PriceKeeper
+from scheduler.daemon.progress import ProgressBook
 from scheduler.daemon.reclaims import ReclaimLog
 from scheduler.daemon.reconciler import Reconciler
 from scheduler.daemon.remedies import Remedies
-from scheduler.daemon.runs import RunLog
+from scheduler.daemon.runs import RunEnded, RunLog, RunStarted
 from scheduler.daemon.sinks import HubSink, MemberSink, NodeEventSink
 from scheduler.daemon.status import StatusReport
 from scheduler.daemon.supervise import measure_lag, supervised
 from scheduler.daemon.telemetry import Telemetry
+from scheduler.daemon.waits import WaitBook
 from scheduler.engine.matching import Matcher
 from scheduler.model import contract
 from scheduler.model.errors import ExternalError, TransientError
@@ -98,6 +101,9 @@ class Daemon:
         self.learner = (
             Learner(self.mirror, outside.history, clock, telemetry) if federation.predictor == "learned" else None
         )
+        self.progress = ProgressBook(self.mirror, self.readings, outside.history, clock, self.predictor)
+        self.waits = WaitBook(self.mirror, outside.policies, self.predictor)
+        self.costs = CostBook(self.mirror, self.ledger, self.predictor)
         self.decisions = DecisionLog(outside.history, telemetry, shadow=shadow)
         self.leader = Leader(outside.hub_api, outside.identity, clock, telemetry, outside.lease)
         self.events = EventWriter(self.mirror, outside.hub_api, clock, telemetry, self.leader.check)
@@ -138,12 +144,16 @@ class Daemon:
         self.alerts = AlertBook(federation.webhook_token_file, clock, telemetry)
         self.remedies = self._remedies()
         self.watch = FleetWatch(lambda: self.mirror.snapshot(()), self.readings.readings, telemetry)
-        self.readings.on_round = self.watch.look
+        self.readings.on_round = self._metrics_read
         self.remedies.sources += [self.watch.incidents, self.alerts.incidents]
         self.incidents = IncidentViews(self.remedies, self.control, outside.history)
         if self.learner is not None:
-            self.runs.on_start, self.runs.on_end = self.learner.run_started, self.learner.run_ended
+            self.costs.on_paid = self.learner.paid
+            self.progress.on_speed, self.waits.on_wait = self.learner.speed_told, self.learner.waited
             self.reclaims.on_reclaim = self.learner.reclaimed
+            self.planner.on_undelivered = self.learner.undelivered
+        self.runs.on_start, self.runs.on_end = self._run_started, self._run_ended
+        self.mirror.progress = self.progress.progress
         self.mirror.on_change = self.planner.trigger
         outside.policies.on_change = self.planner.trigger
         self.mirror.on_key = self._on_key
@@ -166,6 +176,9 @@ class Daemon:
             history=outside.history,
             policies=outside.policies,
             telemetry=telemetry,
+            progress=self.progress.of,
+            waits=self.waits.of,
+            cost=self.costs.of,
             gathered=Gathered(clock, self.mirror, self.prices, self.readings),
             is_leader=lambda: self.leader.is_leader,
             is_idle=self.is_idle,
@@ -217,6 +230,7 @@ class Daemon:
         await self.ledger.load()
         await self.reclaims.load()
         await self.runs.load()
+        await self.progress.load()
         await self.remedies.load()
         if self.learner is not None:
             await self.learner.load()
@@ -240,6 +254,7 @@ class Daemon:
                 if not self.shadow:
                     await self.leader.release()
             finally:
+                self.progress.save()
                 if self.learner is not None:
                     await self.learner.close()
 
@@ -347,8 +362,29 @@ class Daemon:
         self.ledger.nodes_listed(cluster)
         self.reclaims.nodes_listed(cluster, {facts.uid for facts in self.mirror.members[cluster].nodes.values()})
 
+    async def _metrics_read(self) -> None:
+        await self.watch.look()
+        await self.progress.on_round()
+        if self.learner is not None:
+            self.learner.look_at_serving(self.readings.readings())
+        if self.mirror.ever_synced:
+            await self.waits.look()
+
+    def _run_started(self, started: RunStarted) -> None:
+        self.waits.started(started)
+        self.costs.started(started)
+        if self.learner is not None:
+            self.learner.run_started(started)
+
+    def _run_ended(self, ended: RunEnded) -> None:
+        attempt = self.progress.finished(ended.uid)
+        self.costs.ended(ended)
+        if self.learner is not None:
+            self.learner.run_ended(ended, attempt)
+
     def _on_key(self, uid: Uid) -> None:
         self.runs.look(uid)
+        self.progress.look(uid)
         if not self.shadow:
             self.reconciler.keys.add(uid)
 

@@ -16,7 +16,8 @@ from scheduler.daemon.telemetry import Telemetry
 from scheduler.daemon.waiting import happened_or_due
 from scheduler.engine.cycle import cycle
 from scheduler.engine.memory import Memory
-from scheduler.model.ids import ClusterId, Instant
+from scheduler.engine.settlement import UNDELIVERED
+from scheduler.model.ids import ClusterId, Instant, PoolRef
 from scheduler.model.plan import CloseNode, Decision, Plan, RemoveNode, ScalePool, SetPlacement
 from scheduler.model.ports import Clock, Predictor
 from scheduler.model.snapshot import SpendBucket
@@ -70,6 +71,8 @@ class Planner:
         self._placements = placements
         self._pools = pools
         self._memory = Memory()
+        self.on_undelivered: Callable[[PoolRef, float], None] = lambda pool, seconds: None
+        """Nodes did not come: for whom they were to be bought leaves the pool after so many seconds."""
         self._changed = asyncio.Event()
         self._cycle_began: float | None = None
         self._wanted_since: float | None = None
@@ -153,6 +156,7 @@ class Planner:
         for placement in plan.placements:
             if self._is_current(placement):
                 self._placements.want(placement)
+                self._tell_undelivered(placement)
         for decision in plan.decisions:
             self._placements.tell(decision)
         for cluster, keeper in self._pools.items():
@@ -161,6 +165,13 @@ class Planner:
                 [removal for removal in plan.removals if removal.pool.cluster == cluster],
                 [closure for closure in plan.closures if closure.pool.cluster == cluster],
             )
+
+    def _tell_undelivered(self, intent: SetPlacement) -> None:
+        before, after = intent.replaces, intent.placement
+        if before is None or before.state is not PlacementState.RESERVED or after.state is not PlacementState.RELEASING:
+            return
+        if after.reason in UNDELIVERED:
+            self.on_undelivered(before.pool_ref, max(0.0, self._clock.now() - before.decided_at))
 
     def _is_current(self, intent: SetPlacement) -> bool:
         """While a cycle ran off the loop, its workload may have changed."""

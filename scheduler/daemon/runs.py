@@ -48,6 +48,9 @@ class RunEnded:
     seconds: float | None
     """Its own whole length; None where it has none to tell: it failed, was deleted, was paused meanwhile, or went on
     from a checkpoint of an earlier attempt."""
+    ran_seconds: float | None = None
+    """How long its last attempt ran; None: it never did, it was paused, or nobody saw its end."""
+    succeeded: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -171,7 +174,10 @@ class RunLog:
 
     def _end(self, uid: Uid, known: _Open, at: Instant, outcome: str) -> None:
         del self._open[uid]
-        self.on_end(RunEnded(uid, at, _own_seconds(known, at, outcome)))
+        started = known.last_started_at
+        ran = None if started is None or known.paused or outcome == UNKNOWN else max(0.0, at - started)
+        done = outcome == CopyState.SUCCEEDED.value
+        self.on_end(RunEnded(uid, at, _own_seconds(known, at, outcome), ran, done))
         known.row = known.row | {"finished_at": at, "outcome": outcome}
         self._write(known)
 

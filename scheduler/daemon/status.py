@@ -17,8 +17,10 @@ from scheduler.daemon.member_mirror import MemberMirror
 from scheduler.daemon.mirror import HubEntry, Mirror
 from scheduler.daemon.planning import Planner, phase_of
 from scheduler.daemon.telemetry import Telemetry
+from scheduler.model.ids import Uid
 from scheduler.model.money import to_cents
 from scheduler.model.ports import Clock
+from scheduler.model.snapshot import Progress
 
 _STUCK_SECONDS = 120.0
 _PHASES = ("pending", "reserved", "started", "paused", "releasing", "suspended", "finished", "invalid")
@@ -39,6 +41,9 @@ class StatusReport:
     policies: LivePolicies
     telemetry: Telemetry
     gathered: Gathered
+    progress: Callable[[Uid], Progress | None]
+    waits: Callable[[Uid], list[dict[str, Any]]]
+    cost: Callable[[Uid], dict[str, Any] | None]
     is_leader: Callable[[], bool]
     is_idle: Callable[[], bool]
 
@@ -103,7 +108,14 @@ class StatusReport:
         if entry is not None:
             uid = entry.workload.ref.uid
             decisions = self.decisions.of(uid) or await self.history.decisions_of(uid)
-            return {"workload": _workload(entry), "decisions": decisions}
+            told = {
+                "workload": _workload(entry),
+                "decisions": decisions,
+                "waits": self.waits(uid),
+                "cost": self.cost(uid),
+            }
+            progress = self.progress(uid)
+            return told | ({} if progress is None else {"progress": to_json(progress)})
         row = await self.history.find_workload(kind, namespace, short)
         if row is None:
             return None

@@ -205,4 +205,5 @@ def described(offer: Offer, refused: tuple[Reason, ...], score: float | None = N
         expected_seconds=offer.prediction.run_seconds,
         new_nodes=0 if offer.fit is None else offer.fit.new_nodes,
         refused=refused,
+        availability=offer.prediction.availability,
     )

@@ -10,6 +10,7 @@ from typing import Final
 from scheduler.engine.commitments import UNKNOWN_RUN_SECONDS
 from scheduler.engine.deadlines import deadline_of
 from scheduler.engine.filters import Ask
+from scheduler.engine.remaining import part_left
 from scheduler.engine.rooms import PoolRoom
 from scheduler.engine.world import World, by_name
 from scheduler.model.ids import Uid
@@ -57,7 +58,7 @@ class RunTimes:
     def seconds(self, workload: Workload) -> float:
         """What its user says; else what is predicted for the first pool of which anything is; else an hour."""
         if workload.hints.expected_seconds is not None:
-            return workload.hints.expected_seconds
+            return workload.hints.expected_seconds * part_left(self._world.progress.get(workload.ref.uid))
         traits = self._world.traits_of(workload)
         if traits not in self._unhinted:
             known = (self._world.predict(workload, room, 0).run_seconds for room in self._rooms)

@@ -142,8 +142,8 @@ class Forecast:
         started = now if copy is None or copy.started_at is None else copy.started_at
         if prediction.run_seconds is None:
             return now + max(now - started, UNKNOWN_RUN_SECONDS)
-        end = started + (prediction.start_seconds or 0.0) + prediction.run_seconds
-        return end if end > now else now + max(now - started, _OVERDUE_SECONDS)
+        left = self._world.left_seconds(workload, room, started)
+        return now + (max(now - started, _OVERDUE_SECONDS) if left is None or left <= 0 else left)
 
     def _unknown_on(self, room: PoolRoom) -> list[tuple[str, Resources]]:
         """By node, what was assumed in this cycle, and on nodes where pods are that nobody tells of, all but theirs of

@@ -67,13 +67,14 @@ def _seconds_left(world: World, workload: Workload, room: PoolRoom) -> float:
     placement = workload.placement
     assert placement is not None
     copy = world.copies.get((workload.ref.uid, placement.cluster))
-    ran = 0.0 if copy is None or copy.started_at is None else world.now - copy.started_at
+    started = world.now if copy is None or copy.started_at is None else copy.started_at
     if workload.runs_forever:
         return float(EDGES[-1])
-    run = world.predict(workload, room, 0).run_seconds
-    if run is None or ran >= run:
-        return max(ran, UNKNOWN_RUN_SECONDS if run is None else 60.0)
-    return run - ran
+    left = world.left_seconds(workload, room, started)
+    if left is None:
+        run = world.predict(workload, room, 0).run_seconds
+        return max(world.now - started, UNKNOWN_RUN_SECONDS if run is None else 60.0)
+    return left
 
 
 def _busy(running: list[tuple[float, float, float]], unit: int) -> Floats:

@@ -199,8 +199,8 @@ class Rebalance:
             return None
         if run is None or start is None or run <= 0:
             return None
-        left = start + run - ran
-        if left <= 0 or every <= 0:
+        left = world.left_seconds(workload, room, copy.started_at)
+        if left is None or left <= 0 or every <= 0:
             return None  # Longer than predicted already: nobody knows how much is left.
         ask, worth = world.ask_of(workload, policy), policy.value_of_time
         return _Tenant(

@@ -18,6 +18,10 @@ from scheduler.model.policy import PlacementPolicy
 from scheduler.model.verdict import Reason
 from scheduler.model.workload import Placement, PlacementState, PodSet, Workload
 
+SHORTAGE: Final = "Shortage"
+RESERVED_TOO_LONG: Final = "ReservedTooLong"
+UNDELIVERED: Final = frozenset({SHORTAGE, RESERVED_TOO_LONG})
+"""Why a reservation ends when its nodes do not come."""
 MIN_RESERVED_SECONDS: Final = 60.0
 
 Move = tuple[SetPlacement, Decision]
@@ -205,11 +209,11 @@ def _shortage(world: World, room: PoolRoom, placement: Placement, sets: tuple[Po
         return None
     short = room.pool.shortage
     if short is not None and short.since >= placement.decided_at:
-        return Reason("Shortage", f"the provider cannot deliver ({short.kind})")
+        return Reason(SHORTAGE, f"the provider cannot deliver ({short.kind})")
     if room.assume(sets, coming=True, buy=_may_buy(world, room)):
         return None
     if room.backoff is not None:
-        return Reason("Shortage", "the provider could not deliver")
+        return Reason(SHORTAGE, "the provider could not deliver")
     return None
 
 
@@ -218,7 +222,7 @@ def _overdue(world: World, room: PoolRoom, placement: Placement) -> Reason | Non
     patience = OVERDUE_FACTOR * (DEFAULT_PROVISIONING_SECONDS if known is None else known)
     due = placement.decided_at + max(MIN_RESERVED_SECONDS, patience)
     if world.now >= due:
-        return Reason("ReservedTooLong", "its nodes did not come in time")
+        return Reason(RESERVED_TOO_LONG, "its nodes did not come in time")
     world.wake_at(due)
     return None
 

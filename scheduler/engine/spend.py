@@ -31,6 +31,8 @@ class NodeUse(NamedTuple):
     ended_at: Instant | None
     queue: QueueId
     gpus: int
+    workload: str = ""
+    """UID of its hub object; "": not recorded (by earlier versions)."""
 
 
 class PriceChange(NamedTuple):
@@ -179,6 +181,33 @@ def repriced(ledger: SpendLedger, old: NodeLifetime, new: NodeLifetime) -> Spend
         settled=MappingProxyType(settled),
         settled_unpriced_seconds=ledger.settled_unpriced_seconds - was_unpriced,
     )
+
+
+def paid_for(node: NodeLifetime, workload: str, now: Instant) -> Usd | None:
+    """What of the node's cost up to `now` is a workload's: its share by GPUs while it is there, and the time from the
+    node's creation when it was the first on it. Idle time after its end is nobody's here. None: no price is known."""
+    mine = [use for use in node.uses if use.workload == workload and use.started_at <= now]
+    if not mine:
+        return Decimal(0)
+    if node.usd_per_hour is None:
+        return None
+    first = min(use.started_at for use in node.uses)
+    end = max(node.created_at, now if node.ended_at is None else min(now, node.ended_at))
+    total = Decimal(0)
+    for begin, stop in pairwise(_edges(node, node.created_at, end)):
+        there = [use for use in node.uses if _uses_at(use, first if begin < first else begin)]
+        weights = [(use.workload, max(0, use.gpus)) for use in there]
+        if not any(weight for _, weight in weights):
+            weights = [(name, 1) for name, _ in weights]
+        own = sum(weight for name, weight in weights if name == workload)
+        if own:
+            cost = _cost_until(node, stop) - _cost_until(node, begin)
+            total += cost * own / sum(weight for _, weight in weights)
+    return total.quantize(NANO)
+
+
+def _uses_at(use: NodeUse, instant: Instant) -> bool:
+    return use.started_at <= instant and (use.ended_at is None or use.ended_at > instant)
 
 
 def by_day(ledger: SpendLedger, now: Instant) -> SpendLedger:

@@ -17,6 +17,7 @@ from scheduler.engine.matching import Matcher, Rule, idle_seconds_of
 from scheduler.engine.memory import Memory
 from scheduler.engine.packing import Shape, make_shape
 from scheduler.engine.quota import QuotaLedger
+from scheduler.engine.remaining import left_seconds, of_part, part_left, told_left_seconds
 from scheduler.engine.rooms import PoolRoom
 from scheduler.engine.transfer import transfer, with_transfer
 from scheduler.model.cluster import NodePool
@@ -38,6 +39,8 @@ class Traits(NamedTuple):
     hints: Hints
     labels: tuple[tuple[str, str], ...]
     runs_forever: bool
+    part_left: float
+    """Of its work: what its present attempt, or its next one, has to do."""
 
 
 class World:
@@ -69,11 +72,12 @@ class World:
         self.predictor = predictor
         self._likeness = likeness(predictor)
         self.backed_off = tuple(room.backoff for room in self.rooms.values() if room.backoff is not None)
+        self.progress = {told.workload: told for told in snapshot.progress}
         self._matcher = Matcher(policies)
         self._shapes: dict[tuple[PodSet, ...], Shape] = {}
         self._shape_of: dict[int, Shape] = {}
         self._traits: dict[Traits, int] = {}
-        self._traits_of: dict[tuple[str, str, str, int, int, int, bool], int] = {}
+        self._traits_of: dict[tuple[str, str, str, int, int, int, bool, float], int] = {}
         self._rule_of: dict[int, Rule] = {}
         self._ask_of_class: dict[tuple[int, bool], Ask] = {}
         self._asks: dict[tuple[int, str, bool, bool], Ask] = {}
@@ -138,6 +142,7 @@ class World:
     def traits_of(self, workload: Workload) -> int:
         """The number of what equal workloads have in common."""
         ref = workload.ref
+        left = part_left(self.progress.get(ref.uid)) if self.progress else 1.0
         by_id = (
             workload.queue,
             ref.kind,
@@ -146,6 +151,7 @@ class World:
             id(workload.hints),
             id(workload.labels),
             workload.runs_forever,
+            left,
         )
         number = self._traits_of.get(by_id)
         if number is None:
@@ -157,6 +163,7 @@ class World:
                 workload.hints,
                 workload.labels,
                 workload.runs_forever,
+                left,
             )
             number = self._traits_of[by_id] = self._traits.setdefault(traits, len(self._traits))
         return number
@@ -177,7 +184,7 @@ class World:
         return ask
 
     def predict(self, workload: Workload, room: PoolRoom, new_nodes: int) -> Prediction:
-        """One prediction serves all pools that are alike to the predictor."""
+        """Of its present attempt, or its next one. One prediction serves all pools that are alike to the predictor."""
         alike = self._alike_of.get(id(room))
         if alike is None:
             same = self._likeness(room.pool)
@@ -185,7 +192,8 @@ class World:
         key = (self.traits_of(workload), alike, new_nodes)
         known = self._predictions.get(key)
         if known is None:
-            known = self._predictions[key] = self.predictor.predict(workload, room.pool, new_nodes)
+            whole = self.predictor.predict(workload, room.pool, new_nodes)
+            known = self._predictions[key] = of_part(whole, part_left(self.progress.get(workload.ref.uid)))
         return known if not workload.hints.data else self._with_its_data(known, key, workload, room)
 
     def _with_its_data(
@@ -198,6 +206,24 @@ class World:
             moved = transfer(workload.hints.data, room.cluster)
             known = self._with_data[there] = with_transfer(plain, moved)
         return known
+
+    def left_seconds(self, workload: Workload, room: PoolRoom, started_at: Instant) -> float | None:
+        """Until a run that started there then ends: as its own metric tells, else as is predicted of one that has gone
+        on for so long. None: nobody knows, or it has gone on for longer than predicted."""
+        told = self.progress.get(workload.ref.uid)
+        by_metric = None if told is None else told_left_seconds(told, self.now)
+        if by_metric is not None:
+            return by_metric
+        prediction = self.predict(workload, room, 0)
+        if told is not None and told.done is not None and prediction.run_seconds is not None:
+            # How far it is it tells, how fast it goes not: as fast as predicted.
+            left = (1.0 - told.done) / part_left(told) * prediction.run_seconds - (self.now - told.at)
+            return left if left > 0 else None
+        starting = prediction.start_seconds or 0.0
+        ran = self.now - started_at
+        if ran < starting:
+            return None if prediction.run_seconds is None else prediction.run_seconds + starting - ran
+        return left_seconds(prediction, ran - starting)
 
     def idle_seconds(self, room: PoolRoom) -> float:
         """How long a node of the pool stays idle before it is given back."""
@@ -215,8 +241,9 @@ class World:
         placement = workload.placement
         copy = self.copies.get((workload.ref.uid, placement.cluster)) if placement is not None else None
         if copy is not None and copy.started_at is not None:
-            ran = self.now - copy.started_at
-            left = UNKNOWN_RUN_SECONDS if prediction.run_seconds is None else max(0.0, prediction.run_seconds - ran)
+            known = self.left_seconds(workload, room, copy.started_at)
+            overdue = UNKNOWN_RUN_SECONDS if prediction.run_seconds is None else 0.0
+            left = overdue if known is None else known
         else:
             run = UNKNOWN_RUN_SECONDS if prediction.run_seconds is None else prediction.run_seconds
             left = run + (prediction.start_seconds or 0.0)

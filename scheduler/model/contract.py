@@ -36,6 +36,11 @@ ANNOTATION_BATCH_SIZE: Final = "overspill.dev/batch-size"
 """By its user: of one GPU, a whole number."""
 ANNOTATION_STEPS: Final = "overspill.dev/total-steps"
 """By its user: how many steps the whole run takes."""
+ANNOTATION_PROGRESS_QUERY: Final = "overspill.dev/progress-query"
+"""By its user: what a Prometheus API is asked to learn how far the run is: steps done, where total-steps is said, else
+the part that is done (0 to 1). `$namespace`, `$job` and `$pods` (a regular expression) stand for its copy's own."""
+ANNOTATION_SPEED_QUERY: Final = "overspill.dev/speed-query"
+"""By its user: the same for steps (else the part of the whole) per second. Default: as fast as progress goes."""
 ANNOTATION_GPU_MODELS: Final = "overspill.dev/gpu-models"
 """By its user: accepted GPU models, comma-separated."""
 

@@ -59,6 +59,8 @@ class Candidate:
     expected_seconds: float | None
     new_nodes: int
     refused: tuple[Reason, ...] = ()
+    availability: float | None = None
+    """Chance that the new nodes come when they are asked for; None: none are needed, or it was never seen."""
     cost_parts: tuple[CostPart, ...] = ()
     """Where the policy values time: what `score` (then in USD, time included) is made of."""
 

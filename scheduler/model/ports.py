@@ -33,11 +33,14 @@ class Prediction:
 
     run_seconds: float | None
     start_seconds: float | None
-    """From placing to running: provisioning (when nodes are bought), image pull, start-up."""
+    """From placing to running: provisioning (when nodes are bought; with what is expected to be lost on scale-ups that
+    fail), image pull, start-up."""
     lost_seconds: float = 0.0
     """Expected to be spent beyond `run_seconds` on work that is lost to reclaims and done again."""
     run_log_sd: float | None = None
     """Standard deviation of the natural logarithm of `run_seconds`; None: the predictor does not say how sure it is."""
+    availability: float | None = None
+    """Chance that nodes come when they are asked for, where new ones are needed; None: it was never seen."""
     transfer_seconds: float = 0.0
     """Part of `start_seconds`: bringing the run's data there. A predictor leaves it alone: the engine adds it."""
     transfer_usd: Usd | None = Decimal(0)

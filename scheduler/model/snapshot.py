@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scheduler.model.cluster import Cluster
-from scheduler.model.ids import ClusterId, Instant, PoolRef, QueueId
+from scheduler.model.ids import ClusterId, Instant, PoolRef, QueueId, Uid
 from scheduler.model.money import Usd
 from scheduler.model.workload import NO_HINTS, Copy, Hints, PodSet, Workload
 
@@ -47,6 +47,20 @@ class ExpectedDemand:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the work of a workload is. Parts are of its whole work, 0 to 1."""
+
+    workload: Uid
+    begun: float = 0.0
+    """What was done when its present attempt began; of one that waits, what its next one begins with."""
+    done: float | None = None
+    """What its own metric said was done at `at`, in the present attempt; None: it says nothing."""
+    at: Instant = 0.0
+    per_second: float | None = None
+    """How fast it goes at present; None: not known."""
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The world at `now`. Tuples may come in any order: a cycle gives the same plan for every order of its input."""
 
@@ -61,5 +75,7 @@ class Snapshot:
     bursting_paused: bool = False
     expected: tuple[ExpectedDemand, ...] = ()
     """By whoever forecasts demand; bought ahead for only where a policy says so."""
+    progress: tuple[Progress, ...] = ()
+    """Of those of which anything is known; others have their whole work before them."""
     shadow: bool = False
     """Nothing of the plan will be carried out, so that it may speak of workloads that others run, too."""

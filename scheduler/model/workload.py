@@ -123,6 +123,9 @@ class Workload:
     hints: Hints = Hints()
     runs_forever: bool = False
     """Serving: no end is expected."""
+    progress_query: str = ""
+    """PromQL that tells how far it is; "": the metrics of common exporters are looked at."""
+    speed_query: str = ""
     suspended: bool = False
     """By its user: must not run; keeps its placement but not its capacity."""
     deleting: bool = False

@@ -26,6 +26,7 @@ MOST_GOING: Final = 50_000
 """Runs that have not ended; the one that began first is forgotten."""
 _MOST_GOING_IN_A_GROUP: Final = 1000
 _MOST_CENSORED: Final = 2000
+_MOST_STOPPED: Final = 500
 _LAST: Final = 5
 _UNSEEN: Final = -1.0
 _PRIOR_LOG_SECONDS: Final = math.log(1800.0)
@@ -296,6 +297,8 @@ class DurationModel:
         self.forest: Forest | None = None
         self._rows = _Ring(keep)
         self._going: Recent[str, tuple[Run, tuple[float, ...]]] = Recent(MOST_GOING)
+        self._stopped: deque[tuple[tuple[float, ...], float]] = deque(maxlen=_MOST_STOPPED)
+        """Features and log seconds of runs that were stopped before their end: they would have taken longer."""
 
     @property
     def examples_seen(self) -> int:
@@ -309,8 +312,9 @@ class DurationModel:
         self._going.put(run.run_id, (run, row))
         return row
 
-    def finish(self, run_id: str, ended_at: float, seconds: float | None) -> None:
-        """Unknown runs, and lengths that cannot be, teach nothing; `seconds` None: it did not come to its own end."""
+    def finish(self, run_id: str, ended_at: float, seconds: float | None, *, at_least: float | None = None) -> None:
+        """Unknown runs, and lengths that cannot be, teach nothing; `seconds` None: it did not come to its own end, and
+        tells at most that it would have taken longer than `at_least`: its length is censored there."""
         known = self._going.pop(run_id)
         if known is None:
             return
@@ -319,6 +323,8 @@ class DurationModel:
         self.history.finish(run, ended_at, log_seconds)
         if log_seconds is not None:
             self._rows.add(row, log_seconds)
+        elif seconds is None and at_least is not None and usable_seconds(at_least):
+            self._stopped.append((row, math.log(at_least)))
 
     def examples(self) -> Examples:
         """Copies of what is kept of finished runs, to be fitted elsewhere."""
@@ -340,12 +346,15 @@ class DurationModel:
         return list(found.values())
 
     def going(self, now: float) -> Going | None:
-        """The 2,000 that have been going for longest; None: there are none."""
-        known = list(islice(self._going.values(), _MOST_CENSORED))
+        """The 2,000 that have been going for longest, and those that were stopped last; None: there are none."""
+        known = [
+            (row, math.log(max(1.0, now - run.submitted_at)))
+            for run, row in islice(self._going.values(), _MOST_CENSORED)
+        ]
+        known += [one for one in self._stopped if not known or len(one[0]) == len(known[0][0])]
         if not known:
             return None
-        ages = np.log([max(1.0, now - run.submitted_at) for run, _ in known])
-        return Going(np.array([row for _, row in known]), ages)
+        return Going(np.array([row for row, _ in known]), np.array([age for _, age in known]))
 
     def refit(self, now: float) -> Forest | None:
         """A forest of the runs kept; None under 50 of them."""
@@ -368,6 +377,7 @@ class DurationModel:
                 [run.run_id, run.submitted_at, list(run.groups), list(run.numbers), list(row)]
                 for run, row in self._going.values()
             ],
+            "stopped": [[list(row), age] for row, age in self._stopped],
             "forest": None if self.forest is None else self.forest.state(),
         }
 
@@ -389,6 +399,8 @@ class DurationModel:
             run = Run(str(run_id), _finite(at), tuple(map(str, groups)), tuple(map(_finite, numbers)))
             model.history.resume(run)
             model._going.put(run.run_id, (run, tuple(map(_finite, row))))
+        for row, age in state.get("stopped", ()):  # earlier versions kept none
+            model._stopped.append((tuple(map(_finite, row)), _finite(age)))
         if state["forest"] is not None:
             model.forest = Forest.from_state(state["forest"])
         return model

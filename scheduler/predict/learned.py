@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from types import MappingProxyType
 from typing import Final
 
@@ -22,8 +23,11 @@ from scheduler.model.ports import Prediction
 from scheduler.model.resources import Resources
 from scheduler.model.workload import Workload
 from scheduler.predict.alike import configuration_of, groups_of
+from scheduler.predict.cost import RunCost, predicted_cost
 from scheduler.predict.first import POD_START_SECONDS, SPOT_RECLAIMS_PER_HOUR, lost_to_reclaims, nodes_spanned
 from scheduler.predict.provisioning import PRIOR_SECONDS, Provisioning
+from scheduler.predict.ratios import Correction, corrections
+from scheduler.predict.served import Serving
 from scheduler.predict.throughput import ThroughputModel
 
 WORK, HISTORY, HINT = "work", "history", "hint"
@@ -65,6 +69,12 @@ class Known:
     reclaims_per_hour: Mapping[PoolRef, float] = field(default_factory=lambda: MappingProxyType({}))
     any_reclaims_per_hour: float = SPOT_RECLAIMS_PER_HOUR
     """Of a spot pool that was never used."""
+    waits: Mapping[str, Correction] = field(default_factory=lambda: MappingProxyType({}))
+    """By member, how queue waits were off."""
+    costs: Mapping[str, Correction] = field(default_factory=lambda: MappingProxyType({}))
+    """By pool, how costs of runs were off."""
+    serving: Mapping[str, Serving] = field(default_factory=lambda: MappingProxyType({}))
+    """By UID of the workload."""
 
 
 @dataclass(slots=True)
@@ -84,11 +94,11 @@ class LearnedPredictor:
     def __init__(self, known: Known | None = None) -> None:
         self.known = Known() if known is None else known
         self._asked: _Asked | None = None
-        self._places: dict[tuple[PoolRef, str, float | None], tuple[float, float | None]] = {}
+        self._places: dict[tuple[PoolRef, str, float | None], tuple[float, float | None, float | None]] = {}
 
     def predict(self, workload: Workload, pool: NodePool, new_nodes: int) -> Prediction:
         """Unknown stays None, as in `FirstPredictor`."""
-        hazard, provisioning = self._place(pool)
+        hazard, provisioning, chance = self._place(pool)
         span = None if workload.runs_forever else self._run(workload, pool)
         run, sure = (None, None) if span is None else (span.median, span.log_sd)
         lost = 0.0
@@ -97,14 +107,15 @@ class LearnedPredictor:
             lost = lost_to_reclaims(run, gang, workload.hints.checkpoint_every_seconds)
         if new_nodes == 0:
             return Prediction(run, POD_START_SECONDS, lost, sure)
-        return Prediction(run, None if provisioning is None else provisioning + POD_START_SECONDS, lost, sure)
+        start = None if provisioning is None else provisioning + POD_START_SECONDS
+        return Prediction(run, start, lost, sure, availability=chance)
 
     def alike(self, pool: NodePool) -> Hashable:
         """All that a prediction looks at of a pool."""
-        hazard, provisioning = self._place(pool)
+        hazard, provisioning, chance = self._place(pool)
         spot = pool.capacity_type == SPOT
         where = (pool.gpu_model, pool.node_resources.gpus) if self._speeds is not None else None
-        return where, provisioning, (hazard, pool.node_resources) if spot else None
+        return where, provisioning, chance, (hazard, pool.node_resources) if spot else None
 
     def run_seconds(self, workload: Workload, pool: NodePool) -> Mapping[str, Span]:
         """What each source says that knows anything; the spans of hints have no width."""
@@ -118,6 +129,24 @@ class LearnedPredictor:
         if (said := workload.hints.expected_seconds) is not None:
             found[HINT] = Span(said, said, said)
         return found
+
+    def run_cost(self, workload: Workload, pool: NodePool, new_nodes: int, usd_per_hour: Decimal) -> RunCost | None:
+        """What a run there costs: expected and p90, in parts; None: its length or start is unknown."""
+        hazard = self._place(pool)[0] if pool.capacity_type == SPOT else None
+        every = workload.hints.checkpoint_every_seconds
+        return predicted_cost(self.predict(workload, pool, new_nodes), usd_per_hour, hazard, every)
+
+    def serving(self, workload: Workload) -> Serving | None:
+        """What is known of one that serves: its latency now and in an hour, and what a replica carries."""
+        return self.known.serving.get(workload.ref.uid)
+
+    def cost_correction(self, pool: PoolRef) -> Correction:
+        """How far off the costs of runs on a pool were."""
+        return corrections(self.known.costs, str(pool))
+
+    def wait_correction(self, cluster: str) -> Correction:
+        """How far off queue waits on a member were."""
+        return corrections(self.known.waits, cluster)
 
     def order(self, queue: str) -> tuple[str, ...]:
         return self.known.order.get(queue, SOURCES)
@@ -195,22 +224,27 @@ class LearnedPredictor:
         found = self.known.lengths.get(fine)
         return found if found is not None else self.known.lengths.get(coarse)
 
-    def _place(self, pool: NodePool) -> tuple[float, float | None]:
-        """Reclaims an hour, seconds until a new node is ready."""
+    def _place(self, pool: NodePool) -> tuple[float, float | None, float | None]:
+        """Reclaims an hour; seconds until a new node is ready, what is lost on scale-ups that fail among them; the
+        chance that one succeeds, None where none was seen."""
         key = (pool.ref, pool.capacity_type, pool.provisioning_seconds)
         found = self._places.get(key)
         if found is None:
             known, ref = self.known, pool.ref
             hazard = known.reclaims_per_hour.get(ref, known.any_reclaims_per_hour)
-            found = self._places[key] = hazard, self._provisioning(pool)
+            learned = known.provisioning.get(ref)
+            chance = None if learned is None else round(learned.availability, 2)
+            found = self._places[key] = hazard, self._provisioning(pool, learned), chance
         return found
 
-    def _provisioning(self, pool: NodePool) -> float | None:
-        learned = self.known.provisioning.get(pool.ref)
-        if learned is None or learned.count == 0:
+    def _provisioning(self, pool: NodePool, learned: Provisioning | None) -> float | None:
+        if learned is None:
             return pool.provisioning_seconds
+        if learned.count == 0:
+            usual = pool.provisioning_seconds
+            return None if usual is None else usual + rounded(learned.delay_seconds)
         prior = PRIOR_SECONDS if not pool.provisioning_seconds else pool.provisioning_seconds
-        return rounded(replace(learned, prior_seconds=prior).quantile_seconds(0.5))
+        return rounded(replace(learned, prior_seconds=prior).quantile_seconds(0.5) + learned.delay_seconds)
 
 
 Floats = NDArray[np.float64]

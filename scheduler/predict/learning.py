@@ -26,12 +26,18 @@ from scheduler.predict.durations import DurationModel, Run, fit, usable_seconds
 from scheduler.predict.forest import Forest, quantiles
 from scheduler.predict.learned import LEAST_ALIKE, SOURCES, Known, LearnedPredictor, Span, rounded
 from scheduler.predict.provisioning import Provisioning
+from scheduler.predict.ratios import Correction, Ratios
 from scheduler.predict.records import Records
+from scheduler.predict.served import Served
 from scheduler.predict.sources import SourceErrors
 from scheduler.predict.spot import ReclaimHazards
 from scheduler.predict.throughput import Configuration, ThroughputModel
 
 STATE_VERSION: Final = 1
+WAIT_OFFSET_SECONDS: Final = 60.0
+"""Added to waits before they are compared: whether one is of 1 s or of 10 s is of no interest."""
+MOST_SERVING: Final = 200
+"""Workloads that serve; about 20 kB each."""
 MOST_LENGTHS: Final = 4096
 """Groups of runs alike whose length is told; about 200 bytes each."""
 _MOST_OPEN: Final = 20_000
@@ -68,6 +74,8 @@ class _Open:
     low: float
     high: float
     outlived: bool = False
+    speed_told: bool = False
+    """Its own metric has taught its speed: the mean over the whole run, start-up and all, would teach it worse."""
 
     @property
     def group(self) -> str:
@@ -90,6 +98,12 @@ class Learning:
         self.sources = SourceErrors()
         self.records = Records()
         self.hazards = ReclaimHazards()
+        self.waits = Ratios()
+        """By member: how long workloads waited, over what was said."""
+        self.costs = Ratios()
+        """By pool: what runs cost, over what was said."""
+        self.serving: Recent[str, Served] = Recent(MOST_SERVING)
+        """By UID of the workload."""
         self.provisioning: Recent[str, Provisioning] = Recent(_MOST_PLACES)
         self._open: Recent[str, _Open] = Recent(_MOST_OPEN)
         self._ends: list[tuple[float, str]] = []
@@ -135,32 +149,68 @@ class Learning:
         self.durations.submit(asked)
         self._tell_lengths(asked)
 
-    def ended(self, uid: str, at: float, seconds: float | None) -> None:
-        """A run is over; `seconds` None: it failed, was stopped, moved or paused, and its length says nothing."""
+    def ended(
+        self,
+        uid: str,
+        at: float,
+        seconds: float | None,
+        *,
+        at_least: float | None = None,
+        whole: bool = True,
+    ) -> None:
+        """A run is over; `seconds` None: it failed, was stopped, moved or paused, and tells at most that it would have
+        taken longer than `at_least`. `whole` False: it had begun with a part of its work done, or was slowed down, so
+        that its length says nothing of its speed."""
         self.outlive(at)
         run = self.durations.run_of(uid)
-        self.durations.finish(uid, at, seconds)
+        self.durations.finish(uid, at, seconds, at_least=at_least)
         if run is not None:
             self._tell_lengths(replace(run, submitted_at=at))
         opened = self._open.pop(uid)
+        if opened is not None and seconds is None and at_least is not None and usable_seconds(at_least):
+            # Who said less is off by that much at least; of those who said more nothing is known.
+            gone = math.log(at_least)
+            self.sources.learn(opened.queue, {name: gone - said for name, said in opened.said.items() if said < gone})
         if opened is None or seconds is None or not usable_seconds(seconds):
             return
         length = math.log(seconds)
         self.sources.learn(opened.queue, {name: length - said for name, said in opened.said.items()})
         if opened.source is not None:
             self._judge(opened, at, length)
-        if opened.configuration is not None and opened.steps is not None:
+        if whole and not opened.speed_told and opened.configuration is not None and opened.steps is not None:
             self._learn_speed(opened.configuration, opened.steps / seconds)
 
-    def nodes_came(self, pool: PoolRef, seconds: float) -> None:
-        """From the decision to buy nodes to a run's start on them."""
-        known = self.provisioning.get(str(pool)) or Provisioning()
-        self.provisioning.put(str(pool), known.started(seconds))
+    def speed(self, uid: str, steps_per_second: float) -> None:
+        """As the own metric of a run that goes on, or has just been stopped, tells it."""
+        opened = self._open.get(uid)
+        if opened is None or opened.configuration is None:
+            return
+        if math.isfinite(steps_per_second) and steps_per_second > 0:
+            self._learn_speed(opened.configuration, steps_per_second)
+            self._open.put(uid, replace(opened, speed_told=True))
 
-    def nodes_refused(self, pool: PoolRef) -> None:
-        """There was no capacity."""
+    def nodes_came(self, pool: PoolRef, seconds: float, at: float = 0.0) -> None:
+        """From the decision to buy nodes to a run's start on them, at `at`."""
         known = self.provisioning.get(str(pool)) or Provisioning()
-        self.provisioning.put(str(pool), known.refused())
+        self.provisioning.put(str(pool), known.aged(at).started(seconds))
+
+    def nodes_refused(self, pool: PoolRef, at: float = 0.0, after_seconds: float | None = None) -> None:
+        """They did not come, which was known at `at`, `after_seconds` from the decision to buy them."""
+        known = self.provisioning.get(str(pool)) or Provisioning()
+        self.provisioning.put(str(pool), known.aged(at).refused(after_seconds))
+
+    def waited(self, cluster: str, said_seconds: float, seconds: float) -> None:
+        """A workload waited so long on a member's own capacity, where so long was said."""
+        offset = WAIT_OFFSET_SECONDS
+        self.waits.learn(cluster, max(0.0, said_seconds) + offset, max(0.0, seconds) + offset)
+
+    def paid(self, pool: PoolRef, said_usd: float, p90_usd: float, paid_usd: float) -> None:
+        """A run that began and ended on bought nodes of the pool, by the ledger."""
+        self.costs.learn(str(pool), said_usd, paid_usd, p90=p90_usd)
+
+    def served(self, uid: str, at: float, p95_seconds: float, per_second: float | None, replicas: int) -> None:
+        """What the latency metrics of a workload that serves say; `per_second`: requests, of all replicas."""
+        self.serving.touch(uid, Served).learn(at, p95_seconds, per_second, replicas)
 
     def spot_used(self, pool: PoolRef, zone: str, hour: int, reclaims: int, node_hours: float) -> None:
         self.hazards.learn(str(pool), zone, hour, reclaims, node_hours)
@@ -232,19 +282,26 @@ class Learning:
 
     # -- what comes of it --------------------------------------------------------------------------------------------
 
-    def predictor(self) -> LearnedPredictor:
-        """A frozen view of what is known now."""
+    def predictor(self, now: float = 0.0) -> LearnedPredictor:
+        """A frozen view of what is known at `now` (0: when something was last learned)."""
         rates = {_pool_of(name): rounded(self.hazards.of_pool(name).mean_per_hour) for name in self.hazards.pools()}
         return LearnedPredictor(
             Known(
                 lengths=dict(self._lengths.view()),
                 throughput=self.throughput.fork() if len(self.throughput) else None,
                 order=self.sources.orders(),
-                provisioning={_pool_of(name): one for name, one in self.provisioning.items()},
+                provisioning={_pool_of(name): one.aged(now) for name, one in self.provisioning.items()},
                 reclaims_per_hour=rates,
+                waits=self.waits.all(),
+                costs=self.costs.all(),
+                serving={uid: view for uid, one in self.serving.items() if (view := one.view()) is not None},
                 **({"any_reclaims_per_hour": rounded(self.hazards.of_any().mean_per_hour)} if rates else {}),
             )
         )
+
+    def corrections(self) -> dict[str, dict[str, Correction]]:
+        """How what was said was off, by what and name."""
+        return {"wait": self.waits.all(), "cost": self.costs.all()}
 
     def state(self) -> dict[str, Any]:
         """All that was learned, as JSON values."""
@@ -257,6 +314,9 @@ class Learning:
             "records": self.records.state(),
             "hazards": self.hazards.state(),
             "provisioning": [[name, one.state()] for name, one in self.provisioning.items()],
+            "waits": self.waits.state(),
+            "costs": self.costs.state(),
+            "serving": [[uid, one.state()] for uid, one in self.serving.items()],
             "lengths": [[name, span.low, span.median, span.high] for name, span in self._lengths.items()],
             "open": [[uid, *_told(one)] for uid, one in self._open.items()],
             "fitted_at": self._fitted_at - self.durations.examples_seen,
@@ -282,6 +342,11 @@ class Learning:
         self.sources = SourceErrors.from_state(state["sources"])
         self.records = Records.from_state(state["records"])
         self.hazards = ReclaimHazards.from_state(state["hazards"])
+        # Earlier versions had none of these.
+        self.waits = Ratios.from_state(state.get("waits", []))
+        self.costs = Ratios.from_state(state.get("costs", []))
+        for uid, one in state.get("serving", []):
+            self.serving.put(str(uid), Served.from_state(one))
         for pool, one in state["provisioning"]:
             self.provisioning.put(str(pool), Provisioning.from_state(one))
         for name, *numbers in state["lengths"]:
@@ -377,14 +442,28 @@ def _told(one: _Open) -> list[Any]:
         else [where.model, where.batch_size, where.gpu, where.gpus, where.consolidated, where.share]
     )
     ends = [None if math.isnan(each) else each for each in (one.low, one.high)]
-    return [one.at, one.queue, one.gpu, one.steps, told, dict(one.said), one.source, *ends, one.outlived]
+    return [
+        one.at, one.queue, one.gpu, one.steps, told, dict(one.said), one.source, *ends, one.outlived, one.speed_told,
+    ]  # fmt: skip
 
 
 def _read_open(told: list[Any]) -> _Open:
-    at, queue, gpu, steps, where, said, source, low, high, outlived = told
+    at, queue, gpu, steps, where, said, source, low, high, outlived, *later = told
     configuration = None if where is None else Configuration(*where)
     least, most = (math.nan if each is None else float(each) for each in (low, high))
     if source is not None and (source not in SOURCES or source not in said or not math.isfinite(least + most)):
         raise ValueError("an open run that cannot be")
     read = {str(name): float(value) for name, value in said.items()}
-    return _Open(float(at), str(queue), str(gpu), steps, configuration, read, source, least, most, bool(outlived))
+    return _Open(
+        float(at),
+        str(queue),
+        str(gpu),
+        steps,
+        configuration,
+        read,
+        source,
+        least,
+        most,
+        bool(outlived),
+        *map(bool, later[:1]),
+    )

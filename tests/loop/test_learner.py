@@ -10,13 +10,15 @@ import pytest
 import sqlalchemy as sql
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from clusters.sandbox.scenario import FaultPlan
 from scheduler.daemon.history import LEARNED
 from scheduler.daemon.learner import NAME, Learner
 from scheduler.daemon.parts import Daemon
 from scheduler.model.ids import ClusterId, PoolId, PoolRef
 from scheduler.model.workload import Workload
 from scheduler.predict.learned import HISTORY, LEAST_ALIKE, WORK, LearnedPredictor, Span
-from tests.loop.harness import World, a_world, until
+from tests.loop.harness import POLICIES, World, a_world, until
+from tests.loop.test_behaviours_capacity import lasting
 
 SAID = {
     "overspill.dev/model": "resnet",
@@ -65,6 +67,31 @@ async def test_runs_teach_and_what_they_taught_outlives_the_daemon(tmp_path: Pat
             _, again = await sample(daemon, world, "after")
             assert again[HISTORY].median == pytest.approx(said[HISTORY].median, rel=0.5)
             assert again[WORK].median == pytest.approx(600.0, rel=0.5)
+
+
+AT_ONCE = POLICIES.replace("afterWait: 1m", "afterWait: 0s")
+SOONEST = AT_ONCE.replace("objective: onprem-first", "objective: completion-time")
+
+
+async def test_an_offering_that_did_not_deliver_is_dearer_by_that_and_explain_says_how_likely_it_is(
+    tmp_path: Path,
+) -> None:
+    spot = PoolRef(ClusterId("eks"), PoolId("p4d-spot"))
+    async with a_world(tmp_path, policies=SOONEST) as world, world.daemon() as (daemon, _):
+        world.sandbox.strike(FaultPlan(0.0, "eks", "capacity-shortage", pool="p4d-spot"))
+        await world.submit("first", gpus=8, template=lasting(600.0))
+        again = (await until(lambda: daemon.mirror.backoffs.get(spot), "the offering is backed off")).until
+        await until(lambda: world.is_done("first"), "it ran elsewhere")
+        await until(lambda: daemon.outside.clock.now() > again, "it may be tried again")
+        uid = (await world.submit("second", gpus=8, template=lasting(60.0)))["metadata"]["uid"]
+        told = await until(lambda: [one for one in daemon.decisions.of(uid) if one["chosen"]], "it is placed")
+        weighed = (told[0]["chosen"], *told[0]["alternatives"])
+        (found,) = [one for one in weighed if one["pool"]["pool"] == spot.pool]
+        assert not found["refused"]
+        assert found["availability"] < 0.9
+        usual = next(pool for pool in daemon.mirror.members[spot.cluster].pools() if pool.ref == spot)
+        assert usual.provisioning_seconds is not None
+        assert found["expected_start_seconds"] > usual.provisioning_seconds + 60.0
 
 
 async def test_a_saved_state_that_cannot_be_read_is_learned_anew(tmp_path: Path) -> None:

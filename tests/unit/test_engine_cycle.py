@@ -427,8 +427,8 @@ def test_a_started_runs_remainder_is_committed() -> None:
     nodes = (node("b", "n1", used=amount(8), workload_pods=1), node("b", "n2", idle_since=NOW))
     rules = policy_set(policy(budgets=(Budget("all", Decimal(1000), "total"),)))
     plan = run(snapshot(eks(*nodes, desired=2), workloads=(job,), copies=(copy,)), rules)
-    # (1800 s left + 300 s idle) and 300 s of the idle node, at 16 USD an hour.
-    assert plan.budgets[0].committed_usd == Decimal("9.333333333") + Decimal("1.333333333")
+    # (1815 s left, its start-up among them, and 300 s idle) and 300 s of the idle node, at 16 USD an hour.
+    assert plan.budgets[0].committed_usd == Decimal("9.4") + Decimal("1.333333333")
 
 
 def test_bought_nodes_of_a_policy_are_limited_but_shared_ones_count_once() -> None:

@@ -226,10 +226,13 @@ def test_hints_are_read() -> None:
             "overspill.dev/model": " resnet50 ",
             "overspill.dev/batch-size": "64",
             "overspill.dev/total-steps": "100000",
+            "overspill.dev/progress-query": " max(steps) ",
+            "overspill.dev/speed-query": "rate(steps[5m])",
         },
         1000.0,
     )
     assert (read.hints.model, read.hints.batch_size, read.hints.total_steps) == ("resnet50", 64, 100_000)
+    assert (read.progress_query, read.speed_query) == ("max(steps)", "rate(steps[5m])")
     assert (read.hints.expected_seconds, read.hints.checkpoint_every_seconds) == (5400, 600)
     assert read.hints.deadline_at == 1000 + 86400
     assert (read.priority, read.gpu_models, read.queued_at) == (-3, ("A100-80GB", "H100"), 60.0)
@@ -249,6 +252,8 @@ def test_hints_are_read() -> None:
         ("batch-size", "6.5"),
         ("total-steps", "-3"),
         ("total-steps", "1e6"),
+        ("progress-query", "x" * 1001),
+        ("speed-query", "steps\x00"),
     ],
 )
 def test_a_hint_that_cannot_be_read_is_ignored_and_named(name: str, text: str) -> None:
@@ -260,6 +265,7 @@ def test_a_hint_that_cannot_be_read_is_ignored_and_named(name: str, text: str) -
     assert read.hints.deadline_at is None
     assert read.hints.batch_size is None
     assert read.hints.total_steps is None
+    assert (read.progress_query, read.speed_query) == ("", "")
 
 
 GOOD = (

@@ -9,6 +9,7 @@ import pytest
 
 from clusters.metrics._samples import Asked, Row
 from clusters.metrics.collector import Collector
+from clusters.metrics.queries import own_query
 from scheduler.model.ids import ClusterId
 from scheduler.model.metrics import FAILED, OK, MetricQuery, Reading
 from tests.builders.metrics_world import NOW, SetClock, query
@@ -65,6 +66,29 @@ async def test_a_round_has_a_reading_for_each_member_and_query_in_order() -> Non
     assert done.counts == (("east", OK, 2), ("west", OK, 2))
     assert (done.silent, done.asked_at) == ((), NOW)
     await made.close()
+
+
+async def test_workloads_own_queries_are_asked_as_bounded_as_a_round() -> None:
+    made = collector(FakeSource("well"), FakeSource("hangs", lambda: asyncio.Event()), FakeSource("breaks", _broken))
+    asked = [own_query('steps{job="$job"}', {"job": "train-1"}), own_query("max(rate(x[1m]))", {})]
+    assert [reading.state for reading in await made.ask(ClusterId("well"), asked)] == [OK, OK]
+    for name in ("hangs", "breaks"):
+        assert {reading.state for reading in await made.ask(ClusterId(name), asked)} == {FAILED}
+    assert await made.ask(ClusterId("unknown"), asked) == ()
+    assert await made.ask(ClusterId("well"), []) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "promql", "scraped"),
+    [
+        ('steps{job="$job"}', 'steps{job="train-1"}', True),
+        ('max(steps{pod=~"$pods",$selector})', 'max(steps{pod=~"train-1-.*",$selector})', False),
+        ('rate(steps{job=~"a$"}[$window])', 'rate(steps{job=~"a$"}[$window])', False),
+    ],
+)
+def test_a_query_is_filled_and_a_plain_one_can_be_scraped(text: str, promql: str, scraped: bool) -> None:
+    made = own_query(text, {"job": "train-1", "pods": "train-1-.*"})
+    assert (made.promql, bool(made.families)) == (promql, scraped)
 
 
 async def test_hanging_and_broken_sources_fail_alone_and_are_counted() -> None:

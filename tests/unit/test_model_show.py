@@ -11,9 +11,12 @@ import sqlalchemy as sql
 import yaml
 
 from scheduler.cli.main import invoke
+from scheduler.cli.model_show import _tables, described
 from scheduler.daemon.history import LEARNED, METADATA
 from scheduler.daemon.learner import NAME
+from scheduler.predict.learning import Learning
 from tests.property.test_predict_learned import learned
+from tests.unit.engine_world import bought_pool
 
 FEDERATION = {
     "apiVersion": "overspill.dev/v1alpha1",
@@ -82,3 +85,19 @@ def test_what_cannot_be_shown_is_told_in_one_line(
     told = capsys.readouterr().err.strip().splitlines()
     assert len(told) == 1
     assert want in told[0]
+
+
+def test_waits_costs_and_serving_are_told() -> None:
+    learning, where = Learning(), bought_pool("eks", "p4d")
+    for index in range(12):
+        learning.waited("onprem", 60.0, 300.0)
+        learning.paid(where.ref, 10.0, 15.0, 12.0)
+        learning.served("uid-1", 300.0 * index, 0.4, 5.0, 2)
+    found = described(0.0, learning)
+    assert found["said"]["wait"]["onprem"]["factor"] == pytest.approx(3.0)
+    assert found["said"]["cost"]["eks/p4d"] == {
+        "count": 12, "error": pytest.approx(0.0, abs=0.2), "factor": 1.2, "under_p90": 1.0, "drifting": False,
+    }  # fmt: skip
+    assert found["serving"]["uid-1"]["replicas"] == 2
+    assert found["serving"]["uid-1"]["p95_in_an_hour_seconds"] == pytest.approx(0.4)
+    assert [table.columns[0].header for table in _tables(found)] == ["by", "said"]

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from clusters.clock import SystemClock
 from clusters.metrics._promql import with_promql
-from clusters.metrics.queries import load_queries
+from clusters.metrics.queries import load_queries, own_query
 from clusters.sandbox.emulation.dcgm import Spelling
 from clusters.sandbox.emulation.exporters import CONTENT_TYPE, render
 from scheduler.model.contract import DEPLOYMENTS, NODES, PODS
@@ -79,6 +79,15 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
                 await server.until('DCGM_FI_DEV_GPU_UTIL_RATIO{cluster="new"} and on() up{cluster="extra"} == 1')
                 await server.until("old_samples")
                 yield World(server, old)
+
+
+async def test_a_workloads_own_query_is_any_promql_with_its_own_names(world: World) -> None:
+    names = {"namespace": "default", "job": "a", "pods": "a-.*"}
+    asked = [own_query(text, names) for text in ('100 * max(twice{$selector,node=~"$job.*"})', "sum(")]
+    async with opened("prometheus", SystemClock(), url=world.server.url, selector={"cluster": "extra"}) as source:
+        found, broken = await source.read(asked)
+    assert (found.state, [sample.value for sample in found.samples]) == (OK, [100.0])
+    assert broken.state == FAILED
 
 
 async def test_both_spellings_of_dcgm_exporter_give_the_same_in_base_units(world: World) -> None:

@@ -16,9 +16,11 @@ from typing import Final
 
 from clusters.sandbox.emulation.dcgm import HOST_LABEL, Gpu, Spelling, given
 from clusters.sandbox.emulation.objects import (
+    STEPS_PER_SECOND,
     condition,
     condition_true,
     controller_of,
+    number_annotation,
     parse_time,
     phase,
     pod_requests,
@@ -101,6 +103,7 @@ def render(
         owner = controller_of(pod)
         if owner is not None and owner.get("kind") == "ReplicaSet" and condition_true(pod, "Ready"):
             _vllm(page, pod, now, seed)
+        _steps(page, pod, now)
     return page.render()
 
 
@@ -179,6 +182,17 @@ def _kube_pod(page: Page, pod: RawObject) -> None:
     for known in _PHASES:
         text = "The pods current phase."
         page.add("kube_pod_status_phase", "gauge", text, {**tags, "phase": known}, known == now)
+
+
+def _steps(page: Page, pod: RawObject, now: Instant) -> None:
+    speed = number_annotation(pod, STEPS_PER_SECOND)
+    statuses = (pod.get("status") or {}).get("containerStatuses") or ()
+    started = next((((one.get("state") or {}).get("running") or {}).get("startedAt") for one in statuses), None)
+    if speed is None or not started:
+        return
+    tags = {"namespace": str(pod["metadata"].get("namespace", "")), "pod": str(pod["metadata"]["name"])}
+    done = int(speed * max(0.0, now - parse_time(str(started))))
+    page.add("training_steps_total", "counter", "Steps done.", tags, done)
 
 
 def _vllm(page: Page, pod: RawObject, now: Instant, seed: int) -> None:

@@ -16,6 +16,8 @@ from scheduler.model.resources import Resources, quantity_units
 
 RUN_SECONDS: Final = "sandbox.overspill.dev/run-seconds"
 """On a pod: how long its containers run."""
+STEPS_PER_SECOND: Final = "sandbox.overspill.dev/steps-per-second"
+"""On a pod: it counts so many steps a second in `training_steps_total`."""
 EXIT_CODE: Final = "sandbox.overspill.dev/exit-code"
 STARTUP_SECONDS: Final = "sandbox.overspill.dev/startup-seconds"
 INSTANCE_FINALIZER: Final = "sandbox.overspill.dev/instance"
