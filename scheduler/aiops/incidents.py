@@ -27,6 +27,9 @@ _NEXT: Final = {
     RESOLVED: (OPEN,),
 }
 
+SignalKey = tuple[str, Subject]
+"""Kind and subject."""
+
 MOST_OPEN: Final = 2000
 MOST_CLOSED: Final = 1000
 MOST_PENDING: Final = 20_000
@@ -51,7 +54,7 @@ class Signal:
     """As of the last report."""
 
     @property
-    def key(self) -> tuple[str, Subject]:
+    def key(self) -> SignalKey:
         return self.kind, self.subject
 
 

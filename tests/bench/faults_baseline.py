@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scheduler.aiops import bank as banks
 from scheduler.aiops.calibration import alarm_threshold, fit_tail
 from scheduler.aiops.findings import Table
-from scheduler.aiops.monitor import LEARN_ROUNDS, View
+from scheduler.aiops.monitor import View
 from scheduler.aiops.series import Floats, samples
 from scheduler.simulate.faults.fleet import GPUS_PER_NODE
 from scheduler.simulate.faults.kinds import KINDS, POOL, RULE, SERVICE, STATISTICAL, Fault
@@ -36,6 +36,7 @@ GAUGES = {
     "workload": ("serving_latency_p95_seconds",),
     "pool": ("spend_usd_per_hour",),
 }  # fmt: skip
+LEARN_ROUNDS = 1440
 _SPAN, _SIGMAS, _HOLD_MINUTES = 1440.0, 6.0, 30
 Flags = NDArray[np.bool_]
 Alarm = tuple[int, str, int]
