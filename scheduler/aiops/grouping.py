@@ -220,7 +220,7 @@ class _Round:
         if scope.kind == NETWORK:
             return kin and bool(signal.subject.path) and scope.name in ends(signal.subject.path)
         if not (signal.subject.node or signal.subject.workload):
-            return kin and _scope_of(signal.subject) == scope
+            return kin and _scope_of(signal) == scope
         if not any(one.subject.node for one in self._members(incident.id).values()):
             return False
         if signal.subject.node and nodes <= self._fleet.members.get(scope, frozenset()) and kin:
@@ -330,7 +330,7 @@ class _Round:
             fault = signal.origin == HARDWARE and subject.gpu and signal.kind not in _SHARED
             if local and not (fault and signal.severity in (CRITICAL, HIGH)):
                 continue
-            node = Scope(NODE, f"{subject.cluster}/{subject.node}") if subject.node else _scope_of(subject)
+            node = Scope(NODE, f"{subject.cluster}/{subject.node}") if subject.node else _scope_of(signal)
             groups[node].append(signal)
         found = []
         for scope, signals in sorted(groups.items()):
@@ -473,7 +473,11 @@ def _subject(scope: Scope, signals: Sequence[Signal], now: Subject) -> Subject:
     return now if scope.kind == PATH else Subject()
 
 
-def _scope_of(subject: Subject) -> Scope:
+def _scope_of(signal: Signal) -> Scope:
+    """What it is about. Of what is about nothing in particular only the same kind belongs together."""
+    subject = signal.subject
+    if subject == Subject():
+        return Scope("kind", signal.kind)
     match subject.about:
         case "gpu":
             return Scope(GPU, f"{subject.cluster}/{subject.node}/{subject.gpu}")
@@ -490,7 +494,7 @@ def _scope_of(subject: Subject) -> Scope:
 
 def _spot(signal: Signal) -> str:
     """Where an incident is looked up that is about neither a node nor a workload."""
-    scope = _scope_of(signal.subject)
+    scope = _scope_of(signal)
     return f"{scope.kind}:{scope.name}"
 
 

@@ -80,6 +80,8 @@ class Impact:
     """Work since the last checkpoints, which is lost if they stop now; None: no checkpoint is known."""
     usd_at_risk: Decimal | None = None
     """The same at the nodes' prices; None: not known."""
+    usd_per_hour: Decimal | None = None
+    """What the GPUs that are hit cost; None: not known."""
     deadlines: tuple[str, ...] = ()
     """Workloads that miss their deadline if that work must be done again."""
 

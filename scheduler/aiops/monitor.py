@@ -51,11 +51,11 @@ def new_monitor(
 
 def rearranged(monitor: Monitor, rows: Mapping[str, Sequence[int]]) -> Monitor:
     """The monitor of a fleet that has changed: row i of a scope is the old row `rows[scope][i]`, or a new one where
-    that is negative. Incidents stay: they know their subjects by name."""
-    memories = {
-        scope: rearrange(memory, rows[scope]) if scope in rows else memory
-        for scope, memory in sorted(monitor.memories.items())
-    }
+    that is negative; scopes may be new. Incidents stay: they know their subjects by name."""
+    memories = dict(monitor.memories)
+    for scope, chosen in sorted(rows.items()):
+        known = memories.get(scope)
+        memories[scope] = rearrange(known, chosen) if known is not None else new_memory(scope, len(chosen))
     return replace(monitor, memories=memories, bank=fleet_bank.rearranged(monitor.bank, rows))
 
 
