@@ -11,6 +11,7 @@ is only `info`.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -71,6 +72,8 @@ _SHARED: Final = ("gpu.throttle.power-brake", "gpu.throttle.thermal")
 """Kinds of a GPU that come of power or cooling, which nodes share."""
 _CAUSE_SECONDS: Final = 300.0
 """Within which a hardware fault may have been the cause of a crash that was seen first."""
+_UNFIT: Final = re.compile(r"[^A-Za-z0-9._-]")
+_LONGEST_NAME: Final = 180
 _VERIFY_GRACE_SECONDS: Final = 120.0
 
 
@@ -504,7 +507,9 @@ def _kin(one: str, other: str) -> bool:
 
 
 def _id(kind: str, scope: Scope, now: Instant, taken: Mapping[str, Incident]) -> str:
-    base = f"{kind}-{scope.name.replace('/', '.')}-{int(now)}"
+    # As a key of a ConfigMap (`overspill incidents approve`) and a path of the read API may be.
+    said = _UNFIT.sub(".", f"{kind}-{scope.name}")[:_LONGEST_NAME]
+    base = f"{said}-{int(now)}"
     name, number = base, 1
     while name in taken:
         number += 1

@@ -145,7 +145,7 @@ class Daemon:
         self.readings.on_round = self.watch.look
         self.remedies.sources.append(self.watch.incidents)
         self.remedies.on_done = self._acted
-        self.incidents = IncidentViews(self.remedies, self.control, outside.history)
+        self.incidents = IncidentViews(self.remedies, self.control, outside.history, clock.now)
         if self.learner is not None:
             self.runs.on_start, self.runs.on_end = self.learner.run_started, self.learner.run_ended
             self.reclaims.on_reclaim = self.learner.reclaimed
