@@ -23,6 +23,7 @@ from scheduler.model.contract import (
     ANNOTATION_CHECKPOINT,
     ANNOTATION_DATA,
     ANNOTATION_DEADLINE,
+    ANNOTATION_EXCLUDED_NODES,
     ANNOTATION_EXPECTED,
     ANNOTATION_GPU_MODELS,
     ANNOTATION_MODEL,
@@ -34,7 +35,7 @@ from scheduler.model.contract import (
     TOPOLOGIES,
 )
 from scheduler.model.errors import InvalidObjectError
-from scheduler.model.ids import ClusterId, Instant, PoolId, PoolRef
+from scheduler.model.ids import ClusterId, Instant, NodeName, PoolId, PoolRef
 from scheduler.model.resources import quantity_units
 from scheduler.model.workload import DataSet, Hints, Placement, PlacementState
 
@@ -72,6 +73,7 @@ class HintsRead:
     gpu_models: tuple[str, ...]
     topology: str
     """A node label; "": none."""
+    excluded_nodes: tuple[NodeName, ...]
     queued_at: Instant | None
     problems: tuple[str, ...]
     """One line for each annotation that could not be read and was ignored."""
@@ -161,6 +163,9 @@ def parse_hints(annotations: Mapping[str, Any], created_at: Instant) -> HintsRea
             )
         ),
         topology=_topology(annotations, problems),
+        excluded_nodes=tuple(
+            sorted({NodeName(node) for _, node in parse_places(annotations.get(ANNOTATION_EXCLUDED_NODES))})
+        ),
         queued_at=_time(annotations, ANNOTATION_QUEUED_AT, problems),
         problems=tuple(problems),
     )

@@ -4,7 +4,8 @@ the operator allows.
 A group is all series of one metric. Each group's share of the allowance is the same (Bonferroni); above which score it
 alarms follows from the tail of its own scores (`calibration.fit_tail`). A tail is learnt from a stretch of a day or
 more; the threshold is the median over the last stretches', so that a bad day does not deafen for a week. Before its
-first stretch is over, a group says nothing: that is the warm-up.
+first stretch is over, a group says nothing; the first, in which every series is new and full of firsts, counts only
+until the second is over. That is the warm-up: a day of silence, then one of caution.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ class Group:
     """Thinned scores above zero, of the stretch that goes on."""
     learnt: tuple[Learnt, ...] = ()
     """The latest stretches, oldest first."""
+    settled: bool = False
+    """Whether a stretch after the first is over."""
 
 
 def observe(group: Group, scores: Floats, reported: int, now: Instant, learn_seconds: float) -> Group:
@@ -67,7 +70,8 @@ def observe(group: Group, scores: Floats, reported: int, now: Instant, learn_sec
         return going
     highest = np.sort(peaks)[-MOST_PEAKS:]
     done = Learnt(fit_tail(highest, going.samples), going.samples / series / took * DAY_SECONDS)
-    return Group(now, learnt=(*group.learnt, done)[-MOST_STRETCHES:])
+    before = group.learnt if group.settled else ()
+    return Group(now, learnt=(*before, done)[-MOST_STRETCHES:], settled=bool(group.learnt))
 
 
 def threshold(group: Group, series: int, alarms_per_day: float) -> float:

@@ -127,7 +127,7 @@ def _subject(names: Sequence[str]) -> Subject:
 def _group_values(group: Group) -> dict[str, Any]:
     tails = [[one.tail.start, one.tail.share, one.tail.scale, one.tail.shape, one.per_day] for one in group.learnt]
     return {"began_at": group.began_at, "samples": group.samples, "series": group.series, "rounds": group.rounds,
-            "learnt": tails}  # fmt: skip
+            "learnt": tails, "settled": group.settled}  # fmt: skip
 
 
 def _group(values: Mapping[str, Any], peaks: Floats) -> Group:
@@ -139,4 +139,4 @@ def _group(values: Mapping[str, Any], peaks: Floats) -> Group:
     if not all(0 < one.tail.share <= 1 and one.tail.scale >= 0 and one.per_day > 0 for one in learnt):
         raise InvalidObjectError("kept state: a tail that cannot be")
     return Group(float(values["began_at"]), int(values["samples"]), float(values["series"]), int(values["rounds"]),
-                 peaks[np.isfinite(peaks)], tuple(learnt))  # fmt: skip
+                 peaks[np.isfinite(peaks)], tuple(learnt), bool(values["settled"]))  # fmt: skip

@@ -99,15 +99,16 @@ async def test_a_restart_neither_forgets_an_incident_nor_raises_it_again(
             daemon.alerts.receive(notification(an_alert("Rack on fire", node_name, "a1")))
             found = await until(lambda: daemon.watch.incidents() or None, "an incident", 60)
             await until(lambda: {"gpu.xid.79", "alert.Rack on fire"} == kinds(daemon), "both are of it", 60)
-            series = sum(one.bank.rows for one in daemon.watch._monitor.bank.scopes.values())  # type: ignore[union-attr]
-            assert series > 20
+            before = daemon.watch._monitor
+            assert before is not None
+            assert before.bank.series > 20
         async with world.daemon() as (daemon, _):
             await until(lambda: daemon.leader.is_leader, "it leads")
             again = daemon.watch.incidents()
             assert [each.id for each in again] == [each.id for each in found]
             monitor = daemon.watch._monitor
             assert monitor is not None
-            assert monitor.bank.series == series
+            assert monitor.bank.series == before.bank.series
             assert monitor.memories["gpu"].parts["xid"]["code"].tolist().count(79.0) == 1
             rounds = daemon.outside.telemetry.registry.get_sample_value
 

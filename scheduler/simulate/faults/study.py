@@ -31,6 +31,7 @@ _PATIENCE_MINUTES = 180
 """For how long a fault waits for a target; then it is not planted."""
 _TRACE_SECONDS = 57.0
 Watcher = Callable[[View], None]
+Teller = Callable[[int, tuple[Finding, ...]], None]
 
 
 @dataclass(slots=True)
@@ -50,9 +51,11 @@ class Study:
     """Series that were looked at."""
 
 
-def run(scenario: Scenario, *, detectors: bool = True, watch: Watcher | None = None) -> Study:
-    """The same for the same scenario. `watch` sees each round's telemetry before it is judged. Raises:
-    InvalidObjectError for a recording that cannot be used."""
+def run(
+    scenario: Scenario, *, detectors: bool = True, watch: Watcher | None = None, tell: Teller | None = None
+) -> Study:
+    """The same for the same scenario. `watch` sees each round's telemetry before it is judged, `tell` what is found in
+    each minute. Raises: InvalidObjectError for a recording that cannot be used."""
     world_seed, fault_seed = np.random.SeedSequence(scenario.seed).spawn(2)
     fleet, rng = build(scenario.nodes), np.random.default_rng(world_seed)
     jobs = Jobs(fleet, rng)
@@ -73,6 +76,8 @@ def run(scenario: Scenario, *, detectors: bool = True, watch: Watcher | None = N
         if watch is not None:
             watch(view)
         monitor, found = look(monitor, view, scene.topology)
+        if tell is not None:
+            tell(minute, found)
         _note(study, monitor, found)
     study.left_out += len(waiting)
     study.series = _series_seen(view)
