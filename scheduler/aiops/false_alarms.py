@@ -26,6 +26,8 @@ LEARN_SECONDS: Final = DAY_SECONDS
 MOST_STRETCHES: Final = 7
 MOST_PEAKS: Final = 5000
 """Of one stretch of one group, the highest: a tail needs no more."""
+FITTED_PEAKS: Final = 200
+"""The tail is fitted to so many: the fewer, the less is extrapolated; its shape is then known to about 0.1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,9 @@ def observe(group: Group, scores: Floats, reported: int, now: Instant, learn_sec
     if took < learn_seconds or len(peaks) <= LEAST_PEAKS or not series:
         return going
     highest = np.sort(peaks)[-MOST_PEAKS:]
-    done = Learnt(fit_tail(highest, going.samples), going.samples / series / took * DAY_SECONDS)
+    done = Learnt(
+        fit_tail(highest, going.samples, FITTED_PEAKS / going.samples), going.samples / series / took * DAY_SECONDS
+    )
     before = group.learnt if group.settled else ()
     return Group(now, learnt=(*before, done)[-MOST_STRETCHES:], settled=bool(group.learnt))
 

@@ -5,7 +5,9 @@ JSON. Nothing is ever unpickled, and what is too large or does not fit together 
 from __future__ import annotations
 
 import asyncio
+import struct
 import zipfile
+import zlib
 from io import BytesIO
 from typing import Any, Final
 
@@ -29,6 +31,11 @@ MOST_BYTES: Final = 256 << 20
 """Of the arrays, unpacked."""
 _MOST_ARRAYS: Final = 10_000
 _MOST_JSON: Final = 64 << 20
+_UNREADABLE: Final = (
+    zipfile.BadZipFile, zlib.error, struct.error, ValueError, LookupError, TypeError, OSError, EOFError, SyntaxError,
+    ArithmeticError, RuntimeError, MemoryError,
+)  # fmt: skip
+"""What zipfile and numpy raise for bytes that are none of theirs."""
 _ADAPTER: Final = TypeAdapter(Incidents)
 
 
@@ -100,8 +107,9 @@ def decode_rows(body: bytes) -> Kept:
         with np.load(BytesIO(body), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         values = orjson.loads(arrays.pop(_VALUES).tobytes())
-    except (zipfile.BadZipFile, ValueError, KeyError, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise InvalidObjectError(f"kept state: not readable ({type(error).__name__} {str(error)[:100]})") from error
+    except _UNREADABLE as error:
+        said = " ".join(str(error).split())[:100]
+        raise InvalidObjectError(f"kept state: not readable ({type(error).__name__} {said})") from error
     if not isinstance(values, dict):
         raise InvalidObjectError("kept state: not a JSON object")
     return Kept(values, arrays)

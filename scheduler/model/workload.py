@@ -35,7 +35,7 @@ class PodSet:
     topology: str = ""
     """A node label: all pods of the workload are to be on nodes with one value of it. "": anywhere in a pool."""
     excluded_nodes: tuple[NodeName, ...] = ()
-    """Where they must not run: a remedy said so. By name alone: nodes of the same name elsewhere are not used either."""
+    """Where they must not run: a remedy said so. By name alone, whatever the cluster."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
