@@ -194,7 +194,7 @@ class FleetWatch:
         if self._beside.incidents is not None and self._beside.may_save():
             self._beside.incidents.look(incidents.open, incidents.closed)
         risks = [each.impact for each in incidents.open]
-        self._metrics.gpu_hours_at_risk.set(sum(each.gpu_hours_at_risk or 0.0 for each in risks))
+        self._metrics.gpu_seconds_at_risk.set(3600.0 * sum(each.gpu_hours_at_risk or 0.0 for each in risks))
         self._metrics.usd_at_risk.set(float(sum(each.usd_at_risk or 0 for each in risks)))
         able = speaking(bank.groups)
         self._metrics.detector_series.set(bank.series)

@@ -99,7 +99,7 @@ class IncidentLog:
         self._write(course, outcome, (hours, usd))
         self._telemetry.incidents.labels(incident.kind.partition(".")[0], outcome).inc()
         if hours:
-            self._telemetry.gpu_hours_saved.inc(hours)
+            self._telemetry.gpu_seconds_saved.inc(hours * 3600.0)
         if usd:
             self._telemetry.usd_saved.inc(float(usd))
 

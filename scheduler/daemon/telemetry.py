@@ -179,21 +179,21 @@ class Telemetry:
             ["kind", "outcome"],
             registry=one,
         )
-        self.gpu_hours_saved = Counter(
-            "overspill_incident_saved_gpu_hours",
-            "GPU-hours that remedies saved, by how long such trouble used to go unnoticed.",
+        self.gpu_seconds_saved = Counter(
+            "overspill_incident_saved_gpu_seconds",
+            "GPU-seconds that remedies saved, by how long such trouble used to go unnoticed.",
             registry=one,
         )
         self.usd_saved = Counter(
             "overspill_incident_saved_usd", "The same at the nodes' prices, where known.", registry=one
         )
-        self.gpu_hours_at_risk = Gauge(
-            "overspill_incident_gpu_hours_at_risk",
-            "Work since the last checkpoints that is lost if what open incidents hit stops now.",
+        self.gpu_seconds_at_risk = Gauge(
+            "overspill_incident_at_risk_gpu_seconds",
+            "GPU-seconds of work since the last checkpoints that is lost if what open incidents hit stops now.",
             registry=one,
         )
         self.usd_at_risk = Gauge(
-            "overspill_incident_usd_at_risk", "The same at the nodes' prices, where known.", registry=one
+            "overspill_incident_at_risk_usd", "The same at the nodes' prices, where known.", registry=one
         )
         self.incidents_open = Gauge(
             "overspill_incidents_open", "Incidents that are open.", ["severity", "cluster"], registry=one

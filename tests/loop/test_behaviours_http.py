@@ -25,6 +25,7 @@ UNITS = ("_seconds", "_usd", "_ratio", "_total", "_bytes", "_info")
 COUNTS = {
     "workloads", "pool_nodes", "pool_gpus", "unpriced_pools", "member_reachable", "reconcile_queue_keys", "leader",
     "incidents_open", "paused", "remedies_refused", "remedy_breakers_open", "remedy_cases", "model_drifting",
+    "detector_series", "detector_metrics",
 }  # fmt: skip
 """Gauges of things that are counted, or of yes and no."""
 

@@ -66,7 +66,7 @@ def test_saved_is_the_rest_of_the_time_that_it_used_to_go_unnoticed(
     assert (last["outcome"], last["ended_at"]) == (outcome, 9000.0)
     assert orjson.loads(last["body"])["signals"][0]["evidence"] == {"gpu_xid_code": 79.0}
     assert world.count("overspill_incidents_total", kind="gpu", outcome=outcome) == 1
-    assert world.count("overspill_incident_saved_gpu_hours_total") == pytest.approx(hours or 0.0)
+    assert world.count("overspill_incident_saved_gpu_seconds_total") == pytest.approx(3600.0 * (hours or 0.0))
 
 
 def test_after_a_restart_nothing_is_counted_twice_and_what_was_done_is_known() -> None:
