@@ -13,7 +13,7 @@ import structlog
 from scheduler.aiops import fleet_bank, grouping
 from scheduler.aiops.false_alarms import LEARN_SECONDS, speaking
 from scheduler.aiops.findings import Finding, Subject
-from scheduler.aiops.incidents import Incident, SignalKey
+from scheduler.aiops.incidents import Incident, Incidents, SignalKey, placed
 from scheduler.aiops.keeping import kept, revived
 from scheduler.aiops.monitor import Monitor, View, look, new_monitor, rearranged
 from scheduler.aiops.rules import GPU, NODE
@@ -212,15 +212,8 @@ class FleetWatch:
         store, beside = self._beside.store, self._beside
         if store is None:
             return
-        incidents, more = await store.load_incidents()
+        incidents = await self._taken_up(store)
         self._monitor = replace(self._new(), incidents=incidents)
-        self._told = {each.id for each in incidents.open}
-        if beside.alerts is not None:
-            beside.alerts.take_up(more.get("alerts"))
-        if beside.facts is not None:
-            beside.facts.take_up(more.get("rollouts"))
-        if beside.incidents is not None:
-            beside.incidents.take_up(more.get("log"), incidents.open)
         rows = await store.load_rows()
         if rows is None:
             return
@@ -230,6 +223,31 @@ class FleetWatch:
             )
         except OverspillError as error:
             log.error("watch_not_restored", error=str(error)[:300])
+
+    async def take_over(self) -> None:
+        """A standby that leads from now on goes on with the incidents that the last leader saved, and with those of its
+        own that are about something else. What it has learnt is its own already."""
+        if self._beside.store is None:
+            return
+        async with self._turn:
+            known = await self._taken_up(self._beside.store)
+            monitor = self._monitor or self._new()
+            scopes = {each.scope for each in known.open}
+            own = [each for each in monitor.incidents.open if each.scope not in scopes and known.find(each.id) is None]
+            self._monitor = replace(monitor, incidents=placed(known, own, monitor.incidents.pending))
+
+    async def _taken_up(self, store: WatchStore) -> Incidents:
+        """The incidents that were saved last; what was saved beside them goes to whom it belongs."""
+        beside = self._beside
+        incidents, more = await store.load_incidents()
+        self._told = {each.id for each in incidents.open}
+        if beside.alerts is not None:
+            beside.alerts.take_up(more.get("alerts"))
+        if beside.facts is not None:
+            beside.facts.take_up(more.get("rollouts"))
+        if beside.incidents is not None:
+            beside.incidents.take_up(more.get("log"), incidents.open)
+        return incidents
 
     async def close(self) -> None:
         """Save everything, if it is this process's to save."""

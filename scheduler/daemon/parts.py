@@ -255,6 +255,7 @@ class Daemon:
                 if not self.shadow:
                     group.create_task(self.leader.run())
                     await self.leader.acquired.wait()
+                    await self.watch.take_over()
                 for name, loop in self._deciders().items():
                     group.create_task(supervised(name, loop, self.outside.telemetry))
         finally:

@@ -80,7 +80,7 @@ class Facts:
         for uid, value in list(pairs)[:_MOST_ROLLOUTS]:
             match value:
                 case [int(digest), float() | int() | None as at]:
-                    self._rollouts[uid] = (digest, at)
+                    self._rollouts.setdefault(uid, (digest, at))
 
 
 def digest_of(raw: Mapping[str, Any]) -> int:
