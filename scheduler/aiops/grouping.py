@@ -179,7 +179,7 @@ class _Round:
                 changed.append(incident)
         reopened = {one.id for one in changed}
         closed = tuple(one for one in self._before.closed if one.id not in reopened)
-        before = Incidents(self._before.open, closed, self._before.pending)
+        before = replace(self._before, closed=closed)
         return placed(before, changed, [self._loose[key] for key in sorted(self._loose)])
 
     def _ended(self, incident: Incident) -> str:
@@ -187,7 +187,7 @@ class _Round:
         told = [key for key in self._members(incident.id) if not key[0].startswith(ANOMALY)]
         if told and self._over.issuperset(told):
             return "whoever told of it says that it is over"
-        quiet = self._now - incident.last_at > self._settings.quiet_seconds
+        quiet = self._now - max(incident.last_at, self._before.watched_since) > self._settings.quiet_seconds
         return "nothing more was seen of it" if quiet else ""
 
     # --- belonging ---------------------------------------------------------------------------------------------------

@@ -148,6 +148,8 @@ class Incidents:
     """The latest, oldest first."""
     pending: tuple[Signal, ...] = ()
     """Seen lately, and no incident so far."""
+    watched_since: Instant = 0.0
+    """Since when somebody has looked: silence before that says nothing."""
 
     def find(self, incident_id: str) -> Incident | None:
         return next((one for one in (*self.open, *self.closed) if one.id == incident_id), None)
@@ -212,4 +214,5 @@ def placed(incidents: Incidents, changed: Sequence[Incident], pending: Sequence[
     left = incidents.pending if pending is None else tuple(pending)
     if len(left) > MOST_PENDING:
         left = tuple(sorted(left, key=lambda one: (-one.last_at, one.key))[:MOST_PENDING])
-    return Incidents(tuple(sorted(going, key=lambda one: one.id)), tuple(gone[-MOST_CLOSED:]), left)
+    opened = tuple(sorted(going, key=lambda one: one.id))
+    return Incidents(opened, tuple(gone[-MOST_CLOSED:]), left, incidents.watched_since)

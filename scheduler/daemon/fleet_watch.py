@@ -34,6 +34,8 @@ log = structlog.get_logger(__name__)
 _SAVE_SECONDS: Final = 600.0
 """Between two times that rows and detectors are saved, in the federation's time."""
 _SAVE_AT_LEAST_WALL_SECONDS: Final = 20.0
+_SEEN_SECONDS: Final = 300.0
+"""How exactly it is saved when an incident was last seen."""
 _INCIDENTS_AT_LEAST_WALL_SECONDS: Final = 1.0
 
 
@@ -85,12 +87,14 @@ class FleetWatch:
             facts = self._beside.facts.gather(snapshot) if self._beside.facts is not None else WorkloadFacts
             told, over = self._alerts(snapshot.now)
             try:
-                found = await asyncio.to_thread(self._round, snapshot, readings, facts, told, over)
+                now, monitor, found = await asyncio.to_thread(self._round, snapshot, readings, facts, told, over)
             except (OverspillError, ValueError, ArithmeticError) as error:
                 log.error("fleet_not_watched", error=str(error)[:300])
                 self._metrics.watch_rounds.labels("failed").inc()
                 self._begin_anew()
                 return
+            # Here, not in the thread: what is cut off in a round has never been.
+            self._monitor, self._subjects, self._fleet = monitor, now.subjects, now.fleet
             self._metrics.watch_rounds.labels("ok").inc()
             self._metrics.watch_seconds.observe(clock() - began)
             for finding in found[len(told) :]:
@@ -131,12 +135,11 @@ class FleetWatch:
         facts: Callable[[], WorkloadFacts],
         told: list[Finding],
         over: frozenset[SignalKey],
-    ) -> tuple[Finding, ...]:
+    ) -> tuple[Telemetry, Monitor, tuple[Finding, ...]]:
         now = telemetry_of(snapshot, readings, facts(), self._subjects.get(GPU, ()))
         view = View(snapshot.now, now.tables, now.subjects, told, over)
-        self._monitor, found = look(self._arranged(now), view, now.fleet)
-        self._subjects, self._fleet = now.subjects, now.fleet
-        return found
+        monitor, found = look(self._arranged(now), view, now.fleet)
+        return now, monitor, found
 
     def _arranged(self, now: Telemetry) -> Monitor:
         """What was remembered of each row, in the rows' new order."""
@@ -240,6 +243,7 @@ class FleetWatch:
         """The incidents that were saved last; what was saved beside them goes to whom it belongs."""
         beside = self._beside
         incidents, more = await store.load_incidents()
+        incidents = replace(incidents, watched_since=self._snapshot().now)
         self._told = {each.id for each in incidents.open}
         if beside.alerts is not None:
             beside.alerts.take_up(more.get("alerts"))
@@ -263,7 +267,7 @@ class FleetWatch:
         wall = asyncio.get_running_loop().time()
         state = self._more(monitor)
         known, at = self._incidents_saved
-        if state != known and (at_once or wall - at >= _INCIDENTS_AT_LEAST_WALL_SECONDS):
+        if at_once or (state != known and wall - at >= _INCIDENTS_AT_LEAST_WALL_SECONDS):
             self._incidents_saved = (state, wall)
             await store.save_incidents(monitor.incidents, state, now)
         if self._rows_saved is None:
@@ -280,5 +284,8 @@ class FleetWatch:
             "alerts": beside.alerts.kept() if beside.alerts is not None else [],
             "rollouts": beside.facts.kept() if beside.facts is not None else {},
             "log": beside.incidents.kept() if beside.incidents is not None else {},
-            "open": [[each.id, each.state, each.severity, len(each.signals)] for each in monitor.incidents.open],
+            "open": [
+                [each.id, each.state, each.severity, len(each.signals), each.last_at // _SEEN_SECONDS]
+                for each in monitor.incidents.open
+            ],
         }

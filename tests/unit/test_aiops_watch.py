@@ -180,6 +180,15 @@ def test_what_is_told_to_be_over_ends_an_incident_of_nothing_else() -> None:
     assert group_findings(both, [], fleet, 60.0, over=over).open
 
 
+def test_silence_while_nobody_looked_ends_no_incident() -> None:
+    fleet = topology([place("n0")], ())
+    found = group_findings(Incidents(), [a_finding("gpu.xid.79", 0.0, gpu="0", severity=HIGH)], fleet, 0.0)
+    assert not group_findings(found, [], fleet, 7200.0).open
+    back = replace(found, watched_since=7100.0)
+    assert group_findings(back, [], fleet, 7200.0).open
+    assert not group_findings(back, [], fleet, 9000.0).open
+
+
 def test_paths_that_meet_in_one_place_are_one_incident_of_its_network() -> None:
     paths = tuple(f"{one}>{other}" for one in "abcd" for other in "abcd" if one != other)
     fleet = Topology(paths=paths)
