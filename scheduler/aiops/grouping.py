@@ -258,7 +258,8 @@ class _Round:
         for signal, name in self._candidates():
             if name:
                 part_of[signal.key] = name
-            if signal.severity != INFO:
+            # One odd thing is not yet its workload's affair; of two or more nodes it is.
+            if signal.severity != INFO and not (signal.kind.startswith(ANOMALY) and signal.subject.node):
                 urgent.add(signal.key)
             for scope, reason in self._explanations(signal):
                 if scope.kind not in kinds:

@@ -178,3 +178,40 @@ def test_who_takes_over_goes_on_with_the_leader_s_incidents_and_its_own_of_other
     assert sorted(each.kind for each in standby.watch.incidents()) == ["gpu.xid.48", "gpu.xid.79"]
     assert known.id in {each.id for each in standby.watch.incidents()}
     assert len(standby.look(both)) == 2, "nothing is raised again"
+
+
+def test_the_daemon_s_detectors_learn_and_find_what_no_rule_knows() -> None:
+    """A GPU's clock that a site exports under a name of its own."""
+    shelf: Any = Shelf()
+    watched, telemetry = Watched(), Telemetry()
+    watched.watch = FleetWatch(
+        lambda: watched.now, lambda: watched.readings, telemetry,
+        Beside(store=WatchStore(shelf), alarms_per_day=5.0, learn_seconds=220 * 30.0),
+    )  # fmt: skip
+    rng = np.random.default_rng(8)
+
+    def clocks(odd: float) -> Reading:
+        values = rng.normal(1000.0, 10.0, 99)
+        values[0] += odd
+        spots = [(f"n{1 + row % 3}", str(row // 3)) for row in range(99)]
+        return reading(
+            "site_fabric_clock_hertz",
+            *((node, gpu, value) for (node, gpu), value in zip(spots, values.tolist(), strict=True)),
+        )
+
+    for _ in range(240):
+        assert watched.look(clocks(0.0)) == []
+    assert telemetry.registry.get_sample_value("overspill_detector_metrics", {"state": "speaking"}) == 1
+    assert watched.look(clocks(900.0)) == ["anomaly.site_fabric_clock_hertz"]
+    asyncio.run(watched.watch.close())
+    again = Watched()
+    again.now = watched.now
+    again.watch = FleetWatch(
+        lambda: again.now, lambda: again.readings, Telemetry(),
+        Beside(store=WatchStore(shelf), alarms_per_day=5.0, learn_seconds=220 * 30.0),
+    )  # fmt: skip
+    asyncio.run(again.watch.load())
+    (known,) = again.watch.incidents()
+    assert again.look(clocks(0.0)) == ["anomaly.site_fabric_clock_hertz"]
+    assert [each.id for each in again.watch.incidents()] == [known.id]
+    assert (known.subject.node, known.subject.gpu) == ("n1", "0")
