@@ -23,6 +23,7 @@ from scheduler.model.contract import (
     ANNOTATION_CHECKPOINT,
     ANNOTATION_DATA,
     ANNOTATION_DEADLINE,
+    ANNOTATION_EXCLUDED_NODES,
     ANNOTATION_EXPECTED,
     ANNOTATION_GPU_MODELS,
     ANNOTATION_MODEL,
@@ -36,7 +37,7 @@ from scheduler.model.contract import (
     TOPOLOGIES,
 )
 from scheduler.model.errors import InvalidObjectError
-from scheduler.model.ids import ClusterId, Instant, PoolId, PoolRef
+from scheduler.model.ids import ClusterId, Instant, NodeName, PoolId, PoolRef
 from scheduler.model.resources import quantity_units
 from scheduler.model.workload import DataSet, Hints, Placement, PlacementState
 
@@ -75,6 +76,7 @@ class HintsRead:
     gpu_models: tuple[str, ...]
     topology: str
     """A node label; "": none."""
+    excluded_nodes: tuple[NodeName, ...]
     queued_at: Instant | None
     progress_query: str
     speed_query: str
@@ -166,6 +168,9 @@ def parse_hints(annotations: Mapping[str, Any], created_at: Instant) -> HintsRea
             )
         ),
         topology=_topology(annotations, problems),
+        excluded_nodes=tuple(
+            sorted({NodeName(node) for _, node in parse_places(annotations.get(ANNOTATION_EXCLUDED_NODES))})
+        ),
         queued_at=_time(annotations, ANNOTATION_QUEUED_AT, problems),
         progress_query=_query(annotations, ANNOTATION_PROGRESS_QUERY, problems),
         speed_query=_query(annotations, ANNOTATION_SPEED_QUERY, problems),

@@ -127,6 +127,7 @@ def read_pod_set(name: str, count: int, pod_spec: Mapping[str, Any], said: Hints
         ),
         gpu_models=models,
         topology=said.topology,
+        excluded_nodes=said.excluded_nodes,
     )
 
 

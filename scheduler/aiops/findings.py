@@ -31,6 +31,10 @@ SYMPTOM: Final = "symptom"
 ORIGINS: Final = (HARDWARE, INFRASTRUCTURE, APPLICATION, SYMPTOM)
 """The likelier to be a cause, the earlier."""
 
+ANOMALY: Final = "anomaly."
+"""Kinds of what detectors find begin so, the metric follows. They support what is known, and change nothing of its
+course."""
+
 RESTART: Final = "restart-workload"
 RESET: Final = "request-reset"
 REBOOT: Final = "request-reboot"

@@ -11,12 +11,14 @@ is only `info`.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from scheduler.aiops.findings import (
+    ANOMALY,
     APPLICATION,
     CRITICAL,
     HARDWARE,
@@ -41,13 +43,27 @@ from scheduler.aiops.incidents import (
     Incident,
     Incidents,
     Signal,
+    SignalKey,
     fold,
     joined,
     placed,
     with_state,
 )
 from scheduler.aiops.ranking import rank
-from scheduler.aiops.topology import CLUSTER, NODE, POOL, PROVIDER, WORKLOAD, ZONE, NodeKey, Scope, Topology
+from scheduler.aiops.topology import (
+    CLUSTER,
+    NETWORK,
+    NODE,
+    PATH,
+    POOL,
+    PROVIDER,
+    WORKLOAD,
+    ZONE,
+    NodeKey,
+    Scope,
+    Topology,
+    ends,
+)
 from scheduler.model.ids import Instant
 
 GPU: Final = "gpu"
@@ -56,8 +72,9 @@ _SHARED: Final = ("gpu.throttle.power-brake", "gpu.throttle.thermal")
 """Kinds of a GPU that come of power or cooling, which nodes share."""
 _CAUSE_SECONDS: Final = 300.0
 """Within which a hardware fault may have been the cause of a crash that was seen first."""
+_UNFIT: Final = re.compile(r"[^A-Za-z0-9._-]")
+_LONGEST_NAME: Final = 180
 _VERIFY_GRACE_SECONDS: Final = 120.0
-Key = tuple[str, Subject]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +91,13 @@ class Settings:
 
 
 def observe(
-    incidents: Incidents, reported: Sequence[Finding], fleet: Topology, now: Instant, settings: Settings | None = None
-) -> Incidents:
+    incidents: Incidents, reported: Sequence[Finding], fleet: Topology, now: Instant, settings: Settings | None = None,
+    *, over: frozenset[SignalKey] = frozenset(),
+) -> Incidents:  # fmt: skip
     """All incidents after one round. Pure, and the same for any order of the findings and for repeated ones, but for
-    their counts."""
+    their counts. `over`: signals that whoever told of them says are over; an incident of nothing else is resolved."""
     rules = settings or Settings()
-    round_ = _Round(incidents, fleet, now, rules)
+    round_ = _Round(incidents, fleet, now, rules, over)
     for signal in fold(reported):
         round_.take(signal)
     round_.group()
@@ -89,19 +107,22 @@ def observe(
 class _Round:
     """Working memory of one call of `observe`."""
 
-    def __init__(self, incidents: Incidents, fleet: Topology, now: Instant, settings: Settings) -> None:
+    def __init__(
+        self, incidents: Incidents, fleet: Topology, now: Instant, settings: Settings, over: frozenset[SignalKey]
+    ) -> None:
         self._before, self._fleet, self._now, self._settings = incidents, fleet, now, settings
+        self._over = over
         self._open = {one.id: one for one in incidents.open}
-        self._signals: dict[str, dict[Key, Signal]] = {}
+        self._signals: dict[str, dict[SignalKey, Signal]] = {}
         self._changed: set[str] = set()
         self._merged: dict[str, Incident] = {}
         self._owner = {signal.key: one.id for one in incidents.open for signal in one.signals}
         self._near: dict[NodeKey | str, set[str]] = defaultdict(set)
-        self._loose: dict[Key, Signal] = {}
+        self._loose: dict[SignalKey, Signal] = {}
         for one in incidents.open:
             self._index(one)
         for signal in incidents.pending:
-            if now - signal.last_at <= settings.window_seconds:
+            if now - signal.last_at <= settings.window_seconds and signal.key not in over:
                 self._loose[signal.key] = signal
 
     def take(self, signal: Signal) -> None:
@@ -117,7 +138,7 @@ class _Round:
     def group(self) -> None:
         """Loose signals and young incidents into places; then single faults of the hardware, so that what follows from
         them joins them; then into workloads; then what is left one by one, and what only supports (info) to it."""
-        self._gather(_PLACES)
+        self._gather((*_PLACES, NETWORK))
         self._split(local=True)
         self._settle()
         self._gather((WORKLOAD,))
@@ -152,14 +173,22 @@ class _Round:
             incident = self._open[name]
             if name in self._changed:
                 incident = self._described(incident)
-            if incident.state != RESOLVED and self._now - incident.last_at > self._settings.quiet_seconds:
-                incident = with_state(incident, RESOLVED, self._now, "nothing more was seen of it")
+            if incident.state != RESOLVED and (why := self._ended(incident)):
+                incident = with_state(incident, RESOLVED, self._now, why)
             if incident is not self._open[name] or name in self._changed:
                 changed.append(incident)
         reopened = {one.id for one in changed}
         closed = tuple(one for one in self._before.closed if one.id not in reopened)
-        before = Incidents(self._before.open, closed, self._before.pending)
+        before = replace(self._before, closed=closed)
         return placed(before, changed, [self._loose[key] for key in sorted(self._loose)])
+
+    def _ended(self, incident: Incident) -> str:
+        """Why it is over; "": it is not."""
+        told = [key for key in self._members(incident.id) if not key[0].startswith(ANOMALY)]
+        if told and self._over.issuperset(told):
+            return "whoever told of it says that it is over"
+        quiet = self._now - max(incident.last_at, self._before.watched_since) > self._settings.quiet_seconds
+        return "nothing more was seen of it" if quiet else ""
 
     # --- belonging ---------------------------------------------------------------------------------------------------
 
@@ -175,7 +204,11 @@ class _Round:
     def _belongs(self, signal: Signal, incident: Incident) -> bool:
         age = signal.first_at - incident.opened_at
         lately = abs(age) <= self._settings.window_seconds
-        kin = lately or any(_kin(signal.kind, one.kind) for one in self._members(incident.id).values())
+        kin = (
+            lately
+            or signal.kind.startswith(ANOMALY)
+            or any(_kin(signal.kind, one.kind) for one in self._members(incident.id).values())
+        )
         scope, nodes = incident.scope, self._fleet.nodes_of(signal.subject)
         follows = signal.origin in (SYMPTOM, APPLICATION)
         if scope.kind in (GPU, NODE):
@@ -187,8 +220,10 @@ class _Round:
             if scope.name not in self._workloads(signal):
                 return False
             return kin if follows else abs(age) <= _CAUSE_SECONDS and severity_rank(signal.severity) <= 1
+        if scope.kind == NETWORK:
+            return kin and bool(signal.subject.path) and scope.name in ends(signal.subject.path)
         if not (signal.subject.node or signal.subject.workload):
-            return kin and _scope_of(signal.subject) == scope
+            return kin and _scope_of(signal) == scope
         if not any(one.subject.node for one in self._members(incident.id).values()):
             return False
         if signal.subject.node and nodes <= self._fleet.members.get(scope, frozenset()) and kin:
@@ -214,25 +249,26 @@ class _Round:
 
     # --- scopes ------------------------------------------------------------------------------------------------------
 
-    def _widest(self, kinds: Sequence[str]) -> tuple[Scope, frozenset[Key], frozenset[str]] | None:
+    def _widest(self, kinds: Sequence[str]) -> tuple[Scope, frozenset[SignalKey], frozenset[str]] | None:
         """The scope that explains the most nodes (the narrowest of such), its loose signals, and the young incidents
         that become part of it. None: no scope explains anything that is not explained already."""
-        offers: dict[tuple[Scope, str], dict[NodeKey | str, set[Key]]] = defaultdict(lambda: defaultdict(set))
-        part_of: dict[Key, str] = {}
-        urgent: set[Key] = set()
+        offers: dict[tuple[Scope, str], dict[NodeKey | str, set[SignalKey]]] = defaultdict(lambda: defaultdict(set))
+        part_of: dict[SignalKey, str] = {}
+        urgent: set[SignalKey] = set()
         for signal, name in self._candidates():
             if name:
                 part_of[signal.key] = name
-            if signal.severity != INFO:
+            # One odd thing is not yet its workload's affair; of two or more nodes it is.
+            if signal.severity != INFO and not (signal.kind.startswith(ANOMALY) and signal.subject.node):
                 urgent.add(signal.key)
             for scope, reason in self._explanations(signal):
                 if scope.kind not in kinds:
                     continue
                 for node in self._fleet.nodes_of(signal.subject) or {(signal.subject.cluster, "")}:
                     offers[scope, reason][node].add(signal.key)
-        best: tuple[tuple[int, int, Scope, str], tuple[Scope, frozenset[Key], frozenset[str]]] | None = None
+        best: tuple[tuple[int, int, Scope, str], tuple[Scope, frozenset[SignalKey], frozenset[str]]] | None = None
         for (scope, reason), nodes in offers.items():
-            keys = frozenset[Key]().union(*nodes.values())
+            keys = frozenset[SignalKey]().union(*nodes.values())
             members = self._fleet.members.get(scope, frozenset())
             order = (-len(nodes), len(members), scope, reason)
             if best is not None and order >= best[0]:
@@ -260,6 +296,13 @@ class _Round:
         if signal.origin in (APPLICATION, SYMPTOM):
             for workload in self._workloads(signal):
                 yield Scope(WORKLOAD, workload), ""
+        if signal.subject.path:
+            for end in ends(signal.subject.path):
+                yield Scope(NETWORK, end), signal.kind
+            return
+        if signal.kind.startswith(ANOMALY) and signal.subject.node:
+            # Half of a cluster at once is the monitor's or the cluster's affair.
+            yield Scope(CLUSTER, signal.subject.cluster), signal.kind
         shared = signal.origin == INFRASTRUCTURE or signal.kind.startswith("node.") or signal.kind in _SHARED
         if shared and signal.subject.node and signal.severity != INFO:
             for scope in self._fleet.scopes_of((signal.subject.cluster, signal.subject.node)):
@@ -291,7 +334,7 @@ class _Round:
             fault = signal.origin == HARDWARE and subject.gpu and signal.kind not in _SHARED
             if local and not (fault and signal.severity in (CRITICAL, HIGH)):
                 continue
-            node = Scope(NODE, f"{subject.cluster}/{subject.node}") if subject.node else _scope_of(subject)
+            node = Scope(NODE, f"{subject.cluster}/{subject.node}") if subject.node else _scope_of(signal)
             groups[node].append(signal)
         found = []
         for scope, signals in sorted(groups.items()):
@@ -306,7 +349,7 @@ class _Round:
 
     # --- changes -----------------------------------------------------------------------------------------------------
 
-    def _members(self, name: str) -> dict[Key, Signal]:
+    def _members(self, name: str) -> dict[SignalKey, Signal]:
         if name not in self._signals:
             self._signals[name] = {signal.key: signal for signal in self._open[name].signals}
         return self._signals[name]
@@ -320,6 +363,11 @@ class _Round:
             self._owner[signal.key] = name
         else:
             omitted += signal.count
+        supports = signal.kind.startswith(ANOMALY) and not all(kind.startswith(ANOMALY) for kind, _ in members)
+        if supports:
+            self._changed.add(name)
+            self._open[name] = replace(incident, omitted=omitted)
+            return
         if incident.state == VERIFYING and signal.last_at > incident.history[-1].at + _VERIFY_GRACE_SECONDS:
             incident = with_state(incident, OPEN, self._now, f"{signal.kind} came back")
         self._open[name] = replace(incident, last_at=max(incident.last_at, signal.last_at), omitted=omitted)
@@ -380,14 +428,16 @@ class _Round:
         if scope.kind == GPU and len(gpus) > 1:
             scope = Scope(NODE, f"{incident.subject.cluster}/{incident.subject.node}")
         causes = rank(signals, scope, self._fleet)
-        nodes = frozenset[NodeKey]().union(*(self._fleet.nodes_of(one.subject) for one in signals))
+        there = [one.subject for one in signals if not one.subject.path]
+        nodes = frozenset[NodeKey]().union(*(self._fleet.nodes_of(subject) for subject in there))
         named = frozenset(one.subject.workload for one in signals if one.subject.workload)
         impact = assess(nodes, named, self._fleet, self._now)
         worst = min((one.severity for one in signals), key=severity_rank)
         if worst == INFO:
             worst = WARNING
         named_nodes = len({(one.subject.cluster, one.subject.node) for one in signals if one.subject.node})
-        if scope.kind in _PLACES and named_nodes >= self._settings.least_nodes:
+        anomaly = causes[0].kind.startswith(ANOMALY)
+        if scope.kind in _PLACES and named_nodes >= self._settings.least_nodes and not anomaly:
             worst = CRITICAL
         if impact.deadlines and worst == WARNING:
             worst = HIGH
@@ -399,7 +449,7 @@ class _Round:
 
 def _named(kind: str, scope: Scope, nodes: int) -> str:
     """The kind of an incident: of a whole place it is the place's, of a workload that fails on many nodes a crash."""
-    if scope.kind in _PLACES and nodes > 1:
+    if scope.kind in _PLACES and nodes > 1 and not kind.startswith(ANOMALY):
         return f"{scope.kind}.outage" if kind == "node.not-ready" else f"{scope.kind}.{kind.split('.', 1)[-1]}"
     if scope.kind == WORKLOAD and kind.startswith("gpu.xid."):
         return "workload.crash"
@@ -422,12 +472,16 @@ def _subject(scope: Scope, signals: Sequence[Signal], now: Subject) -> Subject:
             return Subject(cluster=cluster, pool=pool)
         case "rack" | "zone":
             return Subject(cluster=scope.name.partition("/")[0])
-        case "cluster":
+        case "cluster" | "network":
             return Subject(cluster=scope.name)
-    return now if scope.kind == "path" else Subject()
+    return now if scope.kind == PATH else Subject()
 
 
-def _scope_of(subject: Subject) -> Scope:
+def _scope_of(signal: Signal) -> Scope:
+    """What it is about. Of what is about nothing in particular only the same kind belongs together."""
+    subject = signal.subject
+    if subject == Subject():
+        return Scope("kind", signal.kind)
     match subject.about:
         case "gpu":
             return Scope(GPU, f"{subject.cluster}/{subject.node}/{subject.gpu}")
@@ -436,7 +490,7 @@ def _scope_of(subject: Subject) -> Scope:
         case "workload":
             return Scope(WORKLOAD, subject.workload)
         case "path":
-            return Scope("path", subject.path)
+            return Scope(PATH, subject.path)
         case "pool":
             return Scope(POOL, f"{subject.cluster}/{subject.pool}")
     return Scope(CLUSTER, subject.cluster)
@@ -444,7 +498,7 @@ def _scope_of(subject: Subject) -> Scope:
 
 def _spot(signal: Signal) -> str:
     """Where an incident is looked up that is about neither a node nor a workload."""
-    scope = _scope_of(signal.subject)
+    scope = _scope_of(signal)
     return f"{scope.kind}:{scope.name}"
 
 
@@ -454,7 +508,9 @@ def _kin(one: str, other: str) -> bool:
 
 
 def _id(kind: str, scope: Scope, now: Instant, taken: Mapping[str, Incident]) -> str:
-    base = f"{kind}-{scope.name.replace('/', '.')}-{int(now)}"
+    # As a key of a ConfigMap (`overspill incidents approve`) and a path of the read API may be.
+    said = _UNFIT.sub(".", f"{kind}-{scope.name}")[:_LONGEST_NAME]
+    base = f"{said}-{int(now)}"
     name, number = base, 1
     while name in taken:
         number += 1

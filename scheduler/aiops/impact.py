@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
+from typing import Final
 
 from scheduler.aiops.incidents import Impact
-from scheduler.aiops.topology import NodeKey, Run, Topology
+from scheduler.aiops.topology import NodeKey, NodePlace, Run, Topology
 from scheduler.model.ids import Instant
+
+_CENT: Final = Decimal("0.01")
 
 
 def assess(nodes: frozenset[NodeKey], workloads: frozenset[str], fleet: Topology, now: Instant) -> Impact:
@@ -25,6 +28,7 @@ def assess(nodes: frozenset[NodeKey], workloads: frozenset[str], fleet: Topology
         workloads=tuple(run.workload for run in runs),
         gpu_hours_at_risk=sum(run.gpus * lost[run.workload] for run in runs if run.workload in lost) if lost else None,
         usd_at_risk=_usd(runs, lost, fleet),
+        usd_per_hour=_usd_per_hour(runs, places, fleet),
         deadlines=tuple(run.workload for run in runs if _breaks(run, lost.get(run.workload))),
     )
 
@@ -46,12 +50,26 @@ def _usd(runs: Sequence[Run], lost: dict[str, float], fleet: Topology) -> Decima
     for run in runs:
         if run.workload not in lost:
             continue
-        places = [fleet.place_of.get(key) for key in run.nodes]
-        prices = [place.usd_per_hour for place in places if place is not None and place.gpus]
-        sizes = sum(place.gpus for place in places if place is not None)
-        if not sizes or len(prices) != len(run.nodes) or any(price is None for price in prices):
+        hourly = _hourly(run, fleet)
+        if hourly is None:
             return None
-        hourly = sum((price for price in prices if price is not None), Decimal(0))
-        share = Decimal(min(run.gpus, sizes)) / Decimal(sizes)
-        total += hourly * share * Decimal(str(round(lost[run.workload], 6)))
-    return total.quantize(Decimal("0.01")) if lost else None
+        total += hourly * Decimal(str(round(lost[run.workload], 6)))
+    return total.quantize(_CENT) if lost else None
+
+
+def _hourly(run: Run, fleet: Topology) -> Decimal | None:
+    """What a run's share of its nodes costs; None: not known."""
+    places = [fleet.place_of.get(key) for key in run.nodes]
+    prices = [place.usd_per_hour for place in places if place is not None and place.gpus]
+    sizes = sum(place.gpus for place in places if place is not None)
+    if not sizes or len(prices) != len(run.nodes) or any(price is None for price in prices):
+        return None
+    whole = sum((price for price in prices if price is not None), Decimal(0))
+    return whole * (Decimal(min(run.gpus, sizes)) / Decimal(sizes))
+
+
+def _usd_per_hour(runs: Sequence[Run], places: Sequence[NodePlace], fleet: Topology) -> Decimal | None:
+    """Of the runs that are hit; without one, of the nodes."""
+    hourly = [_hourly(run, fleet) for run in runs] or [place.usd_per_hour for place in places]
+    known = [each for each in hourly if each is not None]
+    return sum(known, Decimal(0)).quantize(_CENT) if known and len(known) == len(hourly) else None

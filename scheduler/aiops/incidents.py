@@ -27,6 +27,9 @@ _NEXT: Final = {
     RESOLVED: (OPEN,),
 }
 
+SignalKey = tuple[str, Subject]
+"""Kind and subject."""
+
 MOST_OPEN: Final = 2000
 MOST_CLOSED: Final = 1000
 MOST_PENDING: Final = 20_000
@@ -51,7 +54,7 @@ class Signal:
     """As of the last report."""
 
     @property
-    def key(self) -> tuple[str, Subject]:
+    def key(self) -> SignalKey:
         return self.kind, self.subject
 
 
@@ -77,6 +80,8 @@ class Impact:
     """Work since the last checkpoints, which is lost if they stop now; None: no checkpoint is known."""
     usd_at_risk: Decimal | None = None
     """The same at the nodes' prices; None: not known."""
+    usd_per_hour: Decimal | None = None
+    """What the GPUs that are hit cost; None: not known."""
     deadlines: tuple[str, ...] = ()
     """Workloads that miss their deadline if that work must be done again."""
 
@@ -143,6 +148,8 @@ class Incidents:
     """The latest, oldest first."""
     pending: tuple[Signal, ...] = ()
     """Seen lately, and no incident so far."""
+    watched_since: Instant = 0.0
+    """Since when somebody has looked: silence before that says nothing."""
 
     def find(self, incident_id: str) -> Incident | None:
         return next((one for one in (*self.open, *self.closed) if one.id == incident_id), None)
@@ -207,4 +214,5 @@ def placed(incidents: Incidents, changed: Sequence[Incident], pending: Sequence[
     left = incidents.pending if pending is None else tuple(pending)
     if len(left) > MOST_PENDING:
         left = tuple(sorted(left, key=lambda one: (-one.last_at, one.key))[:MOST_PENDING])
-    return Incidents(tuple(sorted(going, key=lambda one: one.id)), tuple(gone[-MOST_CLOSED:]), left)
+    opened = tuple(sorted(going, key=lambda one: one.id))
+    return Incidents(opened, tuple(gone[-MOST_CLOSED:]), left, incidents.watched_since)

@@ -15,9 +15,10 @@ from typing import Final
 import numpy as np
 
 from scheduler.aiops.findings import Subject, Table
-from scheduler.aiops.rules import GPU, NODE, POOL
+from scheduler.aiops.rules import CLUSTER, GPU, NODE, PATH, POOL, WORKLOAD
 from scheduler.aiops.series import Floats
 from scheduler.aiops.topology import NodeKey, NodePlace, Run, Topology
+from scheduler.aiops.workload_rows import RANK_SECONDS, WorkloadFacts, rank_seconds, workload_rows
 from scheduler.model.cluster import Cluster, Node, NodePool
 from scheduler.model.contract import TOPOLOGY_ZONE
 from scheduler.model.ids import Instant
@@ -31,6 +32,7 @@ RACK_LABELS: Final = (
     "topology.k8s.aws/network-node-layer-3",
 )
 """Where sites and clouds tell a node's rack or its like, the first that a node has counts."""
+_PODS: Final = "pods_count"
 MOST_ROWS: Final = 200_000
 """Of one scope. More are left out, by name."""
 
@@ -42,25 +44,51 @@ class Telemetry:
     fleet: Topology
 
 
-def telemetry_of(snapshot: Snapshot, readings: Iterable[Reading]) -> Telemetry:
-    """Tables of GPUs, nodes and bought pools, and where everything is."""
+def telemetry_of(
+    snapshot: Snapshot,
+    readings: Sequence[Reading],
+    facts: WorkloadFacts | None = None,
+    known_gpus: Iterable[Subject] = (),
+) -> Telemetry:
+    """Tables of GPUs, nodes, bought pools, workloads, clusters and network paths, and where everything is.
+
+    `known_gpus`: those of the last round, which keep their rows, silent or not, while their node is there.
+    """
+    facts = facts or WorkloadFacts()
     clusters = {str(cluster.id): cluster for cluster in sorted(snapshot.clusters, key=lambda each: each.id)}
     users = _users(snapshot.copies)
     by_gpu, by_node = _by_place(readings)
+    ranks = rank_seconds(readings, facts.pods)
     nodes = {(name, str(node.name)): node for name, cluster in clusters.items() for node in cluster.nodes}
+    reporting = _reporting(by_gpu)
+    for subject in known_gpus:
+        if (subject.cluster, subject.node) in nodes:
+            by_gpu.setdefault((subject.cluster, subject.node, subject.gpu), {})
+    for (cluster, node, _), row in by_gpu.items():
+        seconds = ranks.get((cluster, node, users.get((cluster, node), "")))
+        if seconds is not None and row:
+            row[RANK_SECONDS] = seconds
     gpus, gpu_subjects = _gpu_table(snapshot.now, by_gpu, nodes, users)
+    served, workloads = workload_rows(snapshot.now, snapshot.workloads, snapshot.copies, readings, facts)
+    paths, path_subjects = _path_rows(readings)
     return Telemetry(
         {
             GPU: gpus,
-            NODE: _node_table(snapshot.now, clusters, nodes, by_node, gpu_subjects, users),
+            NODE: _node_table(snapshot.now, clusters, nodes, by_node, reporting, users),
             POOL: _pool_table(snapshot.now, clusters),
+            WORKLOAD: _table(snapshot.now, served),
+            CLUSTER: _table(snapshot.now, _cluster_rows(clusters, readings)),
+            PATH: _table(snapshot.now, paths),
         },
         {
             GPU: gpu_subjects,
             NODE: tuple(_node_subject(key, node, users) for key, node in sorted(nodes.items())[:MOST_ROWS]),
             POOL: tuple(Subject(cluster=c.id, pool=pool.ref.pool) for c, pool in _bought(clusters)),
+            WORKLOAD: workloads,
+            CLUSTER: tuple(Subject(cluster=name) for name in clusters),
+            PATH: path_subjects,
         },
-        _topology(snapshot.now, clusters, snapshot.workloads, snapshot.copies),
+        _topology(snapshot.now, clusters, snapshot.workloads, snapshot.copies, path_subjects),
     )
 
 
@@ -70,8 +98,12 @@ def rows_of(old: Sequence[Subject], new: Sequence[Subject]) -> list[int]:
     return [at.get(_place(subject), -1) for subject in new]
 
 
-def _place(subject: Subject) -> tuple[str, str, str, str]:
-    return subject.cluster, subject.pool if not subject.node else "", subject.node, subject.gpu
+def _place(subject: Subject) -> tuple[str, ...]:
+    if subject.node:
+        return subject.cluster, subject.node, subject.gpu
+    if subject.workload:
+        return (subject.workload,)
+    return subject.cluster, subject.pool, subject.path, ""
 
 
 # -- readings ------------------------------------------------------------------------------------------------------
@@ -101,6 +133,14 @@ def _columns(rows: Sequence[Mapping[str, float]]) -> dict[str, Floats]:
     return {name: np.array([row.get(name, np.nan) for row in rows], dtype=np.float64) for name in names}
 
 
+def _reporting(by_gpu: _ByGpu) -> dict[NodeKey, int]:
+    """How many GPUs of a node report."""
+    found: dict[NodeKey, int] = defaultdict(int)
+    for cluster, node, _ in by_gpu:
+        found[cluster, node] += 1
+    return found
+
+
 # -- tables --------------------------------------------------------------------------------------------------------
 
 
@@ -123,12 +163,9 @@ def _node_table(
     clusters: Mapping[str, Cluster],
     nodes: Mapping[NodeKey, Node],
     by_node: _ByNode,
-    gpus: Iterable[Subject],
+    reporting: Mapping[NodeKey, int],
     users: Mapping[NodeKey, str],
 ) -> Table:
-    reporting: dict[NodeKey, int] = defaultdict(int)
-    for subject in gpus:
-        reporting[subject.cluster, subject.node] += 1
     rows: list[dict[str, float]] = []
     subjects: list[Subject] = []
     for key, node in sorted(nodes.items())[:MOST_ROWS]:
@@ -160,8 +197,50 @@ def _pool_table(at: Instant, clusters: Mapping[str, Cluster]) -> Table:
         price = None if pool.price is None else float(pool.price.usd_per_hour)
         row = {"busy_gpus_count": float(sum(node.used.gpus for node in there))}
         if price is not None:
+            row["price_usd_per_hour"] = price
             row["spend_usd_per_hour"] = price * len(there)
         rows.append(row if cluster.available else {})
+    return Table(at, len(rows), _columns(rows), {})
+
+
+def _cluster_rows(clusters: Mapping[str, Cluster], readings: Iterable[Reading]) -> list[dict[str, float]]:
+    """What is known of each as a whole."""
+    rows: dict[str, dict[str, float]] = {name: {} for name in clusters}
+    for name, cluster in clusters.items():
+        if cluster.available:
+            gpus = sum(node.allocatable.gpus for node in cluster.nodes)
+            rows[name]["nodes_ready_count"] = float(sum(node.ready for node in cluster.nodes))
+            if gpus:
+                rows[name]["gpus_used_ratio"] = sum(node.used.gpus for node in cluster.nodes) / gpus
+    for reading in readings:
+        row = rows.get(reading.cluster)
+        if row is None or reading.state != OK:
+            continue
+        if reading.metric == _PODS:
+            waiting = (one.value for one in reading.samples if dict(one.labels).get("phase") == "Pending")
+            row["pods_pending_count"] = sum(waiting)
+        elif len(reading.samples) == 1 and not reading.samples[0].labels:
+            row[reading.metric] = reading.samples[0].value
+    return list(rows.values())
+
+
+def _path_rows(readings: Iterable[Reading]) -> tuple[list[dict[str, float]], tuple[Subject, ...]]:
+    """What probes from a cluster to a target say, a row for each."""
+    rows: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+    for reading in readings:
+        for sample in reading.samples if reading.state == OK else ():
+            target = dict(sample.labels).get("target")
+            if target:
+                row = rows[reading.cluster, target]
+                worse = min if reading.metric.endswith("_success_count") else max
+                row[reading.metric] = worse(row.get(reading.metric, sample.value), sample.value)
+    keys = sorted(rows)[:MOST_ROWS]
+    return [rows[key] for key in keys], tuple(
+        Subject(cluster=cluster, path=f"{cluster}>{target}") for cluster, target in keys
+    )
+
+
+def _table(at: Instant, rows: Sequence[Mapping[str, float]]) -> Table:
     return Table(at, len(rows), _columns(rows), {})
 
 
@@ -204,8 +283,9 @@ def _pool_of(node: Node | None) -> str:
 
 
 def _topology(
-    now: Instant, clusters: Mapping[str, Cluster], workloads: Iterable[Workload], copies: Iterable[Copy]
-) -> Topology:
+    now: Instant, clusters: Mapping[str, Cluster], workloads: Iterable[Workload], copies: Iterable[Copy],
+    paths: Iterable[Subject],
+) -> Topology:  # fmt: skip
     places = [_node_place(cluster, node) for cluster in clusters.values() for node in cluster.nodes]
     known = {workload.ref.uid: workload for workload in workloads}
     runs: list[Run] = []
@@ -215,7 +295,7 @@ def _topology(
             nodes = tuple((str(copy.cluster), str(name)) for name, _ in copy.holds)
             gpus = sum(held.gpus for _, held in copy.holds)
             runs.append(Run(copy.origin, nodes, gpus, _checkpoint(workload, copy, now), workload.hints.deadline_at))
-    return Topology(tuple(sorted(places)), tuple(runs))
+    return Topology(tuple(sorted(places)), tuple(runs), tuple(each.path for each in paths))
 
 
 def _node_place(cluster: Cluster, node: Node) -> NodePlace:

@@ -19,6 +19,9 @@ ZONE: Final = "zone"
 POOL: Final = "pool"
 CLUSTER: Final = "cluster"
 PROVIDER: Final = "provider"
+PATH: Final = "path"
+NETWORK: Final = "network"
+"""The network of a place: all paths that begin or end there."""
 
 NodeKey = tuple[str, str]
 """Cluster and node."""
@@ -56,7 +59,8 @@ class Scope:
 
     kind: str
     name: str
-    """node: cluster/node; workload: its UID; rack, zone and pool: cluster/name; cluster; provider."""
+    """node: cluster/node; workload: its UID; rack, zone and pool: cluster/name; cluster; provider; path: from>to;
+    network: where the paths meet."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,8 @@ class Topology:
 
     nodes: tuple[NodePlace, ...] = ()
     runs: tuple[Run, ...] = ()
+    paths: tuple[str, ...] = ()
+    """Network paths that are probed, "from>to"."""
 
     @cached_property
     def place_of(self) -> dict[NodeKey, NodePlace]:
@@ -84,13 +90,16 @@ class Topology:
 
     @cached_property
     def members(self) -> dict[Scope, frozenset[NodeKey]]:
-        """Nodes of each scope."""
+        """Nodes of each scope; of a network its paths."""
         found: dict[Scope, set[NodeKey]] = defaultdict(set)
         for place in self.nodes:
             for scope in _scopes(place):
                 found[scope].add((place.cluster, place.node))
         for run in self.runs:
             found[Scope(WORKLOAD, run.workload)].update(run.nodes)
+        for path in self.paths:
+            for end in ends(path):
+                found[Scope(NETWORK, end)].add((path.partition(">")[0], path))
         return {scope: frozenset(keys) for scope, keys in found.items()}
 
     def scopes_of(self, key: NodeKey) -> tuple[Scope, ...]:
@@ -100,14 +109,22 @@ class Topology:
         return (*places, *(Scope(WORKLOAD, name) for name in self.workloads_on.get(key, ())))
 
     def nodes_of(self, subject: Subject) -> frozenset[NodeKey]:
-        """The nodes that a subject is on; empty when that is not known."""
+        """The nodes that a subject is on, a path as one of its own; empty when that is not known."""
         if subject.node:
             return frozenset({(subject.cluster, subject.node)})
         if subject.workload:
             return self.members.get(Scope(WORKLOAD, subject.workload), frozenset())
+        if subject.path:
+            return frozenset({(subject.cluster, subject.path)})
         if subject.pool:
             return self.members.get(Scope(POOL, f"{subject.cluster}/{subject.pool}"), frozenset())
         return self.members.get(Scope(CLUSTER, subject.cluster), frozenset())
+
+
+def ends(path: str) -> tuple[str, ...]:
+    """Where a network path begins and ends."""
+    first, _, last = path.partition(">")
+    return (first, last) if last else (first,)
 
 
 def _scopes(place: NodePlace) -> tuple[Scope, ...]:

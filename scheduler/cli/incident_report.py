@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
@@ -60,6 +61,26 @@ class BreakerReply(Reply):
     cause: str
 
 
+class PastIncidentReply(Reply):
+    id: str
+    kind: str
+    severity: str
+    opened_at: float
+    subject: str = ""
+    ended_at: float | None = None
+    outcome: str | None = None
+    gpu_hours_at_risk: float | None = None
+    usd_at_risk: str | None = None
+    gpu_hours_saved: float | None = None
+    usd_saved: str | None = None
+
+
+class PastReply(Reply):
+    past: tuple[PastIncidentReply, ...] = ()
+    gpu_hours_saved: float = 0.0
+    usd_saved: str | None = None
+
+
 class IncidentsReply(Reply):
     paused: bool
     bursting_paused: bool
@@ -82,6 +103,30 @@ def show_all(url: str, *, as_json: bool) -> int:
         screen.print(Text(line, style="yellow"))
     screen.print(_table(told) if told.incidents else Text("no incidents"))
     return 0
+
+
+def show_past(url: str, days: float, *, as_json: bool) -> int:
+    """`overspill incidents list --history`."""
+    answer = fetch(url, f"/api/v1/incidents?days={days}")
+    if as_json:
+        print_json(answer)
+        return 0
+    told = parse(PastReply, answer)
+    screen = console()
+    if not told.past:
+        screen.print(Text(f"no incidents in the last {days:g} days"))
+        return 0
+    screen.print(_past_table(told))
+    screen.print(Text(summary(told)))
+    return 0
+
+
+def summary(told: PastReply) -> str:
+    """What all of them came to, in a line."""
+    ended = Counter(each.outcome for each in told.past if each.outcome is not None)
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(ended.items())) or "none ended"
+    usd = "" if told.usd_saved is None else f", {told.usd_saved} USD"
+    return f"{len(told.past)} incidents: {counts}; saved {told.gpu_hours_saved:.1f} GPU-hours{usd}"
 
 
 def show_one(url: str, incident: str, *, as_json: bool) -> int:
@@ -146,6 +191,28 @@ def _table(told: IncidentsReply) -> Table:
         now = "; ".join(part for part in (doing, why) if part)
         table.add_row(each.id, each.kind, each.severity, str(each.subject), each.state, now)
     return table
+
+
+def _past_table(told: PastReply) -> Table:
+    left, right = ("id", "signal", "severity", "on", "opened", "ended"), ("at risk", "saved")
+    columns = [
+        *((heading, "left") for heading in left),
+        ("outcome", "left"),
+        *((heading, "right") for heading in right),
+    ]
+    table = wide_table("incidents of the past", *columns)
+    for each in told.past:
+        table.add_row(
+            each.id, each.kind, each.severity, each.subject, _when(each.opened_at),
+            _when(each.ended_at) if each.ended_at is not None else "-", each.outcome or "goes on",
+            _worth(each.gpu_hours_at_risk, each.usd_at_risk), _worth(each.gpu_hours_saved, each.usd_saved),
+        )  # fmt: skip
+    return table
+
+
+def _worth(gpu_hours: float | None, usd: str | None) -> str:
+    parts = [f"{gpu_hours:.1f} GPU h" if gpu_hours is not None else "", f"{usd} USD" if usd is not None else ""]
+    return ", ".join(part for part in parts if part) or "-"
 
 
 def _when(instant: float) -> str:

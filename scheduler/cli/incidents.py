@@ -21,10 +21,17 @@ _DEFAULT_URL = "http://127.0.0.1:8080"
 
 
 @app.command("list")
-def list_command(url: Url = _DEFAULT_URL, as_json: AsJson = False) -> int:
+def list_command(
+    url: Url = _DEFAULT_URL,
+    as_json: AsJson = False,
+    history: Annotated[bool, typer.Option("--history", help="Those of the past, and what came of them.")] = False,
+    days: Annotated[float, typer.Option("--days", min=0.01, max=3650, help="With --history: how far back.")] = 30.0,
+) -> int:
     """All incidents, open ones first, and what is done about each, or why nothing is."""
     from scheduler.cli import incident_report
 
+    if history:
+        return incident_report.show_past(url, days, as_json=as_json)
     return incident_report.show_all(url, as_json=as_json)
 
 

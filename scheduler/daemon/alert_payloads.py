@@ -13,6 +13,8 @@ from typing import Any, Final
 import orjson
 
 from clusters.kubernetes.codec import format_time, parse_time
+from scheduler.aiops.findings import HARDWARE, INFRASTRUCTURE, SYMPTOM, Finding
+from scheduler.aiops.findings import Subject as FindingSubject
 from scheduler.aiops.remediation.facts import RESOLVED, Incident, IncidentLike, Subject
 from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import Instant
@@ -37,6 +39,11 @@ _SUBJECT: Final = {
     "workload": ("overspill_workload", "label_overspill_dev_origin_uid"),
 }
 """Labels that name each part of a subject, the first that is there counts."""
+PARTS: Final = tuple(_SUBJECT)
+_ORIGINS: Final = {
+    "gpu": HARDWARE, "node": HARDWARE, "network": INFRASTRUCTURE, "pool": INFRASTRUCTURE, "cost": INFRASTRUCTURE,
+}  # fmt: skip
+"""By the first word of a kind, what it mostly comes of; else it is a symptom."""
 _ENDS_AFTER_SECONDS: Final = 300.0
 """Alertmanager takes an alert for resolved when it has not been told of it again for so long."""
 
@@ -82,11 +89,24 @@ def incident_of(alert: Alert) -> Incident:
     return Incident(
         id=f"alert-{alert.fingerprint}",
         kind=labels.get(SIGNAL) or f"alert.{name}",
-        severity=_SEVERITIES.get(labels.get("severity", "").lower(), "info"),
+        severity=_severity(labels),
         subject=Subject(**found),
         opened_at=alert.starts_at,
         state="open" if alert.firing else RESOLVED,
     )
+
+
+def _severity(labels: Mapping[str, str]) -> str:
+    """An alert that says which signal it is wants to be acted upon: no information alone."""
+    least = "warning" if SIGNAL in labels or "severity" not in labels else "info"
+    return _SEVERITIES.get(labels.get("severity", "").lower(), least)
+
+
+def finding_of(alert: Incident, now: Instant) -> Finding:
+    """An alert that fires, as a finding of this moment."""
+    subject = FindingSubject(**{part: getattr(alert.subject, part) or "" for part in PARTS})
+    first = alert.kind.partition(".")[0]
+    return Finding(now, alert.kind, subject, alert.severity, _ORIGINS.get(first, SYMPTOM))
 
 
 def alerts_of(incidents: Iterable[IncidentLike], federation: str, now: Instant) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Alertmanager both ways: what it tells us becomes incidents, and ours are posted to it."""
+"""Alertmanager both ways: what it tells us becomes findings, and ours are posted to it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import asyncio
 import hmac
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import structlog
 
-from scheduler.aiops.remediation.facts import RESOLVED, Incident, IncidentLike
-from scheduler.daemon.alert_payloads import alerts_of, incident_of, parse_webhook
+from scheduler.aiops.findings import Finding
+from scheduler.aiops.incidents import SignalKey
+from scheduler.aiops.remediation.facts import RESOLVED, Incident, IncidentLike, Subject
+from scheduler.daemon.alert_payloads import PARTS, alerts_of, finding_of, incident_of, parse_webhook
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.errors import AuthError, InvalidObjectError
+from scheduler.model.ids import Instant
 from scheduler.model.ports import Clock
 
 log = structlog.get_logger(__name__)
@@ -37,6 +40,8 @@ class AlertBook:
         self._telemetry = telemetry
         self._incidents: dict[str, Incident] = {}
         self._resolved_at: dict[str, float] = {}
+        self.changed = asyncio.Event()
+        """Something was received; whoever waits for it clears it."""
 
     def check(self, authorization: str) -> None:
         """Raises: AuthError unless that is the header of one who may post."""
@@ -67,12 +72,37 @@ class AlertBook:
             self._incidents.pop(incident.id, None)
             self._incidents[incident.id] = incident
         self._forget(now)
+        self.changed.set()
         self._telemetry.webhooks.labels("taken").inc()
         return len(alerts)
 
     def incidents(self) -> Iterable[Incident]:
-        """As they are now."""
+        """The alerts as they are now, one for one."""
         return tuple(self._incidents.values())
+
+    def findings(self, now: Instant) -> tuple[list[Finding], frozenset[SignalKey]]:
+        """What fires now, as findings; and what has ended."""
+        firing = [finding_of(each, now) for each in self._incidents.values() if each.state != RESOLVED]
+        ended = (finding_of(each, now) for each in self._incidents.values() if each.state == RESOLVED)
+        keys = {(each.kind, each.subject) for each in firing}
+        return firing, frozenset((each.kind, each.subject) for each in ended) - keys
+
+    def kept(self) -> list[Any]:
+        """JSON values: what fires."""
+        return [
+            [each.id, each.kind, each.severity, [getattr(each.subject, part) for part in PARTS], each.opened_at]
+            for each in self._incidents.values()
+            if each.state != RESOLVED
+        ]
+
+    def take_up(self, told: Any) -> None:
+        """What `kept` gave before a restart: Alertmanager may tell of them again only in hours. Anything else is passed
+        over."""
+        for value in told[:_ALERTS_AT_MOST] if isinstance(told, list) else ():
+            match value:
+                case [str(name), str(kind), str(severity), [*parts], float() | int() as at] if len(parts) == len(PARTS):
+                    subject = Subject(*(str(part) if part is not None else None for part in parts))
+                    self._incidents.setdefault(name, Incident(name, kind, severity, subject, float(at)))
 
     def _forget(self, now: float) -> None:
         for name in [name for name, at in self._resolved_at.items() if now - at > _RESOLVED_SECONDS]:

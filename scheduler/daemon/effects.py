@@ -44,6 +44,8 @@ REASON: Final = "Remediation"
 
 
 class Pools(Protocol):
+    def will_replace(self, uid: str) -> None: ...
+
     async def replace(self, pool: PoolId, node: NodeName, uid: str) -> bool: ...
 
     async def grow(self, pool: PoolId, nodes: int) -> bool: ...
@@ -112,11 +114,12 @@ class Effects:
         target = action.target
         if target.cluster is None or target.pool is None or target.node is None:
             raise RefusedError("replace-node: the node belongs to no pool")
-        if not await self._nodes.empty(action):
-            return False
         keeper = self._pools.get(target.cluster)
         if keeper is None:
             raise RefusedError(f"replace-node: {target.cluster} has no provider")
+        keeper.will_replace(target.node_uid)
+        if not await self._nodes.empty(action):
+            return False
         return await keeper.replace(target.pool, target.node, target.node_uid)
 
     async def _grow(self, action: Action) -> bool:

@@ -105,6 +105,14 @@ class Federation:
     """The token that Alertmanager's webhooks must bring; None: none is taken."""
     alertmanager_url: str | None = None
     alertmanager_token_file: Path | None = None
+    false_alarms_per_day: float = 0.1
+    """Of the learning detectors, whole fleet; 0: they are off."""
+    learn_seconds: float = 86400.0
+    """How long a metric is learnt before they speak of it."""
+    unnoticed_seconds: float = 3600.0
+    """How long trouble used to go unnoticed."""
+    queue_wait_seconds: float | None = None
+    """How long a workload may wait; None: for ever."""
 
     @property
     def names(self) -> FederationNames:
@@ -262,6 +270,10 @@ def _federation(document: FederationDocument, folder: Path, as_of: Instant, file
         webhook_token_file=_nearby(spec.alerts.webhook_token_file, folder),
         alertmanager_url=spec.alerts.alertmanager_url,
         alertmanager_token_file=_nearby(spec.alerts.alertmanager_token_file, folder),
+        false_alarms_per_day=spec.aiops.false_alarms_per_day,
+        learn_seconds=spec.aiops.learn,
+        unnoticed_seconds=spec.aiops.unnoticed_after,
+        queue_wait_seconds=spec.aiops.queue_wait,
         predictor=spec.predictor,
         clock_file=_beside(folder, spec.clock_file),
         prices=tuple(_source(entry, folder) for entry in spec.prices or ()),

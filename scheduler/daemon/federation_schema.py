@@ -16,11 +16,13 @@ from policies.schema import ApiVersion, CapacityType, Metadata
 from policies.values import (
     Bytes,
     ClusterName,
+    Duration,
     LongText,
     MilliCpu,
     Money,
     Name,
     PluginName,
+    PositiveDuration,
     Quantity,
     ResourceName,
     Seconds,
@@ -278,6 +280,20 @@ class AlertsSpec(Strict):
     """Path, relative to this file, of a bearer token for it. Default: none is sent."""
 
 
+class AiopsSpec(Strict):
+    """How the fleet is watched."""
+
+    false_alarms_per_day: Annotated[float, Field(ge=0, le=1000)] = 0.1
+    """How many false alarms of the learning detectors are allowed, of the whole fleet; 0: they are off. Rules do not
+    count."""
+    learn: PositiveDuration = 86400.0
+    """How long a metric is learnt before the detectors speak of it."""
+    unnoticed_after: Duration = 3600.0
+    """How long such trouble used to go unnoticed here: what a remedy saves is reckoned with it."""
+    queue_wait: PositiveDuration | None = None
+    """How long a workload may wait in its queue before the forecast of a longer wait is an incident. Default: any."""
+
+
 class FederationSpec(Strict):
     """A federation: one hub, its members, and how the daemon runs."""
 
@@ -296,6 +312,7 @@ class FederationSpec(Strict):
     currencies: Annotated[dict[CurrencyCode, CurrencyRate], Field(max_length=200)] = Field(default_factory=dict)
     """USD for one unit of each currency that prices are in: EUR: {usdPerUnit: 1.08, asOf: 2026-03-31}, or EUR: 1.08."""
     alerts: AlertsSpec = Field(default_factory=AlertsSpec)
+    aiops: AiopsSpec = Field(default_factory=AiopsSpec)
     metric_queries: LongText | None = None
     """Path, relative to this file, of queries that are laid over the shipped ones. Default: those."""
     members: Annotated[list[MemberSpec], Field(min_length=1)]

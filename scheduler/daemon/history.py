@@ -105,6 +105,32 @@ REMEDIES: Final = sql.Table(
 )
 """What was done about incidents: `outcome` done, failed or overtaken (it was over before); NULL: under way, or the
 daemon stopped before it ended."""
+INCIDENTS: Final = sql.Table(
+    "incidents",
+    METADATA,
+    sql.Column("id", sql.String(320), primary_key=True),
+    sql.Column("kind", sql.String(253), nullable=False),
+    sql.Column("severity", sql.String(16), nullable=False),
+    sql.Column("cluster", sql.String(253), nullable=False),
+    sql.Column("opened_at", sql.Double, nullable=False, index=True),
+    sql.Column("ended_at", sql.Double),
+    sql.Column("outcome", sql.String(32)),
+    sql.Column("gpu_hours_at_risk", sql.Double),
+    sql.Column("usd_at_risk", sql.String(64)),
+    sql.Column("gpu_hours_saved", sql.Double),
+    sql.Column("usd_saved", sql.String(64)),
+    sql.Column("body", sql.Text, nullable=False),
+)
+"""Incidents with their evidence. `outcome`: remedied, passed (it ended by itself) or merged; NULL: it goes on. USD are
+exact, as text; NULL: not known."""
+STATES: Final = sql.Table(
+    "states",
+    METADATA,
+    sql.Column("name", sql.String(64), primary_key=True),
+    sql.Column("at", sql.Double, nullable=False),
+    sql.Column("body", sql.LargeBinary, nullable=False),
+)
+"""What parts of the daemon remember in bulk, each in a format of its own that it can check."""
 MEMORIES: Final = sql.Table(
     "memories",
     METADATA,
@@ -239,6 +265,26 @@ class History:
             return orjson.loads(rows[0][0]) if rows else None
         except orjson.JSONDecodeError:
             return None
+
+    async def state(self, name: str) -> bytes | None:
+        """What was saved last under that name; None: nothing was."""
+        rows = await self._read(sql.select(STATES.c.body).where(STATES.c.name == name))
+        return bytes(rows[0][0]) if rows else None
+
+    async def past_incidents(self, since: float, limit: int) -> list[dict[str, Any]]:
+        """Incidents that opened since then, newest first."""
+        query = (
+            sql.select(INCIDENTS)
+            .where(INCIDENTS.c.opened_at >= since)
+            .order_by(INCIDENTS.c.opened_at.desc(), INCIDENTS.c.id)
+            .limit(limit)
+        )
+        return [dict(row._mapping) for row in await self._read(query)]
+
+    async def past_incident(self, name: str) -> dict[str, Any] | None:
+        """One incident's row."""
+        rows = await self._read(sql.select(INCIDENTS).where(INCIDENTS.c.id == name))
+        return dict(rows[0]._mapping) if rows else None
 
     async def remedies_of(self, incident: str, limit: int = 100) -> list[dict[str, Any]]:
         """What was done about an incident, newest first."""

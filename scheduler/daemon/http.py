@@ -124,7 +124,11 @@ class HttpServer:
         cluster, metric = request.query.get("cluster", ""), request.query.get("metric", "")
         return _json(self._report.gathered.metrics(cluster, metric))
 
-    async def _all_incidents(self, _request: web.Request) -> web.Response:
+    async def _all_incidents(self, request: web.Request) -> web.Response:
+        """Those of now; with `days` those of the past."""
+        days = request.query.get("days")
+        if days is not None:
+            return _json(await self._incidents.past(days))
         return _json(self._incidents.incidents())
 
     async def _incident(self, request: web.Request) -> web.Response:

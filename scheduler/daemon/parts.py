@@ -20,9 +20,10 @@ from scheduler.daemon.decisions import DecisionLog
 from scheduler.daemon.effects import Effects
 from scheduler.daemon.events import EventWriter
 from scheduler.daemon.federation import Federation
-from scheduler.daemon.fleet_watch import FleetWatch
+from scheduler.daemon.fleet_watch import Beside, FleetWatch
 from scheduler.daemon.gathered import Gathered
 from scheduler.daemon.history import History
+from scheduler.daemon.incident_log import IncidentLog
 from scheduler.daemon.incident_views import IncidentViews
 from scheduler.daemon.leader import Leader, LeaseSettings
 from scheduler.daemon.learner import Learner
@@ -45,12 +46,14 @@ from scheduler.daemon.status import StatusReport
 from scheduler.daemon.supervise import measure_lag, supervised
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.daemon.waits import WaitBook
+from scheduler.daemon.watch_store import WatchStore
+from scheduler.daemon.workload_facts import Facts
 from scheduler.engine.matching import Matcher
 from scheduler.model import contract
 from scheduler.model.errors import ExternalError, TransientError
 from scheduler.model.ids import ClusterId, Uid
 from scheduler.model.ports import Clock, KubeApi, NodePoolProvider, Predictor, WorkloadKind
-from scheduler.model.remediation import Action
+from scheduler.model.remediation import NOTIFY, Action
 from scheduler.model.workload import Workload
 
 log = structlog.get_logger(__name__)
@@ -143,10 +146,12 @@ class Daemon:
         self.control = Control(outside.hub_api, outside.lease.namespace, outside.lease.name)
         self.alerts = AlertBook(federation.webhook_token_file, clock, telemetry)
         self.remedies = self._remedies()
-        self.watch = FleetWatch(lambda: self.mirror.snapshot(()), self.readings.readings, telemetry)
+        self.past = IncidentLog(outside.history, clock, telemetry, federation.unnoticed_seconds)
+        self.watch = self._watch()
         self.readings.on_round = self._metrics_read
-        self.remedies.sources += [self.watch.incidents, self.alerts.incidents]
-        self.incidents = IncidentViews(self.remedies, self.control, outside.history)
+        self.remedies.sources.append(self.watch.incidents)
+        self.remedies.on_done = self._acted
+        self.incidents = IncidentViews(self.remedies, self.control, outside.history, clock.now)
         if self.learner is not None:
             self.costs.on_paid = self.learner.paid
             self.progress.on_speed, self.waits.on_wait = self.learner.speed_told, self.learner.waited
@@ -209,6 +214,23 @@ class Daemon:
             outside.telemetry,
         )
 
+    def _watch(self) -> FleetWatch:
+        outside, federation = self.outside, self.outside.federation
+        beside = Beside(
+            facts=Facts(self.mirror, outside.policies, self.predictor, federation.queue_wait_seconds),
+            alerts=self.alerts,
+            store=WatchStore(outside.history),
+            incidents=self.past,
+            may_save=lambda: self.shadow or self.leader.is_leader,
+            alarms_per_day=federation.false_alarms_per_day,
+            learn_seconds=federation.learn_seconds,
+        )
+        return FleetWatch(lambda: self.mirror.snapshot(()), self.readings.readings, outside.telemetry, beside)
+
+    def _acted(self, action: Action) -> None:
+        if action.action != NOTIFY:
+            self.past.acted(action.incident)
+
     def _notify(self, action: Action) -> None:
         log.warning("incident", incident=action.incident, signal=action.signal, why=action.reason, policy=action.policy)
 
@@ -232,6 +254,7 @@ class Daemon:
         await self.runs.load()
         await self.progress.load()
         await self.remedies.load()
+        await self.watch.load()
         if self.learner is not None:
             await self.learner.load()
         try:
@@ -246,10 +269,12 @@ class Daemon:
                 if not self.shadow:
                     group.create_task(self.leader.run())
                     await self.leader.acquired.wait()
+                    await self.watch.take_over()
                 for name, loop in self._deciders().items():
                     group.create_task(supervised(name, loop, self.outside.telemetry))
         finally:
             self.reconciler.keys.close()
+            await self.watch.close()
             try:
                 if not self.shadow:
                     await self.leader.release()
@@ -266,7 +291,7 @@ class Daemon:
             f"pools:{cluster}": keeper.run for cluster, keeper in self.keepers.items()
         }
         loops |= {f"clusters:{cluster}": keeper.run_discovery for cluster, keeper in self.keepers.items()}
-        loops |= {"prices": self.prices.run, "metrics": self.readings.run}
+        loops |= {"prices": self.prices.run, "metrics": self.readings.run, "alerts in": self.watch.run_alerts}
         loops |= {f"ping:{cluster}": partial(self._ping, cluster) for cluster in self.outside.member_apis}
         for name, kind in self.outside.kinds.items():
             loops[f"watch:hub:{name}"] = Reflector(
@@ -326,7 +351,7 @@ class Daemon:
                     federation.alertmanager_token_file,
                     federation.name,
                     self.outside.clock,
-                    self.remedies.incidents,
+                    lambda: [each for each in self.remedies.incidents() if not self.watch.is_told(each)],
                 ).run
             loops["second look"] = self._look_again
         return loops

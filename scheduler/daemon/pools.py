@@ -24,7 +24,7 @@ from scheduler.model.errors import (
     QuotaError,
     TransientError,
 )
-from scheduler.model.ids import NodeName, PoolId, PoolRef
+from scheduler.model.ids import Instant, NodeName, PoolId, PoolRef
 from scheduler.model.plan import CloseNode, RemoveNode, ScalePool
 from scheduler.model.ports import Clock, KubeApi, NodePoolProvider
 from scheduler.model.snapshot import Backoff
@@ -42,6 +42,8 @@ _CLUSTERS: Final = 1000
 _FIRST_BACKOFF_SECONDS: Final = 300.0
 _LONGEST_BACKOFF_SECONDS: Final = 3600.0
 _REMOVAL_RETRY_SECONDS: Final = 300.0
+_REPLACING_SECONDS: Final = 600.0
+"""A remedy says every few seconds that it will replace a node, as long as it will."""
 
 
 class PoolKeeper:
@@ -68,6 +70,10 @@ class PoolKeeper:
         self._removals: dict[str, RemoveNode] = {}
         self._closures: dict[str, CloseNode] = {}
         self._removed_at: dict[str, float] = {}
+        self._replacing: dict[str, Instant] = {}
+        """By node UID, when a remedy last said that it will replace the node: it is not just given back meanwhile."""
+        self._turn = asyncio.Lock()
+        """Sizes are absolute: who read one writes before another reads it."""
         self._wakeup = asyncio.Event()
         self._working = False
 
@@ -178,6 +184,10 @@ class PoolKeeper:
     # -- acting --------------------------------------------------------------------------------------------------
 
     async def _act(self) -> None:
+        async with self._turn:
+            await self._act_in_turn()
+
+    async def _act_in_turn(self) -> None:
         scales, self._scales = self._scales, {}
         removals, self._removals = self._removals, {}
         closures, self._closures = self._closures, {}
@@ -229,7 +239,7 @@ class PoolKeeper:
     async def _remove(self, removal: RemoveNode) -> None:
         """Cordon, look once more with the API's own eyes, then give the node back."""
         facts = self._member.nodes.get(removal.node)
-        if facts is None or facts.uid != removal.node_uid or facts.deleting:
+        if facts is None or facts.uid != removal.node_uid or facts.deleting or self._is_replaced(removal.node_uid):
             return
         self._fence()
         try:
@@ -267,11 +277,25 @@ class PoolKeeper:
 
     # -- remedies ------------------------------------------------------------------------------------------------
 
+    def will_replace(self, uid: str) -> None:
+        """Until it is replaced, or this has not been said for a while, the node is not given back as an idle one would
+        be: that would leave its place empty."""
+        self._replacing[uid] = self._clock.now()
+
+    def _is_replaced(self, uid: str) -> bool:
+        now = self._clock.now()
+        self._replacing = {uid: at for uid, at in self._replacing.items() if now - at < _REPLACING_SECONDS}
+        return uid in self._replacing
+
     async def replace(self, pool: PoolId, node: NodeName, uid: str) -> bool:
         """Give this very node back and ask for another in its place; whether both were accepted (else: again later).
 
         Raises: ExternalError when the provider will not do it.
         """
+        async with self._turn:
+            return await self._replace(pool, node, uid)
+
+    async def _replace(self, pool: PoolId, node: NodeName, uid: str) -> bool:
         facts, status = self._member.nodes.get(node), self._member.pool_status.get(pool)
         if facts is None or facts.uid != uid or facts.deleting:
             return True
@@ -291,6 +315,10 @@ class PoolKeeper:
 
         Raises: ExternalError when the provider will not do it.
         """
+        async with self._turn:
+            return await self._grow(pool, nodes)
+
+    async def _grow(self, pool: PoolId, nodes: int) -> bool:
         status = self._member.pool_status.get(pool)
         largest = next((each.max_nodes for each in self._member.pools() if each.ref.pool == pool), 0)
         if status is None or status.busy or status.desired_nodes is None:

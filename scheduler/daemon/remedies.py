@@ -83,6 +83,7 @@ class Remedies:
         self._history = history
         self._clock = clock
         self._telemetry = telemetry
+        self.on_done: Callable[[Action], None] = lambda action: None
         self.sources: list[Callable[[], Iterable[IncidentLike]]] = []
         self.state = RemediationState(since=clock.now())
         self.notes: tuple[Note, ...] = ()
@@ -178,6 +179,8 @@ class Remedies:
 
     def _settle(self, action: Action, *, done: bool) -> None:
         self.state = settle(self.state, action.id, done=done, now=self._clock.now())
+        if done:
+            self.on_done(action)
         self._end(action, "done" if done else "failed")
 
     def _end(self, action: Action, outcome: str) -> None:

@@ -161,6 +161,40 @@ class Telemetry:
         self.findings = Counter(
             "overspill_findings", "What the rules found, by kind (of the rules' own words).", ["kind"], registry=one
         )
+        self.watch_seconds = Histogram(
+            "overspill_fleet_watch_round_duration_seconds", "Time of one such round.", buckets=_SECONDS, registry=one
+        )
+        self.detector_series = Gauge(
+            "overspill_detector_series", "Series that the learning detectors look at.", registry=one
+        )
+        self.detector_metrics = Gauge(
+            "overspill_detector_metrics",
+            "Metrics by how far the detectors are with them: learning, speaking, left out (no room).",
+            ["state"],
+            registry=one,
+        )
+        self.incidents = Counter(
+            "overspill_incidents",
+            "Incidents that ended, by the first word of their kind and what came of them: remedied, passed, merged.",
+            ["kind", "outcome"],
+            registry=one,
+        )
+        self.gpu_seconds_saved = Counter(
+            "overspill_incident_saved_gpu_seconds",
+            "GPU-seconds that remedies saved, by how long such trouble used to go unnoticed.",
+            registry=one,
+        )
+        self.usd_saved = Counter(
+            "overspill_incident_saved_usd", "The same at the nodes' prices, where known.", registry=one
+        )
+        self.gpu_seconds_at_risk = Gauge(
+            "overspill_incident_at_risk_gpu_seconds",
+            "GPU-seconds of work since the last checkpoints that is lost if what open incidents hit stops now.",
+            registry=one,
+        )
+        self.usd_at_risk = Gauge(
+            "overspill_incident_at_risk_usd", "The same at the nodes' prices, where known.", registry=one
+        )
         self.incidents_open = Gauge(
             "overspill_incidents_open", "Incidents that are open.", ["severity", "cluster"], registry=one
         )

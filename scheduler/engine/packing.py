@@ -77,8 +77,10 @@ class Bin:
         self.taken += count
 
     def admits(self, pod_set: PodSet) -> bool:
-        """Whether its labels and taints let the pods in."""
+        """Whether its labels and taints let the pods in, and nobody keeps them off."""
         if pod_set.node_selector and not self.labels.issuperset(pod_set.node_selector):
+            return False
+        if pod_set.excluded_nodes and self.key in pod_set.excluded_nodes:
             return False
         return not self.taints or all(tolerated(taint, pod_set.tolerations) for taint in self.taints)
 

@@ -150,7 +150,7 @@ class RoomTable:
         if not lengths.sum():
             return total
         pods = _room_for(np.concatenate(tables), pod_set.requests)
-        if pod_set.node_selector or any(self._tainted[number] for number in numbers):
+        if pod_set.node_selector or pod_set.excluded_nodes or any(self._tainted[number] for number in numbers):
             pods = pods * np.concatenate([self._mask(pod_set, number, stage) for number in numbers])
         some = np.flatnonzero(lengths)
         starts = np.concatenate([[0], np.cumsum(lengths[some])[:-1]])
@@ -161,7 +161,7 @@ class RoomTable:
         """(bins,) 1 where a bin's labels and taints let the pods in; they never change within a cycle."""
         room = self.rooms[number]
         bins = room.ready if stage == _READY else _more(room)
-        key = ((pod_set.node_selector, pod_set.tolerations), number, stage)
+        key = ((pod_set.node_selector, pod_set.tolerations, pod_set.excluded_nodes), number, stage)
         known = self._masks.get(key)
         if known is None or len(known) != len(bins):
             known = self._masks[key] = np.array([float(bin_.admits(pod_set)) for bin_ in bins], dtype=np.float64)

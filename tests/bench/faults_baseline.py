@@ -1,9 +1,8 @@
 """What plain detectors make of the same telemetry: every alarm of every series is an incident of its own.
 
 `thresholds`: six standard deviations from an exponentially weighted mean of a day, or a static limit (a new Xid code,
-any uncorrected error, not ready, 87 degrees), per series, silent for half an hour after an alarm. `detector`: the range
-and likelihood detectors of the bank (the NAB-style part), calibrated on the first day to one false alarm a day in the
-whole fleet.
+any uncorrected error, not ready, 87 degrees), per series, silent for half an hour after an alarm. Judged in the same
+way is what the learning detectors said by themselves (`faults.told_by_bank`).
 
 An alarm tells a fault when it comes between its beginning and half an hour after its end from anything that the fault
 touches, whatever it says: kinder than what incidents are held to.
@@ -18,11 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scheduler.aiops import bank as banks
-from scheduler.aiops.calibration import alarm_threshold, fit_tail
 from scheduler.aiops.findings import Table
-from scheduler.aiops.monitor import LEARN_ROUNDS, View
-from scheduler.aiops.series import Floats, samples
+from scheduler.aiops.monitor import View
+from scheduler.aiops.series import Floats
 from scheduler.simulate.faults.fleet import GPUS_PER_NODE
 from scheduler.simulate.faults.kinds import KINDS, POOL, RULE, SERVICE, STATISTICAL, Fault
 from scheduler.simulate.faults.scoring import GRACE_MINUTES
@@ -101,34 +98,6 @@ class Thresholds:
         told = where & (held <= minute)
         self.alarms.extend((minute, scope, row) for row in np.flatnonzero(told).tolist())
         self._static_held[scope, name] = np.where(where, minute + _HOLD_MINUTES, held)
-
-
-@dataclass
-class Detector:
-    """The bank's range and likelihood detectors, each series for itself."""
-
-    alarms: list[Alarm] = field(default_factory=list)
-    _bank: banks.Bank | None = None
-    _peaks: list[Floats] = field(default_factory=list)
-    _rounds: int = 0
-    _threshold: float | None = None
-
-    def watch(self, view: View) -> None:
-        value, owners = _gauges(view)
-        if self._bank is None:
-            self._bank = banks.new_bank(len(value), ("likelihood", "robust_range"))
-        self._bank, scores = banks.observe(self._bank, samples(np.full(len(value), view.at), value))
-        self._rounds += 1
-        if self._threshold is None:
-            self._peaks.append(scores.score[scores.score > 0.0])
-            if self._rounds >= LEARN_ROUNDS:
-                tail = fit_tail(np.concatenate(self._peaks), self._rounds * len(value))
-                per_day = 1440.0 * len(value)
-                self._threshold = alarm_threshold(tail, alarms_per_day=1.0, samples_per_day=per_day)
-            return
-        minute = round((view.at - START_SECONDS) / 60.0)
-        rows = np.flatnonzero(scores.score >= self._threshold)
-        self.alarms.extend((minute, *owners[row]) for row in rows.tolist())
 
 
 def judged(study: Study, alarms: list[Alarm]) -> dict[str, Any]:

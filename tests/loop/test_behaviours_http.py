@@ -26,6 +26,7 @@ COUNTS = {
     "workloads", "pool_nodes", "pool_gpus", "unpriced_pools", "member_reachable", "reconcile_queue_keys", "leader",
     "incidents_open", "paused", "remedies_refused", "remedy_breakers_open", "remedy_cases", "model_drifting",
     "model_said_drifting",
+    "detector_series", "detector_metrics",
 }  # fmt: skip
 """Gauges of things that are counted, or of yes and no."""
 

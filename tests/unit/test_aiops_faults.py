@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 from policies.errors import PolicyErrors
 from scheduler.aiops.findings import Subject, Table
 from scheduler.aiops.monitor import View, look, new_monitor, rearranged
-from scheduler.aiops.series import samples
 from scheduler.aiops.topology import Topology
 from scheduler.cli.injection import run as inject
 from scheduler.cli.main import app
@@ -85,15 +84,14 @@ def test_clean_series_make_next_to_no_incidents() -> None:
 
 def test_detectors_speak_after_they_have_learnt_and_join_incidents() -> None:
     rng = np.random.default_rng(3)
-    subject = [("m", study_subject) for study_subject in _subjects(40)]
-    monitor, told = new_monitor({}, 40, alarms_per_day=1.0, learn_rounds=300), 0
-    for number in range(360):
+    monitor, told = new_monitor({"gpu": 40}, alarms_per_day=1.0, learn_seconds=300 * 60.0), 0
+    for number in range(420):
         values = rng.normal(50.0, 5.0, 40)
-        if number > 330:
+        if number > 390:
             values[7] = 400.0
         at = 60.0 * number
-        view = View(at, {}, {}, samples(np.full(40, at), values), subject)
-        monitor, found = look(monitor, view, Topology())
+        tables = {"gpu": Table(at, 40, {"gpu_temperature_celsius": values}, {})}
+        monitor, found = look(monitor, View(at, tables, {"gpu": _subjects(40)}), Topology())
         told += len(found)
         assert not (found and number < 300)
     assert told >= 1
@@ -103,12 +101,12 @@ def test_detectors_speak_after_they_have_learnt_and_join_incidents() -> None:
 def test_a_fleet_that_changes_keeps_what_is_known_of_what_stays() -> None:
     def view(at: float, codes: list[float]) -> View:
         rows = len(codes)
-        tables = {"gpu": Table(at, rows, {"gpu_xid_code": np.array(codes)}, {})}
-        series = samples(np.full(rows, at), np.arange(rows, dtype=float))
-        return View(at, tables, {"gpu": _subjects(rows)}, series, [("m", one) for one in _subjects(rows)])
+        columns = {"gpu_xid_code": np.array(codes), "gpu_power_watts": np.arange(rows, dtype=float)}
+        return View(at, {"gpu": Table(at, rows, columns, {})}, {"gpu": _subjects(rows)})
 
-    monitor, _ = look(new_monitor({"gpu": 2}, 2), view(0.0, [0, 13]), Topology())
-    monitor = rearranged(monitor, {"gpu": [1, -1, 0]}, [1, -1, 0])
+    monitor, _ = look(new_monitor({"gpu": 2}), view(0.0, [0, 13]), Topology())
+    monitor = rearranged(monitor, {"gpu": [1, -1, 0]})
+    assert monitor.bank.scopes["gpu"].bank.parts["robust_range"]["high"].tolist() == [1.0, -np.inf, 0.0]
     _, found = look(monitor, view(60.0, [13, 79, 79]), Topology())
     assert [(one.kind, one.subject.gpu) for one in found] == [("gpu.xid.79", "2")]
 

@@ -6,13 +6,15 @@ import asyncio
 import math
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from scheduler.aiops.findings import Subject
 from scheduler.aiops.telemetry import rows_of, telemetry_of
-from scheduler.daemon.fleet_watch import FleetWatch
+from scheduler.daemon.fleet_watch import Beside, FleetWatch
 from scheduler.daemon.telemetry import Telemetry
+from scheduler.daemon.watch_store import WatchStore
 from scheduler.model.ids import ClusterId
 from scheduler.model.metrics import OK, STALE, Reading, Sample
 from scheduler.model.snapshot import Snapshot
@@ -136,3 +138,80 @@ def test_a_round_that_goes_wrong_is_counted_and_the_next_begins_anew() -> None:
     watched.now = good
     watched.look(reading("gpu_xid_code", ("n1", "0", 0.0)))
     assert watched.look(reading("gpu_xid_code", ("n1", "0", 79.0))) == ["gpu.xid.79"]
+
+
+class Shelf:
+    """A history that keeps what is saved, in this process."""
+
+    def __init__(self) -> None:
+        self.bodies: dict[str, bytes] = {}
+
+    def record(self, _table: object, row: dict[str, Any]) -> None:
+        self.bodies[row["name"]] = row["body"]
+
+    async def state(self, name: str) -> bytes | None:
+        return self.bodies.get(name)
+
+
+def test_who_takes_over_goes_on_with_the_leader_s_incidents_and_its_own_of_other_things() -> None:
+    shelf: Any = Shelf()
+    leads = [True]
+    leader, standby = Watched(), Watched()
+    leader.watch = FleetWatch(lambda: leader.now, lambda: leader.readings, Telemetry(), Beside(store=WatchStore(shelf)))
+    standby.watch = FleetWatch(
+        lambda: standby.now, lambda: standby.readings, Telemetry(),
+        Beside(store=WatchStore(shelf), may_save=lambda: not leads[0]),
+    )  # fmt: skip
+    quiet = reading("gpu_xid_code", ("n1", "0", 0.0), ("n2", "0", 0.0))
+    hit = reading("gpu_xid_code", ("n1", "0", 79.0), ("n2", "0", 0.0))
+    both = reading("gpu_xid_code", ("n1", "0", 79.0), ("n2", "0", 48.0))
+    leader.look(quiet)
+    leader.look(hit)
+    asyncio.run(leader.watch.close())
+    (known,) = leader.watch.incidents()
+    standby.look(quiet)
+    standby.look(quiet)
+    assert len(standby.look(both)) == 2
+    assert known.id not in {each.id for each in standby.watch.incidents()}
+    leads[0] = False
+    asyncio.run(standby.watch.take_over())
+    assert sorted(each.kind for each in standby.watch.incidents()) == ["gpu.xid.48", "gpu.xid.79"]
+    assert known.id in {each.id for each in standby.watch.incidents()}
+    assert len(standby.look(both)) == 2, "nothing is raised again"
+
+
+def test_the_daemon_s_detectors_learn_and_find_what_no_rule_knows() -> None:
+    """A GPU's clock that a site exports under a name of its own."""
+    shelf: Any = Shelf()
+    watched, telemetry = Watched(), Telemetry()
+    watched.watch = FleetWatch(
+        lambda: watched.now, lambda: watched.readings, telemetry,
+        Beside(store=WatchStore(shelf), alarms_per_day=5.0, learn_seconds=220 * 30.0),
+    )  # fmt: skip
+    rng = np.random.default_rng(8)
+
+    def clocks(odd: float) -> Reading:
+        values = rng.normal(1000.0, 10.0, 99)
+        values[0] += odd
+        spots = [(f"n{1 + row % 3}", str(row // 3)) for row in range(99)]
+        return reading(
+            "site_fabric_clock_hertz",
+            *((node, gpu, value) for (node, gpu), value in zip(spots, values.tolist(), strict=True)),
+        )
+
+    for _ in range(240):
+        assert watched.look(clocks(0.0)) == []
+    assert telemetry.registry.get_sample_value("overspill_detector_metrics", {"state": "speaking"}) == 1
+    assert watched.look(clocks(900.0)) == ["anomaly.site_fabric_clock_hertz"]
+    asyncio.run(watched.watch.close())
+    again = Watched()
+    again.now = watched.now
+    again.watch = FleetWatch(
+        lambda: again.now, lambda: again.readings, Telemetry(),
+        Beside(store=WatchStore(shelf), alarms_per_day=5.0, learn_seconds=220 * 30.0),
+    )  # fmt: skip
+    asyncio.run(again.watch.load())
+    (known,) = again.watch.incidents()
+    assert again.look(clocks(0.0)) == ["anomaly.site_fabric_clock_hertz"]
+    assert [each.id for each in again.watch.incidents()] == [known.id]
+    assert (known.subject.node, known.subject.gpu) == ("n1", "0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 from scheduler.daemon.pools import PoolKeeper
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.errors import CapacityError, FencedError
-from scheduler.model.ids import ClusterId, NodeName, PoolId
+from scheduler.model.ids import ClusterId, NodeName, PoolId, PoolRef
+from scheduler.model.plan import RemoveNode, ScalePool
 from scheduler.model.ports import PoolStatus
 from tests.builders.apiserver import StillClock
 from tests.unit.engine_world import bought_pool
@@ -99,3 +101,22 @@ async def test_without_the_lease_nothing_is_asked_and_a_shortage_is_told() -> No
     pools.leads, pools.cloud.short = True, True
     with pytest.raises(CapacityError):
         await pools.keeper.grow(POOL, 1)
+
+
+async def test_a_node_that_a_remedy_will_replace_is_not_just_given_back() -> None:
+    pools = Pools()
+    removal = RemoveNode(PoolRef(ClusterId("eks"), POOL), NodeName("n1"), "u1", "idle")
+    pools.keeper.will_replace("u1")
+    pools.keeper.want([], [removal], [])
+    await pools.keeper._act()
+    assert pools.cloud.asked == [], "its place would stay empty"
+    assert await pools.keeper.replace(POOL, NodeName("n1"), "u1")
+    assert pools.cloud.asked[-1] == ("size", POOL, 2)
+
+
+async def test_a_size_that_is_read_is_written_before_another_reads_it() -> None:
+    pools = Pools()
+    ref = PoolRef(ClusterId("eks"), POOL)
+    pools.keeper.want([ScalePool(ref, 2, 4, "demand")], [], [])
+    await asyncio.gather(pools.keeper.replace(POOL, NodeName("n1"), "u1"), pools.keeper._act())
+    assert [ask for ask in pools.cloud.asked if ask[0] == "size"][-1] == ("size", POOL, 4), "demand is not lost"

@@ -21,7 +21,7 @@ from scheduler.model.ports import MemberFacts
 from scheduler.model.workload import Hints
 from scheduler.predict.first import FirstPredictor
 from tests.builders.apiserver import World
-from tests.unit.engine_world import cluster, node, policy, policy_set, pool, snapshot, workload
+from tests.unit.engine_world import cluster, node, pods, policy, policy_set, pool, snapshot, workload
 
 QUEUE = "apiVersion: overspill.dev/v1alpha1\nkind: Queue\nmetadata: {name: %s}\n"
 
@@ -113,6 +113,21 @@ def test_a_quarantined_pool_takes_nothing_new(one_by_one: bool) -> None:
     assert len(plan.placements) == 8
     held = next(decision for decision in plan.decisions if decision.outcome == "held")
     assert {reason.code for reason, _ in held.refused} == {"Quarantined", "NoRoomNow"}
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+@pytest.mark.parametrize(
+    ("count", "excluded", "want"), [(2, (), 1), (2, ("n1",), 0), (1, ("n1",), 1), (1, ("n1", "n2"), 0)]
+)
+def test_a_node_that_is_excluded_is_no_room(one_by_one: bool, count: int, excluded: tuple[str, ...], want: int) -> None:
+    """A gang that would fit only with it waits, instead of hanging half started."""
+    gang = workload("gang", pods(count, 8, excluded_nodes=excluded))
+    here = cluster("c", (pool("c", "p"),), (node("p", "n1"), node("p", "n2")))
+    plan = cycle(
+        snapshot(here, workloads=(gang,)), policy_set(policy(burst=None)), FirstPredictor(), one_by_one=one_by_one
+    )
+    assert len(plan.placements) == want
+    assert parse_hints({"overspill.dev/excluded-nodes": "c/n2,c/n1"}, 0.0).excluded_nodes == ("n1", "n2")
 
 
 @pytest.mark.parametrize("one_by_one", [False, True])

@@ -29,7 +29,8 @@ NODE: Final = "node"
 WORKLOAD: Final = "workload"
 POOL: Final = "pool"
 CLUSTER: Final = "cluster"
-SCOPES: Final = (CLUSTER, POOL, NODE, GPU, WORKLOAD)
+PATH: Final = "path"
+SCOPES: Final = (CLUSTER, PATH, POOL, NODE, GPU, WORKLOAD)
 
 
 class Rule(Protocol):

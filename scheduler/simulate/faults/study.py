@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.aiops.findings import Finding, Subject
+from scheduler.aiops.fleet_bank import ALARMS_PER_DAY
 from scheduler.aiops.incidents import Incident
 from scheduler.aiops.monitor import Monitor, View, look, new_monitor
-from scheduler.aiops.series import Floats, samples
+from scheduler.aiops.series import Floats
 from scheduler.aiops.topology import Run, Topology, topology
 from scheduler.model.errors import InvalidObjectError
 from scheduler.simulate.faults.fleet import GPUS_PER_NODE, Fleet, build
@@ -30,6 +31,7 @@ _PATIENCE_MINUTES = 180
 """For how long a fault waits for a target; then it is not planted."""
 _TRACE_SECONDS = 57.0
 Watcher = Callable[[View], None]
+Teller = Callable[[int, tuple[Finding, ...]], None]
 
 
 @dataclass(slots=True)
@@ -49,9 +51,11 @@ class Study:
     """Series that were looked at."""
 
 
-def run(scenario: Scenario, *, detectors: bool = True, watch: Watcher | None = None) -> Study:
-    """The same for the same scenario. `watch` sees each round's telemetry before it is judged. Raises:
-    InvalidObjectError for a recording that cannot be used."""
+def run(
+    scenario: Scenario, *, detectors: bool = True, watch: Watcher | None = None, tell: Teller | None = None
+) -> Study:
+    """The same for the same scenario. `watch` sees each round's telemetry before it is judged, `tell` what is found in
+    each minute. Raises: InvalidObjectError for a recording that cannot be used."""
     world_seed, fault_seed = np.random.SeedSequence(scenario.seed).spawn(2)
     fleet, rng = build(scenario.nodes), np.random.default_rng(world_seed)
     jobs = Jobs(fleet, rng)
@@ -60,7 +64,7 @@ def run(scenario: Scenario, *, detectors: bool = True, watch: Watcher | None = N
     waiting = scenario.faults(np.random.default_rng(fault_seed))
     study, targets, scene = Study(scenario, fleet, [], 0), Targets(), Scene(fleet)
     rows = {"gpu": fleet.gpus, "node": fleet.nodes, "workload": len(fleet.services), "pool": len(fleet.pools)}
-    monitor = new_monitor(rows, scene.series if detectors else 0)
+    monitor = new_monitor(rows, ALARMS_PER_DAY if detectors else 0.0)
     active: list[Fault] = []
     for minute in range(scenario.minutes):
         jobs.step(minute)
@@ -68,10 +72,12 @@ def run(scenario: Scenario, *, detectors: bool = True, watch: Watcher | None = N
         waiting = _begin(world, waiting, active, study, targets, minute)
         active = _apply(world, active, minute)
         scene.update(world, minute)
-        view = scene.view(world, detectors)
+        view = scene.view(world)
         if watch is not None:
             watch(view)
         monitor, found = look(monitor, view, scene.topology)
+        if tell is not None:
+            tell(minute, found)
         _note(study, monitor, found)
     study.left_out += len(waiting)
     study.series = _series_seen(view)
@@ -137,14 +143,8 @@ class Scene:
         self._gone = np.zeros(fleet.nodes, dtype=bool)
         self._workloads = np.full(fleet.gpus, -1)
         self._subjects: dict[str, list[Subject]] = {}
-        self._names: list[tuple[str, Subject]] = []
         self._hosts = self._service_nodes()
         self._on_service = np.where(fleet.service_of >= 0, _SERVICES_FROM + fleet.service_of, -1)
-
-    @property
-    def series(self) -> int:
-        """How many the detectors look at."""
-        return self._fleet.gpus + self._fleet.nodes + len(self._fleet.services)
 
     def update(self, world: Telemetry, minute: int) -> None:
         changed = world.jobs.changed or not np.array_equal(self._gone, world.gone)
@@ -166,21 +166,10 @@ class Scene:
             ],
             "pool": [Subject(cluster, pool) for cluster, pool in fleet.pools],
         }
-        looked_at = (("gpu", "gpu_temperature_celsius"), ("node", "node_memory_available_bytes"),
-                     ("workload", "serving_latency_p95_seconds"))  # fmt: skip
-        self._names = [(metric, subject) for scope, metric in looked_at for subject in self._subjects[scope]]
 
-    def view(self, world: Telemetry, detectors: bool) -> View:
+    def view(self, world: Telemetry) -> View:
         tables = world.tables(self._workloads)
-        if not detectors:
-            return View(tables["gpu"].at, tables, self._subjects)
-        heat = tables["gpu"].columns["gpu_temperature_celsius"]
-        memory = tables["node"].columns["node_memory_available_bytes"]
-        latency = tables["workload"].columns["serving_latency_p95_seconds"]
-        values = np.concatenate([heat, memory, latency])
-        peers = np.concatenate([self._fleet.node_of, np.full(len(memory) + len(latency), -1)])
-        series = samples(np.full(len(values), tables["gpu"].at), values, None, peers)
-        return View(tables["gpu"].at, tables, self._subjects, series, self._names)
+        return View(tables["gpu"].at, tables, self._subjects)
 
     def _gpus(self, world: Telemetry) -> list[Subject]:
         """Made anew only where another workload runs."""
