@@ -168,8 +168,8 @@ class Fit:
         diagonal = {name: np.ones(len(rows)) for name in ("1", "model", "gpu", "batch", "near", "far", "level")}
         diagonal |= {"place": several, "spread": several, "share": rows.log_share**2}
         weights = np.exp(self.weights)
-        compute = sum(w * product(p, diagonal) for w, p in zip(weights, COMPUTE, strict=False))
-        transfer = sum(w * product(p, diagonal) for w, p in zip(weights[len(COMPUTE) :], TRANSFER, strict=False))
+        compute = covariance(COMPUTE, weights[: len(COMPUTE)], diagonal)
+        transfer = covariance(TRANSFER, weights[len(COMPUTE) : -1], diagonal)
         return np.asarray(own**2 * compute + (1 - own) ** 2 * transfer)
 
     def _prior(self, left: Rows, right: Rows, own_left: Floats, own_right: Floats) -> Floats:

@@ -13,6 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -125,21 +126,42 @@ def likenesses(left: Rows, right: Rows) -> dict[str, Floats]:
     }
 
 
-def covariance(parts: Sequence[str], weights: Floats, alike: dict[str, Floats]) -> Floats:
+def covariance(parts: tuple[str, ...], weights: Floats, alike: dict[str, Floats]) -> Floats:
     """The weighted sum of `parts`, with likenesses that parts share taken out before them."""
-    terms = [(frozenset(part.split("*")) - {"1"}, float(weight)) for part, weight in zip(parts, weights, strict=True)]
-    return np.broadcast_to(_summed(terms, alike), alike["1"].shape).copy()
+    return np.broadcast_to(_summed(_plan(parts), weights, alike), alike["1"].shape).copy()
 
 
-def _summed(terms: list[tuple[frozenset[str], float]], alike: dict[str, Floats]) -> Floats | float:
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """`common` times `within`, and `without` beside it; no `common`: the sum of the weights at `own`."""
+
+    common: str = ""
+    within: _Plan | None = None
+    without: _Plan | None = None
+    own: tuple[int, ...] = ()
+
+
+@lru_cache(maxsize=8)
+def _plan(parts: tuple[str, ...]) -> _Plan:
+    return _planned([(frozenset(part.split("*")) - {"1"}, index) for index, part in enumerate(parts)])
+
+
+def _planned(terms: list[tuple[frozenset[str], int]]) -> _Plan:
     """Horner's rule for several variables: the most frequent factor first."""
     counts = Counter(name for names, _ in terms for name in names)
     if not counts:
-        return sum(weight for _, weight in terms)
+        return _Plan(own=tuple(index for _, index in terms))
     common = max(counts, key=lambda name: (counts[name], name))
-    within = [(names - {common}, weight) for names, weight in terms if common in names]
-    without = [(names, weight) for names, weight in terms if common not in names]
-    return alike[common] * _summed(within, alike) + (_summed(without, alike) if without else 0.0)
+    within = [(names - {common}, index) for names, index in terms if common in names]
+    without = [(names, index) for names, index in terms if common not in names]
+    return _Plan(common, _planned(within), _planned(without) if without else None)
+
+
+def _summed(plan: _Plan, weights: Floats, alike: dict[str, Floats]) -> Floats | float:
+    if plan.within is None:
+        return sum(float(weights[index]) for index in plan.own)
+    product = alike[plan.common] * _summed(plan.within, weights, alike)
+    return product if plan.without is None else product + _summed(plan.without, weights, alike)
 
 
 def product(part: str, alike: dict[str, Floats]) -> Floats:

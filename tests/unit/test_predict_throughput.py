@@ -12,6 +12,7 @@ import pytest
 
 from scheduler.predict.hardware import GPUS, facts_of
 from scheduler.predict.throughput import Configuration, Spread, ThroughputModel
+from scheduler.predict.throughput_kernels import COMPUTE, TRANSFER, covariance, product
 
 GPU_SPEEDS = {"k80": 1.0, "p100": 3.0, "v100": 5.0}
 
@@ -234,3 +235,13 @@ def test_onnx_says_the_same() -> None:
     width = NORMAL_95 * spread * fitted.margin(asked)
     assert np.log(found) == pytest.approx(np.stack([middle - width, middle, middle + width], axis=1), abs=1e-9)
     assert json.loads(graph.get_modelmeta().custom_metadata_map["overspill"])["gpus"]["v100"] == 2
+
+
+@pytest.mark.parametrize("parts", [COMPUTE, TRANSFER])
+def test_planned_sums_are_the_sums_of_the_parts(parts: tuple[str, ...]) -> None:
+    draw = np.random.default_rng(1)
+    names = {name for part in parts for name in part.split("*")}
+    alike = {name: np.ones((3, 4)) if name == "1" else draw.random((3, 4)) for name in sorted(names | {"1"})}
+    weights = draw.random(len(parts))
+    plain = sum(weight * product(part, alike) for weight, part in zip(weights, parts, strict=True))
+    assert covariance(parts, weights, alike) == pytest.approx(plain)
