@@ -106,4 +106,8 @@ def _table(found: dict[str, Any]) -> Any:
     table = Table("model", *columns)
     for name, one in [("learned", found), *found["baselines"].items()]:
         table.add_row(name, *(f"{one[key]:.3f}" if math.isfinite(one.get(key, math.nan)) else "-" for key in columns))
+    groups = found.get("coverage_90_by_gpu") or found.get("coverage_90_by_queue")
+    if groups:
+        held = ", ".join(f"{name} {100 * share:.1f} %" for name, share in groups.items())
+        table.caption = f"90 % intervals hold: {held}"
     return table

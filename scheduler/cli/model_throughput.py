@@ -41,6 +41,7 @@ def evaluate_throughput(path: Path, holdout: str, seed: int) -> dict[str, Any]:
         "seed": seed,
         **scores(found.median, found.actual),
         "coverage_90": float(covered.mean()),
+        "log_width_90": float(np.median(np.log(found.high / found.low))),
         "coverage_90_by_gpu": {str(gpu): float(covered[gpus == gpu].mean()) for gpu in np.unique(gpus)},
         "all_but_one": {"median_ape": float(np.median(floor)), "mean_ape": float(floor.mean())},
         "baselines": {name: _rated(said, found) for name, said in found.baselines.items()},
