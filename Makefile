@@ -35,8 +35,9 @@ servers: setup
 test: style servers
 	@$(MAKE) --no-print-directory -j 2 types pytest
 
+# Three workers for two cores: tests over HTTP wait a good part of their time.
 pytest: setup
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup tests
+	@$(BIN)/python -m pytest -n 3 --durations 25 --dist loadgroup tests
 
 bench: setup
 	@$(BIN)/python -m tests.bench

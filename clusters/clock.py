@@ -64,16 +64,17 @@ class SharedClock:
         return self._read()[2]
 
     def now(self) -> Instant:
-        wall_origin, virtual_origin, speed, reach = self._read()
-        return virtual_origin + min(time.time() - wall_origin, reach) * speed  # noqa: TID251
+        return self._at(time.time())  # noqa: TID251
 
     def leap(self, to: Instant) -> None:
         """Move to `to` at once; never backwards. Only the sandbox calls this."""
-        self._set(max(self.now(), to), self._read()[3])
+        wall = time.time()  # noqa: TID251
+        self._set(wall, max(self._at(wall), to), self._read()[3])
 
     def wind(self, seconds: float) -> None:
         """Let it run on for `seconds` of wall time from now, then stand still. Only the sandbox calls this."""
-        self._set(self.now(), seconds)
+        wall = time.time()  # noqa: TID251
+        self._set(wall, self._at(wall), seconds)
 
     async def sleep(self, seconds: float) -> None:
         """Return once `seconds` of virtual time have passed; leaps are noticed within 50 ms of wall time."""
@@ -81,10 +82,15 @@ class SharedClock:
         while (left := until - self.now()) > 0:  # noqa: ASYNC110  (no event tells of time in another process)
             await asyncio.sleep(max(_LEAST_NAP_SECONDS, min(_NAP_SECONDS, left / self.speed)))
 
-    def _set(self, virtual: Instant, reach: float) -> None:
+    def _at(self, wall: float) -> Instant:
+        wall_origin, virtual_origin, speed, reach = self._read()
+        return virtual_origin + min(wall - wall_origin, reach) * speed
+
+    def _set(self, wall: float, virtual: Instant, reach: float) -> None:
+        """`virtual` as of `wall`, one reading of the clock: what another thread read between never lies ahead."""
         _, sequence, _, _, speed, _ = _LAYOUT.unpack(self._map[:])
         struct.pack_into("<Q", self._map, 8, sequence + 1)
-        struct.pack_into("<dddd", self._map, 16, time.time(), virtual, speed, reach)  # noqa: TID251
+        struct.pack_into("<dddd", self._map, 16, wall, virtual, speed, reach)
         struct.pack_into("<Q", self._map, 8, sequence + 2)
 
     def _read(self) -> tuple[float, float, float, float]:

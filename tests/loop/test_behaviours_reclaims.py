@@ -13,7 +13,7 @@ from scheduler.daemon.history import RECLAIMS
 from scheduler.daemon.parts import Daemon
 from scheduler.model.contract import EVENTS, NODES, PODS
 from scheduler.model.ids import ClusterId
-from tests.loop.harness import World, a_job, a_world, counting, until
+from tests.loop.harness import POLICIES, World, a_job, a_world, counting, until
 
 EKS = ClusterId("eks")
 HOUR = 3600.0
@@ -109,17 +109,21 @@ async def running_on_any(world: World) -> bool:
 @pytest.mark.parametrize("member", [plan.name for plan in default_scenario().members if plan.provider != "onprem"])
 async def test_every_clouds_notice_is_understood(tmp_path: Path, member: str) -> None:
     """The sandbox's notice, in each cloud's own words, through its API and the daemon's watches."""
-    async with a_world(tmp_path, scenario=default_scenario(), speed=30.0) as world, world.daemon() as (daemon, _):
+    keeping = POLICIES.replace("idle: 2m", "idle: 2h")
+    async with a_world(tmp_path, scenario=default_scenario(), speed=30.0, policies=keeping) as world:
+        # Before the daemon comes: a machine on its way that nobody needs is one that it sends back.
         emulation = world.sandbox.emulations[member]
         pool = emulation.pools.pools()[-1].spec
         emulation.pools.slow_down(pool.name, 0.01)
         emulation.pools.resize(pool.name, 1)
         await until(lambda: emulation.nodes.objects, "a machine is there")
         (node,) = emulation.nodes.objects
-        world.sandbox.strike(FaultPlan(0.0, member, "spot-reclaim", node=node))
-        mirror = daemon.mirror.members[ClusterId(member)]
-        await until(lambda: mirror.reclaims, "it is noticed")
-        (noticed,) = mirror.reclaims.values()
+        async with world.daemon() as (daemon, _):
+            mirror = daemon.mirror.members[ClusterId(member)]
+            await until(lambda: node in mirror.nodes, "the daemon knows it")
+            world.sandbox.strike(FaultPlan(0.0, member, "spot-reclaim", node=node))
+            await until(lambda: mirror.reclaims, "it is noticed")
+            (noticed,) = mirror.reclaims.values()
         assert noticed.pool == pool.name
         if member == "aks":
             assert noticed.source == "condition VMEventScheduled"
