@@ -9,17 +9,30 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from types import NoneType
+from typing import Any, Final
 
 import structlog
 
 from clusters.kubernetes.codec import format_time
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.contract import LEASES
-from scheduler.model.errors import AlreadyExistsError, ConflictError, ExternalError, FencedError, NotFoundError
+from scheduler.model.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    ExternalError,
+    FencedError,
+    NotFoundError,
+    TransientError,
+)
 from scheduler.model.ports import Clock, KubeApi, RawObject
 
 log = structlog.get_logger(__name__)
+
+
+_NUMBER: Final = (int, float, NoneType)
+_FIELDS: Final = {"holderIdentity": (str, NoneType), "leaseTransitions": _NUMBER, "leaseDurationSeconds": _NUMBER}
+"""What is read of the spec of a Lease, and what it may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +103,8 @@ class Leader:
         self._telemetry.leader.set(0)
         try:
             async with asyncio.timeout(self._settings.retry_seconds):
-                lease = await self._api.get(LEASES, self._settings.namespace, self._settings.name)
-                if lease.get("spec", {}).get("holderIdentity") == self._identity:
+                lease = await self._read()
+                if (lease.get("spec") or {}).get("holderIdentity") == self._identity:
                     spec = {"holderIdentity": None, "leaseDurationSeconds": 1}
                     version = lease["metadata"]["resourceVersion"]
                     body = {"metadata": {"resourceVersion": version}, "spec": spec}
@@ -102,7 +115,7 @@ class Leader:
     async def _try_once(self) -> None:
         asked_at = self._monotonic()
         try:
-            lease = await self._api.get(LEASES, self._settings.namespace, self._settings.name)
+            lease = await self._read()
         except NotFoundError:
             await self._write(lambda: self._api.create(LEASES, self._settings.namespace, self._body(None, 0)), asked_at)
             return
@@ -117,6 +130,16 @@ class Leader:
         await self._write(
             lambda: self._api.update(LEASES, self._settings.namespace, self._settings.name, body), asked_at
         )
+
+    async def _read(self) -> RawObject:
+        """The Lease as it is. Raises: ExternalError, also for an answer that is none."""
+        lease = await self._api.get(LEASES, self._settings.namespace, self._settings.name)
+        metadata, spec = lease.get("metadata"), lease.get("spec") or {}
+        known = isinstance(metadata, dict) and "resourceVersion" in metadata and isinstance(spec, dict)
+        if not known or not all(isinstance(spec.get(name), kinds) for name, kinds in _FIELDS.items()):
+            where = f"Lease {self._settings.namespace}/{self._settings.name}"
+            raise TransientError(f"{where}: the answer is no Lease; look what stands between here and the API server")
+        return lease
 
     async def _write(self, call: Callable[[], Any], asked_at: float) -> None:
         try:

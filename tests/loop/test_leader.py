@@ -154,3 +154,29 @@ async def test_a_released_lease_is_taken_at_once() -> None:
     assert hand.at == 0.0
     taking.cancel()
     await asyncio.gather(running, taking, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"spec": 7},
+        {"spec": {"holderIdentity": 7}},
+        {"spec": {"holderIdentity": "b", "leaseDurationSeconds": "soon"}},
+        {"spec": {"leaseTransitions": []}},
+        {"metadata": 7},
+        {"metadata": {}},
+    ],
+)
+async def test_an_answer_that_is_no_lease_is_one_that_failed(lie: dict[str, Any]) -> None:
+    api, hand = OneLease(), Hand()
+    leader = a_leader(api, "a", hand)
+    await leader._try_once()
+    honest = api.lease
+    assert honest is not None
+    api.lease = {**honest, **lie}
+    with pytest.raises(TransientError, match="the answer is no Lease"):
+        await leader._try_once()
+    await leader.release()
+    api.lease = honest
+    await leader._try_once()
+    assert leader.is_leader
