@@ -16,8 +16,8 @@ from scheduler.model.ids import ClusterId
 from scheduler.model.ports import KubeApi, RawObject, WatchEvent
 from tests.loop.harness import POLICIES, World, a_world, counting, until
 
-QUICK = Limits(connect_seconds=0.3, read_seconds=0.3, call_seconds=0.3)
-"""So that a silence is noticed within a second."""
+QUICK = Limits(connect_seconds=1, read_seconds=1, call_seconds=1)
+"""So that a silence is noticed soon, and no busy machine is taken for one."""
 HOUR = 3600.0
 
 
@@ -136,24 +136,24 @@ async def test_a_lost_member_is_left_and_cleaned_up_when_it_is_back(tmp_path: Pa
     ):
         await world.submit("stranded", seconds=20 * HOUR)
         uid, member, _ = await _running(world, "stranded")
-        assert member == "onprem"
-        silent = world.sandbox.servers["onprem"]
+        silent = world.sandbox.servers[member]
         silent.fall_silent()
-        await until(lambda: _silent_since(daemon, "onprem"), "noticed")
+        await until(lambda: _silent_since(daemon, member), "noticed")
         await world.submit("other")
         await until(lambda: world.is_done("other"), "scheduling elsewhere goes on")
 
         async def moved() -> bool:
-            return any(where == "eks" for where, _ in await world.copies(uid))
+            return any(where != member for where, _ in await world.copies(uid))
 
         await until(moved, "it runs elsewhere once the member is given up")
         silent.speak()
 
         async def alone() -> bool:
-            return [where for where, _ in await world.copies(uid)] == ["eks"]
+            places = [where for where, _ in await world.copies(uid)]
+            return len(places) == 1 and places != [member]
 
         await until(alone, "the stale copy is deleted when the member is back")
-        await until(lambda: _silent_since(daemon, "onprem") is None, "the member counts again")
+        await until(lambda: _silent_since(daemon, member) is None, "the member counts again")
         await until(lambda: _running(world, "stranded"), "runs")
         await world.hub.delete(JOBS, "default", "stranded")
         await until(lambda: _gone(world, "stranded"), "nothing is left behind")
@@ -170,8 +170,7 @@ async def test_a_job_that_moved_ends_once_though_its_first_copy_ended_unseen(tmp
     ):
         await world.submit("twin", seconds=HOUR)
         uid, member, _ = await _running(world, "twin")
-        assert member == "onprem"
-        silent = world.sandbox.servers["onprem"]
+        silent = world.sandbox.servers[member]
         silent.fall_silent()
         await until(lambda: len(counter.copies.get(uid, ())) == 2, "it runs elsewhere")
         await until(lambda: counter.succeeded.get(uid), "one of the two has ended")
