@@ -27,6 +27,7 @@ from clusters.sandbox.scenario import default_scenario
 from scheduler.cli import crds
 from scheduler.cli.main import app
 from scheduler.model.contract import NODES
+from tests.builders.commands import overspill
 from tests.loop.harness import World, a_job, a_world, until
 
 ROOT = Path(__file__).parents[2]
@@ -71,15 +72,10 @@ class Evidence:
             self.add(f"the history, {file.name}", file.read_bytes().decode("latin-1"))
 
     async def overspill(self, *arguments: str) -> int:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "scheduler.cli.main", *arguments,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=ROOT,
-        )  # fmt: skip
-        async with asyncio.timeout(120):
-            output, _ = await process.communicate()
-        assert b"Traceback" not in output, output.decode()[-2000:]
-        self.add(" ".join(arguments[:2]), output.decode())
-        return process.returncode or 0
+        status, output = await overspill(*arguments)
+        assert "Traceback" not in output, output[-2000:]
+        self.add(" ".join(arguments[:2]), output)
+        return status
 
     async def look(self, federation: Path) -> None:
         """All that the daemon and the command line have to say just now."""
