@@ -35,9 +35,10 @@ servers: setup
 test: style servers
 	@$(MAKE) --no-print-directory -j 2 types pytest
 
-# Three workers for two cores: tests over HTTP wait a good part of their time.
+# A worker more than there are cores: tests over HTTP wait a good part of their time.
+WORKERS ?= $(shell echo $$(($$(nproc) + 1)))
 pytest: setup
-	@$(BIN)/python -m pytest -n 3 --durations 25 --dist loadgroup tests
+	@$(BIN)/python -m pytest -n $(WORKERS) --durations 25 --dist loadgroup tests
 
 bench: setup
 	@$(BIN)/python -m tests.bench
