@@ -142,10 +142,11 @@ class Leader:
         return lease
 
     async def _write(self, call: Callable[[], Any], asked_at: float) -> None:
+        """A conflict says only that somebody wrote first, if but a label: the next try sees who holds it now. What was
+        renewed before that is ours until its deadline, for nobody takes a Lease over that changed a moment ago."""
         try:
             await call()
         except (ConflictError, AlreadyExistsError):
-            self._renewed_at = None
             return
         self._renewed_at = asked_at
 
@@ -160,9 +161,9 @@ class Leader:
         now = format_time(self._clock.now(), micro=True)
         old = (lease or {}).get("spec") or {}
         acquired = old.get("acquireTime") if old.get("holderIdentity") == self._identity else None
-        metadata: dict[str, Any] = {"name": self._settings.name, "namespace": self._settings.namespace}
-        if lease is not None:
-            metadata["resourceVersion"] = lease["metadata"]["resourceVersion"]
+        # Labels and annotations of others stay.
+        theirs = {name: what for name, what in ((lease or {}).get("metadata") or {}).items() if name != "managedFields"}
+        metadata: dict[str, Any] = {**theirs, "name": self._settings.name, "namespace": self._settings.namespace}
         return {
             "apiVersion": LEASES.api_version,
             "kind": LEASES.kind,

@@ -130,6 +130,49 @@ async def test_a_leader_that_cannot_renew_is_fenced_before_another_can_take_over
         await asyncio.wait_for(running, 5)
 
 
+async def test_a_conflict_costs_nobody_the_lease_and_what_others_wrote_on_it_stays() -> None:
+    api, hand = OneLease(), Hand()
+    leader = a_leader(api, "first", hand)
+    await leader._try_once()
+    honest = api.get
+
+    async def outrun(_resource: object, _namespace: str, _name: str) -> RawObject:
+        read = await honest(_resource, _namespace, _name)
+        api._store({**read, "metadata": {**read["metadata"], "annotations": {"team": "platform"}}})
+        return read
+
+    api.get = outrun  # type: ignore[method-assign]
+    hand.at += 2.0
+    await leader._try_once()
+    leader.check()
+    api.get = honest  # type: ignore[method-assign]
+    hand.at += 2.0
+    await leader._try_once()
+    assert api.lease is not None
+    assert api.lease["spec"]["holderIdentity"] == "first"
+    assert api.lease["metadata"]["annotations"] == {"team": "platform"}
+    hand.at += SETTINGS.renew_deadline_seconds - 0.1
+    leader.check()
+
+
+async def test_who_is_outrun_by_another_holder_never_holds_it() -> None:
+    api, hand = OneLease(), Hand()
+    first, second = a_leader(api, "first", hand), a_leader(api, "second", hand)
+    honest = api.get
+
+    async def outrun(_resource: object, _namespace: str, _name: str) -> RawObject:
+        api.get = honest  # type: ignore[method-assign]
+        await second._try_once()
+        raise NotFoundError("no lease as of before the other's")
+
+    api.get = outrun  # type: ignore[method-assign]
+    await first._try_once()
+    assert second.is_leader
+    assert not first.is_leader
+    await first._try_once()
+    assert not first.is_leader
+
+
 async def test_a_paused_leader_that_wakes_up_late_may_not_write() -> None:
     api, hand = OneLease(), Hand()
     leader = a_leader(api, "first", hand)
