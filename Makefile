@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: demo test verify style types pytest servers bench lock setup format
+.PHONY: demo test verify style types pytest servers bench lock setup format kustomize
 
 setup: $(STAMP)
 
@@ -45,6 +45,10 @@ bench: setup
 
 lock: setup
 	@$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 --universal --extra dev --output-file requirements.lock pyproject.toml
+
+# The base for those without Helm is what the chart makes by default.
+kustomize: setup
+	@$(BIN)/python deploy/helm/render.py 2>/dev/null
 
 format: setup
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .

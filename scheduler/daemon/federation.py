@@ -266,7 +266,7 @@ def _federation(document: FederationDocument, folder: Path, as_of: Instant, file
         hub=Hub(spec.hub.name, _beside(folder, spec.hub.kubeconfig), spec.hub.context),
         listen_address=spec.listen.address,
         listen_port=spec.listen.port,
-        history_url=_history_url(spec.history.url, folder),
+        history_url=_history_url(spec.history.url, _nearby(spec.history.password_file, folder), folder),
         webhook_token_file=_nearby(spec.alerts.webhook_token_file, folder),
         alertmanager_url=spec.alerts.alertmanager_url,
         alertmanager_token_file=_nearby(spec.alerts.alertmanager_token_file, folder),
@@ -342,11 +342,23 @@ def _nearby(path: str | None, folder: Path) -> Path | None:
     return None if path is None else folder / path
 
 
-def _history_url(text: str, folder: Path) -> str:
+def _history_url(text: str, password_file: Path | None, folder: Path) -> str:
     url = make_url(text)
+    if password_file is not None:
+        return url.set(password=_password(password_file)).render_as_string(hide_password=False)
     if not url.drivername.startswith("sqlite") or not url.database or url.database == ":memory:":
         return text
     return url.set(database=str((folder / url.database).absolute())).render_as_string(hide_password=False)
+
+
+def _password(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidObjectError(f"history.passwordFile: {path}: cannot be read ({type(error).__name__})") from error
+    if not text or not text.isprintable():
+        raise InvalidObjectError(f"history.passwordFile: {path}: should hold one line, the password alone")
+    return text
 
 
 def _floats(value: object) -> object:

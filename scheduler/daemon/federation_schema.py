@@ -72,6 +72,8 @@ class HistorySpec(Strict):
 
     url: LongText = DEFAULT_HISTORY
     """SQLAlchemy URL, sqlite+aiosqlite or postgresql+asyncpg; a relative SQLite path is relative to this file."""
+    password_file: LongText | None = None
+    """Path of a file, relative to this one, with the database's password; the URL then has a user name and none."""
 
     @model_validator(mode="after")
     def _is_url(self) -> HistorySpec:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from scheduler.daemon.decisions import DecisionLog, to_json
 from scheduler.daemon.gathered import Gathered, pool_json
@@ -102,7 +102,8 @@ class StatusReport:
         return self.decisions.latest(count)
 
     async def explain(self, name: str) -> dict[str, Any] | None:
-        """The workload called kind/namespace/name, namespace/name or name, with its decisions; None: not known."""
+        """The workload called kind/namespace/name, namespace/name, kind/name or name, with its decisions. None: nobody
+        knows it."""
         kind, namespace, short = _split(name)
         entry = self._find(kind, namespace, short)
         if entry is not None:
@@ -204,8 +205,19 @@ def _workload(entry: HubEntry) -> dict[str, Any]:
     }
 
 
+_KINDS: Final = {
+    **dict.fromkeys(("job", "jobs", "job.batch", "jobs.batch"), "job"),
+    **dict.fromkeys(("fw", "federatedworkload", "federatedworkloads"), "federatedworkload"),
+}
+"""As kubectl lets one name them."""
+
+
 def _split(name: str) -> tuple[str, str, str]:
+    """(kind, namespace, name), empty where nothing is said. A namespace called job is told by all three parts."""
     parts = name.split("/")
+    first = parts[0].lower()
     if len(parts) >= 3:
-        return parts[0], parts[1], "/".join(parts[2:])
-    return ("", parts[0], parts[1]) if len(parts) == 2 else ("", "", name)
+        return _KINDS.get(first, first), parts[1], "/".join(parts[2:])
+    if len(parts) == 2:
+        return (_KINDS[first], "", parts[1]) if first in _KINDS else ("", parts[0], parts[1])
+    return "", "", name

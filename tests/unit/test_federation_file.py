@@ -14,6 +14,7 @@ from policies.documents import Problem
 from policies.errors import PolicyErrors
 from scheduler.daemon.federation import Federation, Hub, Source, load_federation, validate_settings
 from scheduler.model.cluster import NodePool, Taint
+from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import ClusterId, PoolId, PoolRef
 from scheduler.model.money import Price
 from scheduler.model.resources import Resources
@@ -177,6 +178,18 @@ def test_prices_are_as_of_the_files_last_change(tmp_path: Path) -> None:
     found = load(tmp_path, SMALL.replace("node:", "price: {usdPerHour: 0.1}, node:"))
     price = found.members[0].pools[0].price
     assert price == Price(Decimal("0.1"), "f.yaml", (tmp_path / "f.yaml").stat().st_mtime)
+
+
+def test_the_password_of_the_history_may_come_from_a_file(tmp_path: Path) -> None:
+    written = "  history: {url: 'postgresql+asyncpg://over@db/x', passwordFile: word}\n  members"
+    text = SMALL.replace("  members", written)
+    with pytest.raises(InvalidObjectError, match=r"history.passwordFile: .*word: cannot be read \(FileNotFoundError\)"):
+        load(tmp_path, text)
+    (tmp_path / "word").write_text("p@ss/word\n")
+    assert load(tmp_path, text).history_url == "postgresql+asyncpg://over:p%40ss%2Fword@db/x"
+    (tmp_path / "word").write_text("\n")
+    with pytest.raises(InvalidObjectError, match="should hold one line, the password alone"):
+        load(tmp_path, text)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,213 @@
+"""The Helm chart by a real Helm engine: what it makes is valid, restricted, and says the same as deploy/rbac."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import helm_python
+import kubernetes_validate
+import pytest
+import yaml
+
+from deploy.helm.render import BASE, CHART, base, render
+from policies.loader import load_policies
+from scheduler.daemon.federation import check_federation, load_federation
+from scheduler.daemon.permissions import role_file
+from tests.builders.pod_security import violations
+
+ROOT = Path(__file__).parents[2]
+KUBERNETES = "1.33"
+FULL: dict[str, Any] = {
+    "image": {"digest": f"sha256:{'a' * 64}", "pullSecrets": [{"name": "registry"}]},
+    "replicas": 3,
+    "mode": "active",
+    "federation": {
+        "name": "prod",
+        "spec": {
+            "history": {"url": "postgresql+asyncpg://overspill@db/overspill", "passwordFile": "history-password"},
+            "members": [
+                {
+                    "name": "eks",
+                    "region": "us-east-1",
+                    "kubeconfig": "kubeconfigs/eks.yaml",
+                    "provider": {"type": "onprem"},
+                    "pools": [
+                        {
+                            "name": "gpu",
+                            "selector": {"pool": "gpu"},
+                            "capacityType": "owned",
+                            "node": {"cpu": "8", "memory": "64Gi", "gpus": 1},
+                        }
+                    ],
+                }
+            ],
+        },
+    },
+    "kubeconfigs": {"eks": {"secret": "overspill-eks", "key": "kubeconfig"}},
+    "secretFiles": [{"secret": "overspill-history", "key": "password", "path": "history-password"}],
+    "hubIsMember": False,
+    "policiesFrom": {"git": {"repository": "https://git.example.com/p.git", "path": "policies", "secret": "git"}},
+    "serviceAccount": {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/overspill"}},
+    "podLabels": {"azure.workload.identity/use": "true"},
+    "nodeSelector": {"kubernetes.io/os": "linux"},
+    "tolerations": [{"key": "infra", "operator": "Exists"}],
+    "topologySpreadConstraints": [
+        {
+            "maxSkew": 1,
+            "topologyKey": "topology.kubernetes.io/zone",
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": {"app.kubernetes.io/name": "overspill"}},
+        }
+    ],
+    "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
+    "networkPolicy": {"from": []},
+    "monitoring": {
+        "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}, "ruleLabels": {"team": "platform"}},
+        "dashboards": {"enabled": True},
+    },
+}
+SHAPES = {"default": {}, "full": FULL, "active": {"mode": "active"}}
+
+
+def of_kind(objects: list[dict[str, Any]], kind: str, name: str = "") -> dict[str, Any]:
+    return next(one for one in objects if one["kind"] == kind and name in one["metadata"]["name"])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_all_that_it_makes_is_valid(shape: str) -> None:
+    objects = render(SHAPES[shape])
+    assert len({(one["kind"], one["metadata"]["name"], one["metadata"].get("namespace")) for one in objects}) == len(
+        objects
+    )
+    for one in objects:
+        if not one["apiVersion"].startswith("monitoring.coreos.com"):
+            kubernetes_validate.validate(one, KUBERNETES, strict=True)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_its_pods_keep_to_the_restricted_standard(shape: str) -> None:
+    pod = of_kind(render(SHAPES[shape]), "Deployment")["spec"]["template"]["spec"]
+    assert violations(pod) == []
+    for container in (*pod["containers"], *pod.get("initContainers", ())):
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "said"),
+    [
+        (("hostNetwork",), True, "hostNetwork"),
+        (("securityContext", "runAsNonRoot"), False, "runAsNonRoot"),
+        (("securityContext", "runAsUser"), 0, "runAsUser"),
+        (("securityContext", "seccompProfile"), None, "seccompProfile"),
+        (("containers", 0, "securityContext", "allowPrivilegeEscalation"), True, "allowPrivilegeEscalation"),
+        (("containers", 0, "securityContext", "privileged"), True, "privileged"),
+        (("containers", 0, "securityContext", "capabilities"), {"add": ["SYS_ADMIN"], "drop": ["ALL"]}, "SYS_ADMIN"),
+        (("containers", 0, "securityContext", "capabilities"), None, "drop ALL"),
+        (("containers", 0, "ports"), [{"containerPort": 1, "hostPort": 1}], "hostPort"),
+        (("volumes",), [{"name": "x", "hostPath": {"path": "/"}}], "hostPath"),
+    ],
+)
+def test_a_pod_that_breaks_the_standard_is_found(where: tuple[Any, ...], value: Any, said: str) -> None:
+    pod = copy.deepcopy(of_kind(render(), "Deployment")["spec"]["template"]["spec"])
+    place = pod
+    for step in where[:-1]:
+        place = place[step]
+    place[where[-1]] = value
+    assert [one for one in violations(pod) if said in one]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_federation_file_that_it_makes_is_one_for_the_daemon(shape: str, tmp_path: Path) -> None:
+    text = of_kind(render(SHAPES[shape]), "ConfigMap", "federation")["data"]["federation.yaml"]
+    check_federation(text.encode(), "federation.yaml")
+    (tmp_path / "federation.yaml").write_text(text)
+    (tmp_path / "history-password").write_text("secret\n")
+    federation = load_federation(tmp_path / "federation.yaml")
+    assert federation.mode == SHAPES[shape].get("mode", "shadow")
+    assert federation.history_url.startswith("sqlite" if shape != "full" else "postgresql+asyncpg://overspill:secret@")
+
+
+def test_its_policies_are_policies(tmp_path: Path) -> None:
+    for name, text in of_kind(render(), "ConfigMap", "policies")["data"].items():
+        (tmp_path / name).write_text(text)
+    assert len(load_policies([tmp_path]).policies) == 1
+
+
+@pytest.mark.parametrize(("mode", "shadow"), [("shadow", True), ("active", False)])
+def test_it_grants_what_the_roles_grant_and_nothing_beyond(mode: str, *, shadow: bool) -> None:
+    made = render({"mode": mode})
+    written = [
+        one
+        for place in ("hub", "member")
+        for one in yaml.safe_load_all((ROOT / "deploy" / "rbac" / role_file(place, shadow=shadow)).read_text())
+    ]
+
+    def rules(objects: list[dict[str, Any]]) -> list[Any]:
+        return sorted(
+            ([one["kind"], one["metadata"].get("namespace", ""), one["rules"]] for one in objects if "rules" in one),
+            key=str,
+        )
+
+    assert rules(made) == rules(written)
+    for one in made:
+        for subject in one.get("subjects", ()):
+            assert subject == {"kind": "ServiceAccount", "name": "overspill", "namespace": "overspill"}
+
+
+def test_the_lease_that_it_may_write_is_that_of_the_federation() -> None:
+    role = of_kind(render(FULL), "Role", "leader")
+    assert {name for rule in role["rules"] for name in rule.get("resourceNames", ())} == {"overspill-prod"}
+
+
+def test_two_releases_stand_beside_each_other() -> None:
+    one, other = render(name="overspill-a"), render(name="overspill-b")
+    names = [{(x["kind"], x["metadata"]["name"]) for x in objects if x["kind"] != "CustomResourceDefinition"}
+             for objects in (one, other)]  # fmt: skip
+    assert not names[0] & names[1]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"replicas": 2}, "more than one needs one history for all: set federation.spec.history.url"),
+        ({"replicas": "two"}, "at '/replicas': got string, want integer"),
+        ({"mode": "live"}, "at '/mode'"),
+        ({"replica": 1}, "additional properties 'replica' not allowed"),
+        ({"federation": {"spec": {"listen": {"port": 1}}}}, "at '/federation/spec'"),
+        ({"kubeconfigs": {"eks": {"secret": "x"}}}, "missing property 'key'"),
+        ({"secretFiles": [{"secret": "x", "key": "y", "path": "../z"}]}, "at '/secretFiles/0/path'"),
+        ({"serviceAccount": {"create": False}}, "serviceAccount.name is needed"),
+    ],
+)
+def test_values_that_cannot_be_are_refused_with_a_reason(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(helm_python.HelmError) as caught:
+        render(values)
+    assert said in str(caught.value)
+
+
+def test_helm_finds_nothing_to_complain_of() -> None:
+    report = helm_python.lint(CHART, strict=True)
+    assert report["errors"] == []
+    assert [one for one in report["messages"] if one["severity"] >= 2] == []
+
+
+def test_the_kustomize_base_is_what_the_chart_makes() -> None:
+    assert BASE.read_text() == base(), "run `make kustomize`"
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed; put one on PATH to run this")
+def test_the_kustomize_example_builds_with_its_own_files() -> None:
+    made = subprocess.run(
+        ["kubectl", "kustomize", "examples/kustomize"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    objects = list(yaml.safe_load_all(made.stdout))
+    federation = of_kind(objects, "ConfigMap", "federation")["data"]["federation.yaml"]
+    assert federation == (ROOT / "examples" / "kustomize" / "federation.yaml").read_text()
+    image = of_kind(objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]["image"]
+    assert image == "registry.example.com/platform/overspill:0.1.0"
+    assert {one["metadata"].get("namespace") for one in objects} == {"overspill", "default", None}
