@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: demo test verify style types pytest servers bench lock setup format kustomize
+.PHONY: demo test verify style types security pytest servers bench lock setup format kustomize
 
 setup: $(STAMP)
 
@@ -17,12 +17,16 @@ $(STAMP): requirements.lock pyproject.toml deploy/setup.sh
 demo: setup
 	@$(BIN)/overspill demo
 
-verify: style types
+verify: style types security
 
 style: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports
+
+# Ruff's S rules, in `style`, are most of it.
+security: setup
+	@$(BIN)/bandit --quiet --recursive --severity-level medium --configfile pyproject.toml scheduler policies clusters
 
 types: setup
 	@$(BIN)/mypy
