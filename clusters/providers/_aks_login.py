@@ -51,7 +51,7 @@ def read_kubeconfig(place: str, content: object) -> Kubeconfig:
     if not isinstance(content, bytes) or not 0 < len(content) <= _MOST_BYTES:
         raise _malformed(place, f"it is empty, no base64, or longer than {_MOST_BYTES} bytes")
     try:
-        document = yaml.load(content, Loader=_PlainLoader)  # noqa: S506  # nosec B506  (a SafeLoader)
+        document = yaml.load(content, Loader=_PlainLoader)  # noqa: S506  (a SafeLoader)  # nosec B506
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError, TypeError, AttributeError, LookupError):
         # What the loader says quotes the text, which has secrets in it.
         raise _malformed(place, "it is no plain YAML") from None
