@@ -82,9 +82,12 @@ class Front:
         return (each for each in pending if now >= each.queued_at + patience or each.queue in strict)
 
     def close(self) -> None:
-        """After everybody else has had his turn."""
+        """After everybody else has had his turn; nothing can start after that."""
         if self._preemption is not None:
             self._preemption.close()
+        # They are their owner's, and he holds this: the state of the whole cycle would live on until somebody looks
+        # for garbage, and the snapshots of many cycles with it.
+        del self._place, self._pick
 
     @property
     def keeps_room(self) -> bool:
