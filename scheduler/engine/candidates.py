@@ -64,7 +64,7 @@ class Weigher:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._static: dict[tuple[str, int, bool, PoolRef, tuple[PoolRef, ...]], tuple[Reason, ...]] = {}
+        self._static_number: dict[tuple[str, int, bool, tuple[PoolRef, ...]], int] = {}
         self._screened: dict[tuple[int, PoolRef], tuple[int, Weighed | Offer]] = {}
         self._known: dict[tuple[int, PoolRef], _Known] = {}
 
@@ -75,10 +75,15 @@ class Weigher:
     def static_reasons(self, ask: Ask, room: PoolRoom) -> tuple[Reason, ...]:
         """Why the pool, as it is, is not for such workloads, whatever its room; empty: it may be."""
         avoids = ask.workload.hints.avoided_pools
-        key = (ask.policy.name, ask.shape.number, ask.burst_matches, room.pool.ref, avoids)
-        known = self._static.get(key)
+        key = (ask.policy.name, ask.shape.number, ask.burst_matches, avoids)
+        number = self._static_number.get(key)
+        if number is None:
+            # The shape's number is of this cycle; the pods themselves last longer.
+            lasting = (ask.policy.name, ask.shape.pod_sets, ask.burst_matches, avoids)
+            number = self._static_number[key] = self._world.static_numbers[lasting]
+        known = room.static.get(number)
         if known is None:
-            known = self._static[key] = filters.all_reasons(filters.STATIC, ask, Offer(room, False))
+            known = room.static[number] = filters.all_reasons(filters.STATIC, ask, Offer(room, False))
         return known
 
     def priced(self, ask: Ask, offer: Offer) -> Weighed:

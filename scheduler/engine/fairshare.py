@@ -6,29 +6,28 @@ by its weight, is smallest goes next.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from decimal import Decimal
 
 from scheduler.model.cluster import Cluster
-from scheduler.model.resources import Resources
+from scheduler.model.resources import Resources, total
 
 
 def federation_capacity(clusters: Iterable[Cluster]) -> Resources:
     """Everything that available members have or could buy: the nodes there are, or the pool's maximum if larger."""
-    total = Resources()
+    parts: list[Resources] = []
     for cluster in clusters:
         if not cluster.available:
             continue
-        counted: dict[str, int] = {}
-        for node in cluster.nodes:
-            if node.pool is not None and not node.deleting:
-                total = total + node.allocatable
-                counted[node.pool] = counted.get(node.pool, 0) + 1
+        there = [node for node in cluster.nodes if node.pool is not None and not node.deleting]
+        parts += [node.allocatable for node in there]
+        counted = Counter(node.pool for node in there)
         for pool in cluster.pools:
-            more = pool.max_nodes - counted.get(pool.ref.pool, 0)
+            more = pool.max_nodes - counted[pool.ref.pool]
             if pool.scaling == "managed" and more > 0:
-                total = total + pool.node_resources.times(more)
-    return total
+                parts.append(pool.node_resources.times(more))
+    return total(parts)
 
 
 def dominant_share(used: Resources, capacity: Resources) -> float:

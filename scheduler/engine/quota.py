@@ -8,7 +8,6 @@ and, up to its borrowing limit, more.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
 from fractions import Fraction
 
 from scheduler.model.ids import QueueId
@@ -39,19 +38,6 @@ class QuotaLedger:
     def add(self, queue: QueueId, requests: Resources) -> None:
         before = self.used.get(queue)
         self.used[queue] = requests if before is None else before + requests
-
-    def add_all(self, queue: QueueId, requests: Iterable[Resources]) -> None:
-        """The same as adding each, cheaper."""
-        cpu = memory = gpus = pods = 0
-        extended: dict[str, int] = defaultdict(int)
-        for each in requests:
-            cpu += each.cpu_milli
-            memory += each.memory_bytes
-            gpus += each.gpus
-            pods += each.pods
-            for name, amount in each.extended:
-                extended[name] += amount
-        self.add(queue, Resources(cpu, memory, gpus, pods, tuple(sorted(extended.items()))))
 
     def available(self, queue: QueueId, resource: str) -> int | None:
         """How much more of `resource` the queue may use, borrowing included; None: it has no quota for it.

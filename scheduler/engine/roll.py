@@ -42,14 +42,16 @@ class Roll:
         self._at: dict[ClusterId, dict[Uid, Workload]] = defaultdict(dict)
         self._homes: dict[ClusterId, tuple[bool, frozenset[str]]] = {}
         """Of each cluster: whether it is available, and the names of its pools."""
+        self._clusters: dict[ClusterId, Cluster] = {}
         self._requests: dict[int, tuple[tuple[PodSet, ...], Resources]] = {}
 
     def update(self, snapshot: Snapshot) -> None:
         """From whatever it was to the state of this snapshot."""
         left, came = changes(self._workloads, snapshot.workloads, self._seen)
         lost, got = changes(self._copies, snapshot.copies, self._seen)
-        homes = {cluster.id: _home(cluster) for cluster in snapshot.clusters}
+        homes = {cluster.id: self._home(cluster) for cluster in snapshot.clusters}
         self._workloads, self._copies = snapshot.workloads, snapshot.copies
+        self._clusters = {cluster.id: cluster for cluster in snapshot.clusters}
         keys = self._change_copies(lost, got)
         for workload in left:
             self._drop(workload)
@@ -64,6 +66,11 @@ class Roll:
                 self._sort_out(known)
         for workload in came:
             self._enter(workload)
+
+    def _home(self, cluster: Cluster) -> tuple[bool, frozenset[str]]:
+        if self._clusters.get(cluster.id) is cluster:
+            return self._homes[cluster.id]
+        return cluster.available, frozenset(pool.ref.pool for pool in cluster.pools)
 
     def _change_copies(self, lost: Iterable[Copy], got: Iterable[Copy]) -> list[tuple[Uid, ClusterId]]:
         keys: dict[tuple[Uid, ClusterId], None] = {}
@@ -172,7 +179,3 @@ def changes(old: tuple[_Thing, ...], new: tuple[_Thing, ...], seen: set[int]) ->
             left.append(old[here])
             here += 1
     return left + list(old[here:]), came + list(new[there:])
-
-
-def _home(cluster: Cluster) -> tuple[bool, frozenset[str]]:
-    return cluster.available, frozenset(pool.ref.pool for pool in cluster.pools)

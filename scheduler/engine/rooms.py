@@ -27,6 +27,7 @@ from scheduler.model.contract import TAINT_DRAINING
 from scheduler.model.ids import Instant
 from scheduler.model.resources import Resources
 from scheduler.model.snapshot import Backoff
+from scheduler.model.verdict import Reason
 from scheduler.model.workload import PodSet
 
 DEFAULT_PROVISIONING_SECONDS: Final = 600.0
@@ -49,14 +50,19 @@ class Fit:
 class PoolRoom:
     """One pool's bins, changed in place as workloads are assumed onto it; `version` counts the changes."""
 
-    def __init__(self, cluster: Cluster, pool: NodePool, now: Instant, backoff: Backoff | None) -> None:
+    def __init__(
+        self, cluster: Cluster, pool: NodePool, nodes: Sequence[Node], now: Instant, backoff: Backoff | None
+    ) -> None:
+        """`nodes`: those of the pool, by name."""
         self.cluster = cluster
         self.pool = pool
         self.backoff = backoff if backoff is not None and backoff.until > now else None
         self.version = 0
-        self.arrays: tuple[int, npt.NDArray[np.float64], npt.NDArray[np.float64]] | None = None
-        """What the bins have free, as `table` reads it, and of which version."""
-        self.nodes = tuple(sorted((n for n in cluster.nodes if n.pool == pool.ref.pool), key=lambda node: node.name))
+        self.arrays: tuple[int, npt.NDArray[np.float64], npt.NDArray[np.float64], bool] | None = None
+        """What the bins have free and whether any has taints, as `table` reads it, and of which version."""
+        self.static: dict[int, tuple[Reason, ...]] = {}
+        """Why the pool, as it is, is not for such workloads; see `candidates.Weigher.static_reasons`."""
+        self.nodes = tuple(nodes)
         young = [node for node in self.nodes if self._boots(node, float("-inf"))]
         self.timeless = not young
         """Whether the passing of time alone leaves it as it is."""
@@ -103,8 +109,12 @@ class PoolRoom:
         self.sizes = (self.node_size, *(real[key] for key in sorted(real)))
         """Of an empty node: as described, and as the real ones that are in use."""
 
-    def begin_again(self, now: Instant, backoff: Backoff | None) -> None:
-        """For another cycle, in which all but the time and the backoff are as they were; nothing may be assumed yet."""
+    def begin_again(self, cluster: Cluster, now: Instant, backoff: Backoff | None) -> None:
+        """For another cycle, in which the pool and its nodes are as they were; nothing may be assumed yet."""
+        if cluster is not self.cluster:
+            if replace(cluster, nodes=(), pools=()) != replace(self.cluster, nodes=(), pools=()):
+                self.static = {}
+            self.cluster = cluster
         self.backoff = backoff if backoff is not None and backoff.until > now else None
         self._fits.clear()
 

@@ -84,9 +84,9 @@ class RoomTable:
             self._of_size.setdefault(code, room)
         self._holds: dict[int, Flags] = {}
         both = [_both(room) for room in rooms]
-        self._free = ([ready for ready, _ in both], [more for _, more in both])
+        self._free = ([ready for ready, _, _ in both], [more for _, more, _ in both])
         self._can_open = np.array([room.can_open for room in rooms], dtype=np.float64)
-        self._tainted = [any(bin_.taints for bin_ in (*room.ready, *room.coming)) for room in rooms]
+        self._tainted = [tainted for _, _, tainted in both]
         self._masks: dict[tuple[Hashable, int, int], Floats] = {}
         self._counts: dict[int, _Counts] = {}
         self._log: list[int] = []
@@ -94,7 +94,7 @@ class RoomTable:
     def touched(self, room: PoolRoom) -> None:
         """The bins of the room have changed."""
         number = self.index[room.pool.ref]
-        self._free[_READY][number], self._free[_MORE][number] = _both(room)
+        self._free[_READY][number], self._free[_MORE][number], _ = _both(room)
         self._can_open[number] = room.can_open
         self._log.append(number)
 
@@ -186,12 +186,14 @@ def _more(room: PoolRoom) -> list[Bin]:
     return [*room.coming, *room.opened]
 
 
-def _both(room: PoolRoom) -> tuple[Floats, Floats]:
-    """What is free on the bins that are ready, and on the others; read once for each version of the room."""
+def _both(room: PoolRoom) -> tuple[Floats, Floats, bool]:
+    """What is free on the bins that are ready, and on the others, and whether any has taints; read once for each
+    version of the room."""
     known = room.arrays
     if known is None or known[0] != room.version:
-        known = room.arrays = room.version, _free(room.ready), _free(_more(room))
-    return known[1], known[2]
+        tainted = any(bin_.taints for bin_ in (*room.ready, *room.coming)) if known is None else known[3]
+        known = room.arrays = room.version, _free(room.ready), _free(_more(room)), tainted
+    return known[1:]
 
 
 def _free(bins: Sequence[Bin]) -> Floats:

@@ -53,6 +53,7 @@ class World:
         self.clusters = tuple(sorted(snapshot.clusters, key=lambda cluster: cluster.id))
         self.cluster_of = {cluster.id: cluster for cluster in self.clusters}
         self.memory = Memory() if memory is None else memory
+        self.static_numbers = self.memory.take_numbers(policies)
         self.roll = self.memory.take_roll(snapshot)
         backoffs = {backoff.pool: backoff for backoff in sorted(snapshot.backoffs, key=lambda b: (b.pool, b.until))}
         self._members = [self.memory.take_rooms(cluster, self.now, backoffs) for cluster in self.clusters]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -120,6 +122,20 @@ class Resources:
     def _extended_shortfall(self, room: Resources) -> tuple[str, ...]:
         there = dict(room.extended)
         return tuple(name for name, asked in self.extended if asked > 0 and asked > there.get(name, 0))
+
+
+def total(amounts: Iterable[Resources]) -> Resources:
+    """The same as adding them one by one, cheaper."""
+    cpu = memory = gpus = pods = 0
+    extended: dict[str, int] = defaultdict(int)
+    for each in amounts:
+        cpu += each.cpu_milli
+        memory += each.memory_bytes
+        gpus += each.gpus
+        pods += each.pods
+        for name, amount in each.extended:
+            extended[name] += amount
+    return Resources(cpu, memory, gpus, pods, tuple(sorted((name, sum_) for name, sum_ in extended.items() if sum_)))
 
 
 def _combine(

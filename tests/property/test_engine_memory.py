@@ -14,6 +14,7 @@ from scheduler.engine.memory import Memory
 from scheduler.engine.roll import Roll, changes
 from scheduler.model.cluster import Cluster
 from scheduler.model.policy import Budget, PolicySet, ValueOfTime
+from scheduler.model.resources import Resources, total
 from scheduler.model.snapshot import Snapshot
 from scheduler.model.workload import Copy, CopyState, PlacementState, Workload
 from scheduler.predict.first import FirstPredictor
@@ -64,8 +65,17 @@ def _copy(draw: st.DrawFn, of: Workload) -> Copy:
 
 
 def _cluster(draw: st.DrawFn, one: Cluster) -> Cluster:
-    silent = draw(st.integers(0, 5)) == 0
-    return replace(one, unreachable_since=NOW - 2000) if silent else one
+    """Itself, or with what else may change of it while its nodes stay as they are."""
+    match draw(st.integers(0, 9)):
+        case 0:
+            return replace(one, unreachable_since=NOW - 2000)
+        case 1:
+            return replace(one, region="elsewhere")
+        case 2:
+            return replace(one, nodes=one.nodes[1:])
+        case 3:
+            return replace(one, pools=one.pools[::-1])
+    return one
 
 
 @st.composite
@@ -73,15 +83,20 @@ def all_rules(draw: st.DrawFn) -> PolicySet:
     given_rules = draw(rules())
     value = draw(st.sampled_from((None, None, ValueOfTime(usd_per_gpu_hour=Decimal(1)))))
     budgets = draw(st.sampled_from(((), (Budget("all", Decimal(60), "total"),))))
-    one = replace(given_rules.policies[0], value_of_time=value, budgets=budgets)
+    first = given_rules.policies[0]
+    limits = replace(first.constraints, regions=draw(st.sampled_from(((), (), ("region-c0", "elsewhere")))))
+    one = replace(first, value_of_time=value, budgets=budgets, constraints=limits)
     return policy_set(one, queues=given_rules.queues)
 
 
-@given(history=histories(), how=all_rules())
+@given(history=histories(), rules=st.lists(all_rules(), min_size=1, max_size=2))
 @CAREFUL
-def test_a_memory_of_any_earlier_snapshots_changes_no_plan(history: tuple[Snapshot, ...], how: PolicySet) -> None:
+def test_a_memory_of_any_earlier_snapshots_changes_no_plan(
+    history: tuple[Snapshot, ...], rules: list[PolicySet]
+) -> None:
     memory = Memory()
-    for snap in history:
+    for number, snap in enumerate(history):
+        how = rules[number % len(rules)]
         assert cycle(snap, how, FirstPredictor(), memory=memory) == cycle(snap, how, FirstPredictor())
 
 
@@ -128,3 +143,20 @@ def test_what_differs_between_two_tuples(old: list[int], new: list[int]) -> None
     if old == new:
         assert not left
         assert not came
+
+
+AMOUNTS = st.builds(
+    Resources,
+    st.integers(0, 9000),
+    st.integers(0, 2**40),
+    st.integers(0, 8),
+    st.integers(0, 110),
+    st.dictionaries(st.sampled_from(("example.com/fpga", "hugepages-2Mi")), st.integers(1, 9)).map(
+        lambda found: tuple(sorted(found.items()))
+    ),
+)
+
+
+@given(st.lists(AMOUNTS, max_size=6))
+def test_amounts_together_are_what_they_are_one_by_one(amounts: list[Resources]) -> None:
+    assert total(amounts) == sum(amounts, Resources())
