@@ -79,6 +79,8 @@ class Bulk:
         self._suits: dict[int, bool] = {}
         self._placements = placements
         self._decisions = decisions
+        self._first_attempt = attempt_number(world.now, 0)
+        self._id_tail = explain.id_tail(world.policies.digest, world.now)
 
     @property
     def board(self) -> Board:
@@ -203,16 +205,20 @@ class Bulk:
         return _Told(chosen, state, reason, sentence, common)
 
     def _record(self, workloads: Sequence[Workload], ask: Ask, told: _Told) -> None:
+        """Written out: of a large backlog a good part of the time is spent here."""
         now, digest, pool = self._world.now, self._world.policies.digest, told.chosen
-        cluster, name, tail = pool.pool.cluster, pool.pool.pool, explain.id_tail(digest, now)
-        outcome, common = "burst" if pool.bought else "placed", told.common
+        cluster, name, capacity_type, bought = pool.pool.cluster, pool.pool.pool, pool.capacity_type, pool.bought
+        outcome, common, policy, tail = "burst" if bought else "placed", told.common, ask.policy.name, self._id_tail
+        state, placements, decisions = told.state, self._placements, self._decisions
+        number = len(placements)
         for workload in workloads:
             ref = workload.ref
-            attempt = attempt_number(now, len(self._placements))
+            attempt = self._first_attempt + (number if number < PLACED_PER_MILLISECOND else PLACED_PER_MILLISECOND - 1)
+            number += 1
             decision = explain.short_hash(f"{ref.uid}|{attempt}{tail}")
-            placement = Placement(cluster, name, pool.capacity_type, pool.bought, told.state, attempt, now, decision)
-            self._placements.append(SetPlacement(ref, placement, workload.placement, decision))
-            self._decisions.append(
+            placement = Placement(cluster, name, capacity_type, bought, state, attempt, now, decision)
+            placements.append(SetPlacement(ref, placement, workload.placement, decision))
+            decisions.append(
                 Decision(
                     decision,
                     now,
@@ -221,7 +227,7 @@ class Bulk:
                     outcome,
                     told.reason,
                     told.sentence,
-                    ask.policy.name,
+                    policy,
                     digest,
                     pool,
                     common.alternatives,
