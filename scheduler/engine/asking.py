@@ -177,7 +177,7 @@ class Asker:
 
     def _first_room(self, shape: Shape, room: PoolRoom, *, fits: bool) -> float:
         """Seconds from now until the gang could start on an owned pool at the earliest if nobody else came; infinity
-        where it has too few nodes for it altogether, 0 where nobody knows. Capacity over time is fluid to the
+        where it has too few nodes for it altogether or what is on them never ends, 0 where nobody has looked. Capacity over time is fluid to the
         programme, nodes are not: what comes free in pieces may add up to a gang's GPUs long before it fits."""
         if not self._could_ever_fit(shape, room):
             return math.inf
@@ -190,9 +190,12 @@ class Asker:
         known = self._first_rooms.get(key)
         if known is None:
             self._looks += 1
-            at = self._earliest(shape, room) if self._looks <= MOST_LOOKS else None
-            known = self._first_rooms[key] = 0.0 if at is None else max(0.0, at - self._world.now)
+            known = self._first_rooms[key] = self._seconds_until(shape, room) if self._looks <= MOST_LOOKS else 0.0
         return known
+
+    def _seconds_until(self, shape: Shape, room: PoolRoom) -> float:
+        at = self._earliest(shape, room)
+        return math.inf if at is None else max(0.0, at - self._world.now)
 
     def _could_ever_fit(self, shape: Shape, room: PoolRoom) -> bool:
         """Whether the pool has nodes enough for each of the gang's pod sets by itself, if all were empty."""

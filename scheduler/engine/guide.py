@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from scheduler.engine import outlook
 from scheduler.engine.asking import Asker, Earliest
@@ -20,7 +21,7 @@ from scheduler.engine.candidates import Weighed, Weigher
 from scheduler.engine.classes import Class, RunTimes, classify
 from scheduler.engine.costs import costs_of
 from scheduler.engine.merging import Kinds, apart, columns_of, kinds_of, merged, pooled
-from scheduler.engine.outlook import EDGES, GPUS, MIDDLES, Reserve
+from scheduler.engine.outlook import EDGES, GPUS, KEPT_FOR_ARRIVALS, MIDDLES, Reserve
 from scheduler.engine.programme import Answer, Floats, Question, UnsolvedError, solve
 from scheduler.engine.world import World
 from scheduler.model.ids import Uid
@@ -31,6 +32,7 @@ _WORTH_STARTING: Final = 0.3
 """The part of a workload that the programme must start before it is rounded up: owned capacity would idle otherwise."""
 _MOST_COLUMNS: Final = 20_000
 """Of a programme that is asked about every offering by itself: HiGHS takes about a second for so many."""
+_ROUNDING: Final = 1e-9
 _Rank = tuple[bool, int, int]
 
 
@@ -187,9 +189,11 @@ class Guide:
         return smaller
 
     def _options(self, question: Question, answer: Answer, names: list[Reserve]) -> dict[int, WaitOption]:
-        """For each class the reserve and interval in which waiting costs least, use of the reserve priced."""
+        """For each class the reserve and interval in which waiting costs least, use of the reserve priced; of the
+        intervals in which enough for the whole gang is free on the average."""
         used = _use_over_time(question)
         worth = question.wait_cost + np.einsum("kpbt,pt->kpb", used, answer.reserve_price)
+        worth = np.where(_too_little(question), np.inf, worth)
         found: dict[int, WaitOption] = {}
         for row in range(len(self._classes)):
             if not np.isfinite(worth[row]).any():
@@ -227,6 +231,14 @@ class Guide:
         intervals = np.flatnonzero(answer.wait.sum(axis=(0, 1)) > 0.5)
         if len(intervals):
             self._world.wake_at(self._world.now + float(EDGES[intervals[0] + 1]))
+
+
+def _too_little(q: Question) -> npt.NDArray[np.bool_]:
+    """(K, P, B) whether less of a reserve is free in an interval than one of a class takes up. What frees later is
+    short of the part that is left to others."""
+    level = (1.0 - KEPT_FOR_ARRIVALS) * (1.0 - _ROUNDING) * q.units
+    too_little: npt.NDArray[np.bool_] = q.freed[None, :, :] < level[:, None, None] * np.diff(q.edges)
+    return too_little
 
 
 def _use_over_time(q: Question) -> Floats:

@@ -77,3 +77,26 @@ def test_a_gang_is_told_when_nodes_will_really_be_free_for_it_however_much_is_fr
     assert decision.outcome == "held"
     assert decision.wait is not None
     assert decision.wait.expected_wait_seconds >= week
+
+
+def test_a_gang_waits_for_nothing_where_what_is_in_its_way_never_ends() -> None:
+    where = placement("onprem", "a", decided_at=NOW - HOUR)
+    decision = decided(pods(2, 8), workload("r", pods(1, 8), placement=where, runs_forever=True))
+    assert decision.outcome == "held"
+    assert decision.wait is None
+
+
+def test_no_wait_is_told_that_ends_while_less_is_free_than_the_gang_takes() -> None:
+    """Of cores nobody looks up on which nodes they will be free; but for a week there are too few altogether."""
+    week = 7 * 24 * HOUR
+    where = placement("onprem", "a", decided_at=NOW - HOUR)
+    running = workload("r", pods(1, 0, cpu=90), placement=where, hints=Hints(expected_seconds=week + HOUR))
+    held = amount(0, 90, 64, 1)
+    nodes = (node("a", "n0", used=held, workload_pods=1), node("a", "n1"))
+    copies = (copy_of(running, started_at=NOW - HOUR, holds=(("n0", held),)),)
+    job = workload("w", pods(2, 0, cpu=90), hints=Hints(expected_seconds=HOUR))
+    snap = snapshot(cluster("onprem", (pool("onprem", "a"),), nodes), workloads=(job, running), copies=copies)
+    (decision,) = cycle(snap, policy_set(WORTH), FirstPredictor()).decisions
+    assert decision.outcome == "held"
+    assert decision.wait is not None
+    assert decision.wait.expected_wait_seconds >= week
