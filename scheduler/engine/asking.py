@@ -177,8 +177,9 @@ class Asker:
 
     def _first_room(self, shape: Shape, room: PoolRoom, *, fits: bool) -> float:
         """Seconds from now until the gang could start on an owned pool at the earliest if nobody else came; infinity
-        where it has too few nodes for it altogether or what is on them never ends, 0 where nobody has looked. Capacity over time is fluid to the
-        programme, nodes are not: what comes free in pieces may add up to a gang's GPUs long before it fits."""
+        where it has too few nodes for it altogether or what is on them never ends, 0 where nobody has looked. Capacity
+        over time is fluid to the programme, nodes are not: what comes free in pieces may add up to a gang's GPUs long
+        before it fits."""
         if not self._could_ever_fit(shape, room):
             return math.inf
         if fits or not shape.gpus:
