@@ -62,6 +62,18 @@ NODE_LIFETIMES: Final = sql.Table(
     sql.Column("ended_at", sql.Double),
     sql.Column("body", sql.Text, nullable=False),
 )
+TRANSFERS: Final = sql.Table(
+    "transfers",
+    METADATA,
+    sql.Column("workload_uid", sql.String(64), primary_key=True),
+    sql.Column("attempt", sql.BigInteger, primary_key=True),
+    sql.Column("at", sql.Double, nullable=False, index=True),
+    sql.Column("cluster", sql.String(253), nullable=False),
+    sql.Column("capacity_type", sql.String(64), nullable=False),
+    sql.Column("queue", sql.String(253), nullable=False),
+    sql.Column("usd", sql.String(64)),
+)
+"""Data brought to where an attempt of a workload began to run: exact USD as text, NULL where nobody knows."""
 RECLAIMS: Final = sql.Table(
     "reclaims",
     METADATA,
@@ -252,6 +264,11 @@ class History:
         """All lifetimes of bought nodes, oldest first."""
         query = sql.select(NODE_LIFETIMES.c.body).order_by(NODE_LIFETIMES.c.created_at, NODE_LIFETIMES.c.node_uid)
         return [orjson.loads(body) for (body,) in await self._read(query)]
+
+    async def transfers(self) -> list[dict[str, Any]]:
+        """What was brought to where it was used, oldest first."""
+        query = sql.select(TRANSFERS).order_by(TRANSFERS.c.at, TRANSFERS.c.workload_uid, TRANSFERS.c.attempt)
+        return [dict(row._mapping) for row in await self._read(query)]
 
     async def open_reclaims(self) -> list[dict[str, Any]]:
         """Reclaims whose end has not been recorded, oldest first."""

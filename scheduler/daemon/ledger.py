@@ -1,4 +1,6 @@
-"""Meters what bought nodes cost: feeds the pure spend ledger from nodes, pods and prices that come, change and go.
+"""Meters what bought nodes cost, and bringing data to where it is used: feeds the pure spend ledger from nodes, pods
+and prices that come, change and go. Data counts as brought once for each attempt of a workload, when its first pod is
+bound.
 
 What is open survives a restart through the history; without it (or with a new one) metering begins anew from the nodes
 that are there, each from its own creation.
@@ -13,19 +15,23 @@ import orjson
 import structlog
 
 from clusters.kubernetes.codec import PodFacts
-from scheduler.daemon.history import NODE_LIFETIMES, History
+from scheduler.daemon.history import NODE_LIFETIMES, TRANSFERS, History
 from scheduler.daemon.mirror import Mirror, NodeSeen
 from scheduler.engine.spend import (
+    BucketKey,
     NodeLifetime,
     NodeUse,
     PriceChange,
     SpendLedger,
     advance,
     by_day,
+    charged,
+    hour_of,
     paid_for,
     priced,
     repriced,
 )
+from scheduler.engine.transfer import transfer_by
 from scheduler.model.errors import OverspillError
 from scheduler.model.ids import ClusterId, Instant, NodeName, PoolId, PoolRef, QueueId, Uid
 from scheduler.model.money import Usd
@@ -50,7 +56,11 @@ class Ledger:
         self._ended: set[str] = set()
         self._uses: dict[tuple[ClusterId, str], tuple[str, int]] = {}
         """Pod -> (node UID, index of its use)."""
+        self._brought: dict[Uid, int] = {}
+        """The attempt of each workload for which its data was charged last."""
         self.nodes_ended = 0
+        self.unpriced_transfers = 0
+        """So many times data was brought from where nobody knows what that costs."""
 
     # -- what is asked of it -------------------------------------------------------------------------------------
 
@@ -112,6 +122,7 @@ class Ledger:
     def pod_moved(self, cluster: ClusterId, pod: PodFacts, node_uid: str, bound: bool) -> None:
         """One of our pods began to use a node, or ended to."""
         if bound:
+            self._bring_data(cluster, pod)
             self._open_use(cluster, pod, node_uid)
         else:
             self._close_use(cluster, pod)
@@ -124,6 +135,35 @@ class Ledger:
         use = NodeUse(self._clock.now(), None, queue, pod.requests.gpus, str(pod.origin_uid))
         self._open[node_uid] = replace(lifetime, uses=(*lifetime.uses, use))
         self._save(self._open[node_uid])
+
+    def _bring_data(self, cluster: ClusterId, pod: PodFacts) -> None:
+        workload = self._mirror.workload(Uid(pod.origin_uid)) if pod.origin_uid is not None else None
+        placement = None if workload is None else workload.placement
+        if workload is None or placement is None or not workload.hints.data or placement.cluster != cluster:
+            return
+        if self._brought.get(workload.ref.uid) == placement.attempt:
+            return
+        now, moved = self._clock.now(), transfer_by(workload.hints.data, cluster, self._mirror.members[cluster].routes)
+        row = {
+            "workload_uid": workload.ref.uid,
+            "attempt": placement.attempt,
+            "at": now,
+            "cluster": cluster,
+            "capacity_type": placement.capacity_type,
+            "queue": workload.queue,
+            "usd": None if moved.usd is None else str(moved.usd),
+        }
+        self._charge(row)
+        self._history.record(TRANSFERS, row)
+
+    def _charge(self, row: dict[str, Any]) -> None:
+        """For data that was brought."""
+        self._brought[Uid(row["workload_uid"])] = row["attempt"]
+        if row["usd"] is None:
+            self.unpriced_transfers += 1
+            return
+        place = ClusterId(row["cluster"]), row["capacity_type"], QueueId(row["queue"])
+        self._spend = charged(self._spend, BucketKey(hour_of(row["at"]), *place), Usd(row["usd"]))
 
     def _close_use(self, cluster: ClusterId, pod: PodFacts) -> None:
         node_uid, index = self._uses.pop((cluster, pod.uid), ("", 0))
@@ -165,10 +205,12 @@ class Ledger:
     async def load(self) -> None:
         """Take up what the history knows. One that cannot be read costs the past spend, and that is logged."""
         try:
-            rows = await self._history.node_lifetimes()
+            rows, brought = await self._history.node_lifetimes(), await self._history.transfers()
         except OverspillError as error:
             log.error("spend_not_restored", error=str(error))
             return
+        for row in brought:
+            self._charge(row)
         now = self._clock.now()
         for row in rows:
             lifetime = _from_row(row, now)
@@ -186,6 +228,7 @@ class Ledger:
             await self._clock.sleep(_COMPACT_EVERY_SECONDS)
             self._advance()
             self._spend = by_day(self._spend, self._clock.now())
+            self._brought = {uid: attempt for uid, attempt in self._brought.items() if uid in self._mirror.hub}
 
     def _begin(self, seen: NodeSeen) -> NodeLifetime:
         pool = next(pool for pool in self._mirror.members[seen.cluster].pools() if pool.ref == seen.pool)

@@ -82,6 +82,7 @@ class StatusReport:
             "spend": self.ledger.by_queue(),
             "spend_usd": str(to_cents(self.ledger.total_usd)),
             "unpriced_node_seconds": self.ledger.unpriced_seconds,
+            "unpriced_transfers": self.ledger.unpriced_transfers,
             "workloads": {phase: phases.get(phase, 0) for phase in _PHASES},
             "counters": {**self.decisions.counters, "returns": self.ledger.nodes_ended},
             "policies": {

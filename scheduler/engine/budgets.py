@@ -1,8 +1,8 @@
 """Budgets: calendar windows, what is spent, what is committed, and whether more would break a limit.
 
-A budget limits all spend in its scope: every placement on bought capacity whose queue, cluster and capacity type the
-scope covers must keep it, whichever policy that workload has. A budget without `queues` takes those of its policy's
-match; when that has none either, it covers all.
+A budget limits all spend in its scope: every placement on bought capacity, and every one whose data costs something to
+bring there, must keep it where the scope covers queue, cluster and capacity type, whichever policy that workload has.
+A budget without `queues` takes those of its policy's match; when that has none either, it covers all.
 """
 
 from __future__ import annotations

@@ -100,7 +100,10 @@ class Bulk:
         """Whether arrays can speak for the class."""
         known = self._suits.get(ask.number)
         if known is None:
-            known = self._suits[ask.number] = Board.suits(ask) and deadline_of(ask.workload, ask) is None
+            # What bringing data somewhere costs counts against budgets, of which arrays know nothing.
+            charged = self._world.tracks_money and bool(ask.workload.hints.data)
+            suits = Board.suits(ask) and deadline_of(ask.workload, ask) is None and not charged
+            known = self._suits[ask.number] = suits
         return known
 
     def place(self, ask: Ask, workloads: Sequence[Workload], guide: Guide | None = None) -> int:

@@ -40,7 +40,7 @@ class Weighed:
 
 @dataclass(frozen=True, slots=True)
 class _Charge:
-    """What placing would add to the commitments on bought capacity."""
+    """What placing would add to the commitments."""
 
     usd: Usd | None
     policy_nodes: int
@@ -145,11 +145,17 @@ class Weigher:
         priced = Offer(room, offer.paused, fit, prediction, usd_per_hour, cost)
         score = load_objective(ask.policy.objective)(described(priced, ()))
         accepted = Weighed(described(priced, (), score), room, fit, prediction)
-        charge = None
-        if world.tracks_money and room.pool.bought:
-            seconds = world.busy_seconds(ask.workload, room, prediction)
-            charge = _Charge(*world.commitments.charge(room, ask.shape, seconds, ask.policy.name))
+        charge = self._charge(ask, room, prediction) if world.tracks_money else None
         return _Known(room.version, world.commitments.version, accepted, accepted, priced, charge)
+
+    def _charge(self, ask: Ask, room: PoolRoom, prediction: Prediction) -> _Charge | None:
+        """Of the nodes, where they are bought, and of bringing the data there; None: neither costs anything."""
+        world, data_usd = self._world, prediction.transfer_usd
+        if not room.pool.bought:
+            return _Charge(data_usd, 0) if data_usd else None
+        seconds = world.busy_seconds(ask.workload, room, prediction)
+        usd, nodes = world.commitments.charge(room, ask.shape, seconds, ask.policy.name)
+        return _Charge(usd + data_usd if usd is not None and data_usd else usd, nodes)
 
     def _checked(self, ask: Ask, known: _Known) -> Weighed:
         """As accepted, unless cost cap, bought nodes or a budget refuse it."""

@@ -67,7 +67,7 @@ def _count_commitments(world: World, released: set[Uid]) -> None:
             continue
         room = world.room_of(placement)
         copy = world.copies.get((workload.ref.uid, placement.cluster))
-        if workload.ref.uid in released or room is None or not room.pool.bought:
+        if workload.ref.uid in released or room is None or not (room.pool.bought or workload.hints.data):
             continue
         if copy is not None and copy.finished:
             continue

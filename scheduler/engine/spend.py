@@ -149,6 +149,17 @@ def advance(ledger: SpendLedger, nodes: Iterable[NodeLifetime], now: Instant) ->
     )
 
 
+def charged(ledger: SpendLedger, key: BucketKey, usd: Usd) -> SpendLedger:
+    """The ledger with an amount that is due once, as for bringing a run's data to where it runs."""
+    settled = {**ledger.settled, key: ledger.settled.get(key, Decimal(0)) + usd}
+    return replace(ledger, settled=MappingProxyType(settled))
+
+
+def hour_of(instant: Instant) -> Instant:
+    """When its hour began."""
+    return instant - instant % HOUR
+
+
 def priced(node: NodeLifetime, usd_per_hour: Usd, set_at: Instant, now: Instant) -> NodeLifetime:
     """The node with a price that was learned `now` and, as its source says, set at `set_at`.
 

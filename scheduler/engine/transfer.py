@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Final
 
 from scheduler.model.cluster import Cluster, Route
+from scheduler.model.ids import ClusterId
 from scheduler.model.money import NANO, Usd
 from scheduler.model.ports import Prediction
 from scheduler.model.workload import DataSet
@@ -27,11 +28,16 @@ class Transfer:
 
 def transfer(data: Iterable[DataSet], to: Cluster) -> Transfer:
     """Of everything that does not lie there already: bytes over the route's speed, GiB times the price of egress."""
-    routes = {route.source: route for route in to.routes}
+    return transfer_by(data, to.id, to.routes)
+
+
+def transfer_by(data: Iterable[DataSet], to: ClusterId, ways: Iterable[Route]) -> Transfer:
+    """The same, to a cluster of which no more is needed than the routes that lead to it."""
+    routes = {route.source: route for route in ways}
     seconds, usd = 0.0, Decimal(0)
     known = True
     for each in data:
-        if each.cluster == to.id:
+        if each.cluster == to:
             continue
         route = routes.get(each.cluster, Route(each.cluster, None, None))
         seconds += each.bytes / (route.bytes_per_second or DEFAULT_BYTES_PER_SECOND)

@@ -251,13 +251,28 @@ class World:
         return left + self.idle_seconds(room)
 
     def commit(self, workload: Workload, policy: str, room: PoolRoom, prediction: Prediction) -> None:
-        """Count a workload that is placed on a bought pool in the commitments and budgets."""
-        if not self.tracks_money or not room.pool.bought:
+        """Count a workload that is placed in the commitments and budgets: its nodes where they are bought, and bringing
+        its data there."""
+        if not self.tracks_money:
+            return
+        self.commit_data(workload, room, prediction)
+        if not room.pool.bought:
             return
         seconds = self.busy_seconds(workload, room, prediction)
         usd = self.commitments.add(room, self.shape_of(workload), seconds, policy)
         if usd is not None:
             self.budgets.commit(workload.queue, room.pool, usd)
+
+    def commit_data(self, workload: Workload, room: PoolRoom, prediction: Prediction) -> None:
+        """What bringing its data there costs, until that is metered: from the first pod that is bound on."""
+        placement, usd = workload.placement, prediction.transfer_usd
+        if not usd or not self.tracks_money:
+            return
+        copy = self.copies.get((workload.ref.uid, placement.cluster)) if placement is not None else None
+        if placement is not None and copy is not None and copy.attempt == placement.attempt and copy.pods_bound:
+            return
+        self.commitments.version += 1
+        self.budgets.commit(workload.queue, room.pool, usd)
 
     def commit_idle(self, room: PoolRoom) -> None:
         """Count the pool's idle nodes until they are given back; after all placed workloads are counted."""

@@ -12,7 +12,7 @@ from scheduler.model.workload import NO_HINTS, Copy, Hints, PodSet, Workload
 
 @dataclass(frozen=True, slots=True)
 class SpendBucket:
-    """Money spent on bought nodes in one hour, up to `Snapshot.now`."""
+    """Money spent on bought nodes, and on bringing data to where it was used, in one hour, up to `Snapshot.now`."""
 
     hour_start: Instant
     cluster: ClusterId

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from scheduler.engine.spend import NodeLifetime, NodeUse, SpendLedger, advance
+from scheduler.engine.spend import BucketKey, NodeLifetime, NodeUse, SpendLedger, advance, charged, hour_of
 from scheduler.model.cluster import NodePool
 from scheduler.model.ids import Instant, NodeName, QueueId
-from scheduler.model.money import cost_usd
+from scheduler.model.money import Usd, cost_usd
 from scheduler.model.snapshot import SpendBucket
 from scheduler.simulate.machines import Machine
 from scheduler.simulate.record import MachineRecord, RunRecord
@@ -49,6 +49,12 @@ class Accounts:
             mine = next(use for use in life.uses if use.ended_at is None and (use.queue, use.gpus) == (queue, gpus))
             uses = tuple(use._replace(ended_at=now) if use is mine else use for use in life.uses)
             self._lifetimes[machine.name] = replace(life, uses=uses)
+
+    def data_brought(self, pool: NodePool, queue: QueueId, usd: Usd, now: Instant) -> None:
+        """To where a job of `queue` begins to run."""
+        if self._meters and usd:
+            key = BucketKey(hour_of(now), pool.ref.cluster, pool.capacity_type, queue)
+            self._ledger = charged(self._ledger, key, usd)
 
     def ended(self, machine: Machine, template: NodePool, now: Instant, *, reclaimed: bool) -> None:
         """The machine has gone, or the replay is over."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final, Protocol
 
@@ -81,7 +81,11 @@ class TracePredictor:
         if profile is None or plain.run_seconds is None:
             return plain
         speed = self._speeds[profile].get(pool.gpu_model or "")
-        return Prediction(None if not speed else plain.run_seconds / speed, plain.start_seconds)
+        if not speed:
+            return Prediction(None, plain.start_seconds)
+        # As if the user had said how long it takes there, so that on slow hardware more is lost to reclaims.
+        there = replace(workload.hints, expected_seconds=plain.run_seconds / speed)
+        return self._first.predict(replace(workload, hints=there), pool, new_nodes)
 
     def alike(self, pool: NodePool) -> Hashable:
         """All that a prediction looks at of a pool."""

@@ -23,11 +23,11 @@ class JobRecord:
     interruptions: int = 0
     """Times that it was stopped before its end, by a reclaim or by decision."""
     preemptions: int = 0
+    """Those of them that were decided."""
     moves: int = 0
     """How often it was moved off bought nodes while it ran."""
     data_usd: Usd = Decimal(0)
     """Of bringing its data to where it ran, as far as prices are known."""
-    """Those of them that were decided."""
     lost_seconds: float = 0.0
     """Work on reference hardware that was done and had to be done again."""
     burst: bool = False

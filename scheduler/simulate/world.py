@@ -282,7 +282,9 @@ class SimulatedFederation:
         if not run.job.data:
             return 0.0
         moved = transfer(run.job.data, self._templates[pool.cluster])
-        run.record.data_usd += moved.usd or 0
+        if moved.usd is not None:
+            run.record.data_usd += moved.usd
+            self._accounts.data_brought(self.pools[pool].template, run.workload.queue, moved.usd, self.now)
         return moved.seconds
 
     def part(self) -> None:
