@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from scheduler.model.cluster import Taint
 from scheduler.model.contract import (
+    ANNOTATION_CLOSED,
     ANNOTATION_DO_NOT_DISRUPT,
     ANNOTATION_REMEDIATION,
     ANNOTATION_REQUEST_DONE,
@@ -54,6 +55,8 @@ class NodeFacts:
     """What a remedy of ours, or of another federation's, did to it last."""
     request_done: str = ""
     """The last request that the site's agent says it has carried out."""
+    closed: bool = False
+    """Whether Overspill has made it unschedulable to move what is on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +162,7 @@ def parse_node(obj: RawObject) -> NodeFacts:
             provider_id=str(spec.get("providerID") or ""),
             do_not_disrupt=(meta.get("annotations") or {}).get(ANNOTATION_DO_NOT_DISRUPT) == "true",
             mark=parse_mark((meta.get("annotations") or {}).get(ANNOTATION_REMEDIATION)),
+            closed=bool(spec.get("unschedulable")) and ANNOTATION_CLOSED in (meta.get("annotations") or {}),
             request_done=str((meta.get("annotations") or {}).get(ANNOTATION_REQUEST_DONE) or ""),
         )
     except (*_MALFORMED, InvalidObjectError) as error:

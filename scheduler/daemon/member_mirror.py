@@ -376,6 +376,7 @@ class MemberMirror:
             do_not_disrupt=facts.do_not_disrupt,
             provider_id=facts.provider_id,
             reclaim=self.reclaims.get(facts.uid),
+            closed=facts.closed,
         )
         self._node_cache[facts.name] = node
         return node

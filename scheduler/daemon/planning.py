@@ -18,7 +18,7 @@ from scheduler.engine.cycle import cycle
 from scheduler.engine.memory import Memory
 from scheduler.engine.settlement import UNDELIVERED
 from scheduler.model.ids import ClusterId, Instant, PoolRef
-from scheduler.model.plan import CloseNode, Decision, Plan, RemoveNode, ScalePool, SetPlacement
+from scheduler.model.plan import CloseNode, Decision, OpenNode, Plan, RemoveNode, ScalePool, SetPlacement
 from scheduler.model.ports import Clock, Predictor
 from scheduler.model.snapshot import SpendBucket
 from scheduler.model.workload import PlacementState, Workload
@@ -40,7 +40,13 @@ class PlacementSink(Protocol):
 
 
 class PoolSink(Protocol):
-    def want(self, scales: list[ScalePool], removals: list[RemoveNode], closures: list[CloseNode]) -> None: ...
+    def want(
+        self,
+        scales: list[ScalePool],
+        removals: list[RemoveNode],
+        closures: list[CloseNode],
+        openings: list[OpenNode],
+    ) -> None: ...
 
 
 class Planner:
@@ -164,6 +170,7 @@ class Planner:
                 [scale for scale in plan.scales if scale.pool.cluster == cluster],
                 [removal for removal in plan.removals if removal.pool.cluster == cluster],
                 [closure for closure in plan.closures if closure.pool.cluster == cluster],
+                [opening for opening in plan.openings if opening.pool.cluster == cluster],
             )
 
     def _tell_undelivered(self, intent: SetPlacement) -> None:

@@ -15,7 +15,7 @@ from scheduler.daemon.mirror import Mirror
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.daemon.waiting import happened_or_due
 from scheduler.model.cluster import Shortage
-from scheduler.model.contract import NODES, PODS
+from scheduler.model.contract import ANNOTATION_CLOSED, NODES, PODS
 from scheduler.model.errors import (
     CapacityError,
     ExternalError,
@@ -25,7 +25,7 @@ from scheduler.model.errors import (
     TransientError,
 )
 from scheduler.model.ids import Instant, NodeName, PoolId, PoolRef
-from scheduler.model.plan import CloseNode, RemoveNode, ScalePool
+from scheduler.model.plan import CloseNode, OpenNode, RemoveNode, ScalePool
 from scheduler.model.ports import Clock, KubeApi, NodePoolProvider
 from scheduler.model.snapshot import Backoff
 
@@ -69,6 +69,7 @@ class PoolKeeper:
         self._scales: dict[PoolId, ScalePool] = {}
         self._removals: dict[str, RemoveNode] = {}
         self._closures: dict[str, CloseNode] = {}
+        self._openings: dict[str, OpenNode] = {}
         self._removed_at: dict[str, float] = {}
         self._replacing: dict[str, Instant] = {}
         """By node UID, when a remedy last said that it will replace the node: it is not just given back meanwhile."""
@@ -79,9 +80,19 @@ class PoolKeeper:
 
     @property
     def idle(self) -> bool:
-        return not self._scales and not self._removals and not self._closures and not self._working
+        return not self._has_orders and not self._working
 
-    def want(self, scales: list[ScalePool], removals: list[RemoveNode], closures: list[CloseNode]) -> None:
+    @property
+    def _has_orders(self) -> bool:
+        return bool(self._scales or self._removals or self._closures or self._openings)
+
+    def want(
+        self,
+        scales: list[ScalePool],
+        removals: list[RemoveNode],
+        closures: list[CloseNode],
+        openings: list[OpenNode],
+    ) -> None:
         """What the latest plan asks of these pools; it replaces what an earlier one asked, but for nodes to close: no
         later plan speaks of them again."""
         now = self._clock.now()
@@ -91,8 +102,9 @@ class PoolKeeper:
             for removal in removals
             if now - self._removed_at.get(removal.node_uid, float("-inf")) > _REMOVAL_RETRY_SECONDS
         }
+        self._openings = {opening.node_uid: opening for opening in openings}
         self._closures.update((closure.node_uid, closure) for closure in closures)
-        if self._scales or self._removals or self._closures:
+        if self._has_orders:
             self._wakeup.set()
 
     async def run(self) -> None:
@@ -112,7 +124,7 @@ class PoolKeeper:
 
     async def _wait(self) -> None:
         self._wakeup.clear()
-        if not self._scales and not self._removals and not self._closures:
+        if not self._has_orders:
             await happened_or_due(self._wakeup, self._clock, self._clock.now() + _POLL_SECONDS)
 
     # -- looking -------------------------------------------------------------------------------------------------
@@ -191,6 +203,10 @@ class PoolKeeper:
         scales, self._scales = self._scales, {}
         removals, self._removals = self._removals, {}
         closures, self._closures = self._closures, {}
+        openings, self._openings = self._openings, {}
+        for opening in openings.values():
+            if opening.node_uid not in closures:
+                await self._open(opening)
         for closure in closures.values():
             await self._close(closure)
         for scale in scales.values():
@@ -226,7 +242,8 @@ class PoolKeeper:
         """Cordon, so that what is moved off the node does not come back to it. It failed: the move was for nothing, and
         is not made again before the workload has run for a while."""
         self._fence()
-        body = {"metadata": {"uid": closure.node_uid}, "spec": {"unschedulable": True}}
+        why = {ANNOTATION_CLOSED: closure.reason}
+        body = {"metadata": {"uid": closure.node_uid, "annotations": why}, "spec": {"unschedulable": True}}
         try:
             await self._api.patch(NODES, "", closure.node, body)
         except NotFoundError:
@@ -235,6 +252,20 @@ class PoolKeeper:
             log.warning("node_not_closed", node=closure.node, pool=str(closure.pool), error=str(error)[:300])
             return
         log.info("node_closed", node=closure.node, pool=str(closure.pool), why=closure.reason)
+
+    async def _open(self, opening: OpenNode) -> None:
+        """Take a cordon of ours back. It failed: the next plan says so again."""
+        self._fence()
+        gone = {ANNOTATION_CLOSED: None}
+        body = {"metadata": {"uid": opening.node_uid, "annotations": gone}, "spec": {"unschedulable": None}}
+        try:
+            await self._api.patch(NODES, "", opening.node, body)
+        except NotFoundError:
+            return
+        except (ExternalError, InvalidObjectError) as error:
+            log.warning("node_not_opened", node=opening.node, pool=str(opening.pool), error=str(error)[:300])
+            return
+        log.info("node_opened", node=opening.node, pool=str(opening.pool), why=opening.reason)
 
     async def _remove(self, removal: RemoveNode) -> None:
         """Cordon, look once more with the API's own eyes, then give the node back."""

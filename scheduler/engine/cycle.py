@@ -10,6 +10,7 @@ from scheduler.engine.fairshare import dominant_share, weighted_share
 from scheduler.engine.give_back import removals
 from scheduler.engine.memory import Memory
 from scheduler.engine.rebalance import Rebalance
+from scheduler.engine.reopen import openings
 from scheduler.engine.settlement import settle
 from scheduler.engine.world import World
 from scheduler.model.plan import Plan, QueueUsage
@@ -72,6 +73,7 @@ def cycle(
         budgets=world.budgets.states(),
         solver="" if assignment.guide is None else assignment.guide.solver,
         shadow_prices=() if assignment.guide is None else assignment.guide.prices,
+        openings=openings(world, rebalance.emptied),
         wake_at=min(world.wakes, default=None),
     )
     world.close()

@@ -114,6 +114,11 @@ class Rebalance:
             if not any(each.workload.ref.uid in self._gone for each in group):
                 self._try(room, group, len(placed))
 
+    @property
+    def emptied(self) -> Collection[tuple[PoolRef, NodeName]]:
+        """The nodes that this cycle's moves empty."""
+        return self._left
+
     def _who_waits(self, placed: Collection[Uid]) -> tuple[Ask, ...]:
         """One of each class that could start if it had room."""
         found: dict[int, Ask] = {}

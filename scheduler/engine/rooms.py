@@ -73,6 +73,7 @@ class PoolRoom:
         self.node_size = _true_size(_with_pods(pool.node_resources), usable)
         """What an empty node of it holds."""
         self.idle_nodes = any(node.idle_since is not None and not node.workload_pods for node in self.nodes)
+        self.closed = tuple(node for node in self.nodes if node.closed)
         # A bought node is cordoned when it is given back; one that somebody else cordoned or its cloud takes back holds
         # nothing new either.
         going = [node for node in self.nodes if node.leaving or is_draining(node)]

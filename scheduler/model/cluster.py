@@ -62,6 +62,8 @@ class Node:
     provider_id: str = ""
     reclaim: Reclaim | None = None
     """Set once its cloud has said that it takes the machine back."""
+    closed: bool = False
+    """Made unschedulable by Overspill, because what was on it was to be moved off."""
 
     @property
     def usable(self) -> bool:

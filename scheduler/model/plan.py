@@ -121,6 +121,16 @@ class CloseNode:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenNode:
+    """Take a `CloseNode` back: what is on it stays."""
+
+    pool: PoolRef
+    node: NodeName
+    node_uid: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class RemoveNode:
     """Cordon, check again that it is idle, then give back this very node and lower the pool by one."""
 
@@ -167,5 +177,6 @@ class Plan:
     """How the backlog was weighed: optimal, greedy (no optimum was found in time), "" (there was nothing to weigh)."""
     shadow_prices: tuple[ShadowPrice, ...] = ()
     """The most valuable first."""
+    openings: tuple[OpenNode, ...] = ()
     wake_at: Instant | None = None
     """When, if nothing else happens, the passing of time alone could change the plan; None: never."""

@@ -43,6 +43,7 @@ class Machine:
                 taints=(),
                 ready=True,
                 unschedulable=self.closed,
+                closed=self.closed,
                 deleting=False,
                 created_at=self.created_at,
                 idle_since=self.idle_since,
@@ -63,8 +64,8 @@ class Machine:
         key, value = domain
         return dict(self._labels).get(key, self.name if key == TOPOLOGY_NODE else None) == value
 
-    def close(self) -> None:
-        self.closed = True
+    def set_closed(self, *, closed: bool) -> None:
+        self.closed = closed
         self._node = None
 
     def room_for(self, pod: Resources, most: int) -> int:

@@ -182,10 +182,9 @@ class SimulatedFederation:
         for scale in plan.scales:
             freed |= self._scale(scale.pool, scale.desired_nodes)
         for closure in plan.closures:
-            machine = self.pools[closure.pool].machines.get(closure.node)
-            if machine is not None:
-                machine.close()
-                self._shown.pop(closure.pool.cluster, None)
+            self._set_closed(closure.pool, closure.node, closed=True)
+        for opening in plan.openings:
+            self._set_closed(opening.pool, opening.node, closed=False)
         for removal in plan.removals:
             pool = self.pools[removal.pool]
             machine = pool.machines.get(removal.node)
@@ -194,6 +193,12 @@ class SimulatedFederation:
         for run in sorted(self._unbound.values(), key=lambda each: each.job.name):
             self._bind(run)
         return freed
+
+    def _set_closed(self, pool: PoolRef, node: NodeName, *, closed: bool) -> None:
+        machine = self.pools[pool].machines.get(node)
+        if machine is not None:
+            machine.set_closed(closed=closed)
+            self._shown.pop(pool.cluster, None)
 
     # -- jobs --------------------------------------------------------------------------------------------------
 

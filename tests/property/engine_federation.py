@@ -125,7 +125,16 @@ class Federation:
         for closure in plan.closures:
             self._map_nodes(
                 closure.pool.cluster,
-                lambda each, name=closure.node: replace(each, unschedulable=each.unschedulable or each.name == name),
+                lambda each, name=closure.node: (
+                    replace(each, unschedulable=True, closed=True) if each.name == name else each
+                ),
+            )
+        for opening in plan.openings:
+            self._map_nodes(
+                opening.pool.cluster,
+                lambda each, name=opening.node: (
+                    replace(each, unschedulable=False, closed=False) if each.name == name else each
+                ),
             )
         for decision in plan.decisions:
             workload = self.workloads[decision.workload.uid]

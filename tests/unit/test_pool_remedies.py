@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from clusters.kubernetes.codec import parse_node
 from scheduler.daemon.pools import PoolKeeper
 from scheduler.daemon.telemetry import Telemetry
+from scheduler.model.contract import ANNOTATION_CLOSED
 from scheduler.model.errors import CapacityError, FencedError
 from scheduler.model.ids import ClusterId, NodeName, PoolId, PoolRef
-from scheduler.model.plan import RemoveNode, ScalePool
+from scheduler.model.plan import CloseNode, OpenNode, RemoveNode, ScalePool
 from scheduler.model.ports import PoolStatus
 from tests.builders.apiserver import StillClock
 from tests.unit.engine_world import bought_pool
@@ -51,9 +53,13 @@ class Pools:
         )
         mirror: Any = SimpleNamespace(on_change=lambda: None)
         cloud: Any = self.cloud
-        api: Any = None
+        self.patches: list[tuple[str, dict[str, Any]]] = []
+        api: Any = SimpleNamespace(patch=self.patch)
         member: Any = self.member
         self.keeper = PoolKeeper(mirror, member, cloud, api, StillClock(), Telemetry(), self.fence)
+
+    async def patch(self, resource: Any, namespace: str, name: str, body: dict[str, Any]) -> None:
+        self.patches.append((name, body))
 
     def fence(self) -> None:
         if not self.leads:
@@ -107,16 +113,52 @@ async def test_a_node_that_a_remedy_will_replace_is_not_just_given_back() -> Non
     pools = Pools()
     removal = RemoveNode(PoolRef(ClusterId("eks"), POOL), NodeName("n1"), "u1", "idle")
     pools.keeper.will_replace("u1")
-    pools.keeper.want([], [removal], [])
+    pools.keeper.want([], [removal], [], [])
     await pools.keeper._act()
     assert pools.cloud.asked == [], "its place would stay empty"
     assert await pools.keeper.replace(POOL, NodeName("n1"), "u1")
     assert pools.cloud.asked[-1] == ("size", POOL, 2)
 
 
+async def test_what_closes_a_node_says_so_on_it_and_is_taken_back_whole() -> None:
+    pools, where = Pools(), (PoolRef(ClusterId("eks"), POOL), NodeName("n1"), "u1")
+    pools.keeper.want([], [], [CloseNode(*where, "moved off")], [])
+    await pools.keeper._act()
+    pools.keeper.want([], [], [], [OpenNode(*where, "it stays")])
+    assert not pools.keeper.idle
+    await pools.keeper._act()
+    closed = {
+        "metadata": {"uid": "u1", "annotations": {ANNOTATION_CLOSED: "moved off"}},
+        "spec": {"unschedulable": True},
+    }
+    opened = {"metadata": {"uid": "u1", "annotations": {ANNOTATION_CLOSED: None}}, "spec": {"unschedulable": None}}
+    assert pools.patches == [("n1", closed), ("n1", opened)]
+    assert pools.keeper.idle
+
+
+async def test_a_node_that_is_to_be_closed_is_not_opened_before() -> None:
+    pools, where = Pools(), (PoolRef(ClusterId("eks"), POOL), NodeName("n1"), "u1")
+    pools.keeper.want([], [], [CloseNode(*where, "moved off")], [OpenNode(*where, "it stays")])
+    await pools.keeper._act()
+    assert [body["spec"]["unschedulable"] for _, body in pools.patches] == [True]
+
+
+@pytest.mark.parametrize(
+    ("annotations", "unschedulable", "closed"),
+    [
+        ({ANNOTATION_CLOSED: "moved off"}, True, True),
+        ({}, True, False),
+        ({ANNOTATION_CLOSED: "moved off"}, False, False),
+    ],
+)
+def test_who_closed_a_node_is_read_from_it(annotations: dict[str, str], unschedulable: bool, *, closed: bool) -> None:
+    meta = {"name": "n", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z", "annotations": annotations}
+    assert parse_node({"metadata": meta, "spec": {"unschedulable": unschedulable}}).closed is closed
+
+
 async def test_a_size_that_is_read_is_written_before_another_reads_it() -> None:
     pools = Pools()
     ref = PoolRef(ClusterId("eks"), POOL)
-    pools.keeper.want([ScalePool(ref, 2, 4, "demand")], [], [])
+    pools.keeper.want([ScalePool(ref, 2, 4, "demand")], [], [], [])
     await asyncio.gather(pools.keeper.replace(POOL, NodeName("n1"), "u1"), pools.keeper._act())
     assert [ask for ask in pools.cloud.asked if ask[0] == "size"][-1] == ("size", POOL, 4), "demand is not lost"
