@@ -12,6 +12,7 @@ import structlog
 
 from scheduler.daemon.history import DECISIONS, History
 from scheduler.daemon.telemetry import Telemetry
+from scheduler.engine.preemption import PREEMPTED, RECLAIMED
 from scheduler.model.cluster import ON_DEMAND
 from scheduler.model.ids import Uid
 from scheduler.model.money import Usd, to_cents
@@ -21,6 +22,7 @@ log = structlog.get_logger("scheduler.decisions")
 _WORKLOADS_AT_MOST: Final = 20_000
 _EACH_AT_MOST: Final = 20
 _PLACING: Final = ("placed", "burst")
+_PREEMPTING: Final = (RECLAIMED, PREEMPTED)
 
 
 class DecisionLog:
@@ -31,7 +33,7 @@ class DecisionLog:
         self._telemetry = telemetry
         self._shadow = shadow
         self._recent: OrderedDict[Uid, deque[Decision]] = OrderedDict()
-        self.counters = {"decisions": 0, "placed": 0, "bursts": 0, "held": 0, "releases": 0}
+        self.counters = {"decisions": 0, "placed": 0, "bursts": 0, "held": 0, "releases": 0, "preemptions": 0}
         self.expected_cost_usd = Usd(0)
         self.saved_usd = Usd(0)
 
@@ -108,6 +110,9 @@ class DecisionLog:
             self.counters["held"] += 1
         elif decision.outcome == "released":
             self.counters["releases"] += 1
+            if decision.reason.code in _PREEMPTING:
+                self.counters["preemptions"] += 1
+                self._telemetry.preemptions.labels(decision.queue, decision.reason.code).inc()
         if decision.outcome in _PLACING and decision.chosen is not None:
             self._compare(decision.chosen, decision.alternatives)
 

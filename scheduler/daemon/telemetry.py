@@ -23,6 +23,13 @@ class Telemetry:
         )
         self.bursts = Counter("overspill_bursts", "Workloads placed on bought capacity.", ["cluster"], registry=one)
         self.returns = Counter("overspill_returns", "Bought nodes given back.", ["cluster"], registry=one)
+        self.preemptions = Counter(
+            "overspill_preemptions",
+            "Runs that were stopped for others, by their queue: Reclaimed by the queue that had lent it the room, "
+            "Preempted by a higher priority.",
+            ["queue", "reason"],
+            registry=one,
+        )
         self.workloads = Gauge("overspill_workloads", "Workloads by queue and phase.", ["queue", "phase"], registry=one)
         self.queue_share = Gauge(
             "overspill_queue_dominant_share_ratio", "Weighted dominant share of a queue.", ["queue"], registry=one
