@@ -59,7 +59,7 @@ class Assignment:
         self.front = Front(world, weigher, self._place, self._best)
         self.placements: list[SetPlacement] = []
         self.decisions: list[Decision] = []
-        self._by_classes = rank is None and not one_by_one and not world.tracks_money
+        self._by_classes = rank is None and not one_by_one
         self._bulk: Bulk | None = None
 
     def run(self) -> None:

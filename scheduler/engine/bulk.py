@@ -20,6 +20,7 @@ from scheduler.engine.filters import Ask
 from scheduler.engine.guide import Guide, rank_of
 from scheduler.engine.rooms import PoolRoom
 from scheduler.engine.table import RoomTable
+from scheduler.engine.tally import Tally
 from scheduler.engine.world import World
 from scheduler.model.ids import Instant
 from scheduler.model.plan import Candidate, Decision, SetPlacement, ShadowPrice, WaitOption
@@ -64,11 +65,12 @@ class _Told:
     reason: Reason
     sentence: str
     common: _Common
+    busy_seconds: float
+    """For which each keeps bought nodes paid for; 0 where nobody counts that."""
 
 
 class Bulk:
-    """Places runs of equal workloads and collects placements and decisions in the given lists; while no money is
-    tracked."""
+    """Places runs of equal workloads and collects placements and decisions in the given lists."""
 
     def __init__(
         self, world: World, weigher: Weigher, placements: list[SetPlacement], decisions: list[Decision]
@@ -169,7 +171,9 @@ class Bulk:
     ) -> int:
         """Into one offering, for as long as it is `still` the one to choose; at least one."""
         board = self.board
-        filling = Filling(board.table.rooms[number], ask.shape.pod_sets[0])
+        room = board.table.rooms[number]
+        filling = Filling(room, ask.shape.pod_sets[0])
+        tally = Tally(self._world, ask, room) if self._world.tracks_money and room.pool.bought else None
         known: dict[Way, _Told] = {}
         while filling.placed < len(workloads):
             way = filling.next_way()
@@ -180,14 +184,23 @@ class Bulk:
                 weighed = self._allowed(ask, number, way)
                 if weighed is None or (filling.placed and not still(weighed, way)):
                     break
-                told = known[way] = self._told(ask, board.candidate(common.explained(weighed), number), way, common)
+                told = known[way] = self._told(ask, weighed, number, way, common)
             first = filling.placed
-            count = filling.place(way, len(workloads) - first)
+            most = len(workloads) - first
+            if tally is not None:
+                most = tally.allowed(told.busy_seconds, most)
+                if not most:
+                    break
+            count = filling.place(way, most)
+            if tally is not None:
+                tally.commit(count)
             self._record(workloads[first : first + count], ask, told)
         if not filling.placed:
             raise AssertionError(f"{workloads[0].ref} was weighed as fitting but does not")
         filling.close()
-        board.table.touched(board.table.rooms[number])
+        if tally is not None:
+            tally.close()
+        board.table.touched(room)
         self._world.quotas.add(ask.queue, ask.shape.requests.times(filling.placed))
         return filling.placed
 
@@ -197,10 +210,13 @@ class Bulk:
         weighed = self.board.price(ask, number, way)
         return None if weighed.fit is None else weighed
 
-    def _told(self, ask: Ask, chosen: Candidate, way: Way, common: _Common) -> _Told:
+    def _told(self, ask: Ask, weighed: Weighed, number: int, way: Way, common: _Common) -> _Told:
+        world, room = self._world, self.board.table.rooms[number]
+        chosen = self.board.candidate(common.explained(weighed), number)
+        busy = world.busy_seconds(ask.workload, room, weighed.prediction) if room.pool.bought else 0.0
         state = PlacementState.STARTED if way.now else PlacementState.RESERVED
         reason, sentence = explain.placed_words(chosen, common.fitting, common.offerings, ask.policy, state)
-        return _Told(chosen, state, reason, sentence, common)
+        return _Told(chosen, state, reason, sentence, common, busy)
 
     def _record(self, workloads: Sequence[Workload], ask: Ask, told: _Told) -> None:
         now, digest, pool = self._world.now, self._world.policies.digest, told.chosen

@@ -82,8 +82,12 @@ class Weigher:
         return known
 
     def priced(self, ask: Ask, offer: Offer) -> Weighed:
-        """What the gang costs where it fits; refused when that alone forbids it. Not for tracked money."""
+        """What the gang costs where it fits; refused when that alone forbids it."""
         return self._checked(ask, self._price(ask, offer))
+
+    def accepted(self, ask: Ask, offer: Offer) -> Weighed:
+        """The same without a look at budgets and at how many nodes may be bought."""
+        return self._checked(ask, self._price(ask, offer, charged=False))
 
     def _weigh(self, ask: Ask, room: PoolRoom) -> Weighed:
         key = (ask.number, room.pool.ref)
@@ -126,7 +130,7 @@ class Weigher:
         reason = filters.first_reason(filters.ROOM, ask, offer)
         return offer if reason is None else _refused(offer, (reason,))
 
-    def _price(self, ask: Ask, offer: Offer) -> _Known:
+    def _price(self, ask: Ask, offer: Offer, *, charged: bool = True) -> _Known:
         """Predicted, priced and scored; `weighed` is still without a look at the money."""
         room, fit, world = offer.room, offer.fit, self._world
         assert fit is not None
@@ -141,7 +145,7 @@ class Weigher:
         score = load_objective(ask.policy.objective)(described(priced, ()))
         accepted = Weighed(described(priced, (), score), room, fit, prediction)
         charge = None
-        if world.tracks_money and room.pool.bought:
+        if charged and world.tracks_money and room.pool.bought:
             seconds = world.busy_seconds(ask.workload, room, prediction)
             charge = _Charge(*world.commitments.charge(room, ask.shape, seconds, ask.policy.name))
         return _Known(room.version, world.commitments.version, accepted, accepted, priced, charge)
