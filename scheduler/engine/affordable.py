@@ -61,7 +61,7 @@ class Affordable:
         near = [each for each in self._accounts_of(ask.queue) if bound > each[0].left]
         rule, in_use = ask.policy.burst, self._world.commitments.nodes_in_use(ask.policy.name)
         most = None if rule is None else rule.max_nodes
-        full = most is not None and in_use + ask.shape.pod_sets[0].count > most
+        full = most is not None and in_use + _most_nodes(ask) > most
         if not full and not any(covered[members].any() for _, covered in near):
             return None
         charges = self._charge(ask, seconds, members)
@@ -72,9 +72,8 @@ class Affordable:
                 codes[over] = self._code_of((account.over,))
         if full:
             for number in np.flatnonzero(in_use + charges.nodes[members] > most).tolist():
-                reason = burst_limit(
-                    ask, Offer(weighed.room, False, policy_nodes=in_use + int(charges.nodes[members[number]]))
-                )
+                in_all = in_use + int(charges.nodes[members[number]])
+                reason = burst_limit(ask, Offer(weighed.room, False, policy_nodes=in_all))
                 assert reason is not None
                 codes[number] = self._code_of((reason,))
         return codes if codes.any() else None
@@ -87,7 +86,7 @@ class Affordable:
             price = weighed.room.pool.price
             assert price is not None, "bought pools of unknown price are refused before"
             seconds = self._world.busy_seconds(ask.workload, weighed.room, weighed.prediction)
-            known = seconds, cost_usd(price.usd_per_hour, seconds) * ask.shape.pod_sets[0].count
+            known = seconds, cost_usd(price.usd_per_hour, seconds) * _most_nodes(ask)
             self._bounds[id(weighed)] = known
         return known
 
@@ -131,3 +130,8 @@ class Affordable:
             nodes = tuple(self._world.commitments.touched(room, ask.shape))
             known = self._touched[key] = room.version, nodes
         return known[1]
+
+
+def _most_nodes(ask: Ask) -> int:
+    """That a gang of one pod set takes: one for each pod."""
+    return max(ask.shape.pod_sets[0].count, ask.shape.requests.pods)

@@ -25,6 +25,7 @@ class Tally:
         self._commitments = world.commitments
         self._room = room
         self._pod_set = ask.shape.pod_sets[0]
+        self._pods = ask.shape.requests.pods
         self._policy = ask.policy.name
         rule = ask.policy.burst
         self._most_nodes = None if rule is None else rule.max_nodes
@@ -81,7 +82,8 @@ class Tally:
     def _allowed_spread(self, seconds: float) -> int:
         """The next gang is on several nodes, or on a new one: it is packed at once, and taken back if it may not be."""
         self._packed = True
-        pod, left = self._pod_set.requests, self._line.fill(self._pod_set.count)
+        pod = self._pod_set.requests
+        left = self._line.fill(self._pod_set.count) if self._per_new else self._pods
         touched = [self._nodes[index] for index, _ in self._takes]
         fresh = self._opened(left)
         if not self._may_take([*touched, *fresh], seconds):
