@@ -70,7 +70,7 @@ class Affordable:
             over = covered[members] & (usd > account.left).astype(bool)
             if over.any():
                 codes[over] = self._code_of((account.over,))
-        if full:
+        if most is not None and full:
             for number in np.flatnonzero(in_use + charges.nodes[members] > most).tolist():
                 in_all = in_use + int(charges.nodes[members[number]])
                 reason = burst_limit(ask, Offer(weighed.room, False, policy_nodes=in_all))

@@ -98,15 +98,21 @@ class Assignment:
             if ask is None:
                 self._consider(run[0])
                 continue
-            guide = self._guide_for(run[0])
-            known = self._refused.get(ask.number)
-            placed = bulk.place(ask, run, guide) if known is None else 0
-            if placed < len(run):
-                if known is None:
-                    known = self._refuse_together(ask, bulk, run[placed:], guide)
-                for workload in run[placed:]:
-                    self._note_wakes(workload, ask.policy, known)
-                    self._hold(workload, ask.policy, known)
+            self._place_run(ask, run, bulk)
+
+    def _place_run(self, ask: Ask, run: list[Workload], bulk: Bulk) -> None:
+        """Equal workloads in order; those that may differ in their deadlines stretch by stretch."""
+        guide = self._guide_for(run[0])
+        while run:
+            if ask.number not in self._refused:
+                run = run[bulk.place(ask, run, guide) :]
+            if not run:
+                return
+            refusal, alike = self._refuse_together(ask, bulk, run, guide)
+            for workload in run[:alike]:
+                self._note_wakes(workload, ask.policy, refusal)
+                self._hold(workload, ask.policy, refusal)
+            run = run[alike:]
 
     def _guide_for(self, workload: Workload) -> Guide | None:
         """The guide, where it speaks for the workload's whole class."""
@@ -121,25 +127,28 @@ class Assignment:
         ask = self._world.ask_for(workload)
         return ask if ask is not None and bulk.suits(ask) else None
 
-    def _refuse_together(self, ask: Ask, bulk: Bulk, left: list[Workload], guide: Guide | None) -> _Refusal:
-        """Why the rest of a run is not placed."""
+    def _refuse_together(self, ask: Ask, bulk: Bulk, left: list[Workload], guide: Guide | None) -> tuple[_Refusal, int]:
+        """Why the rest of a run is not placed, and for how many of them that is so."""
+        known = self._refused.get(ask.number)
+        if known is not None:
+            return known, len(left)
         quota = self._world.quotas.refusal(ask.queue, ask.shape.requests)
-        board, view = bulk.board, bulk.board.view(ask)
+        board, (view, alike) = bulk.board, bulk.leading(ask, left, guide)
         if quota is not None:
             refusal = _Refusal(quota, quota.text, waits=True)
         elif guide is not None and view.fitting:
-            if all(each.condition == (CHEAPER_TO_WAIT.code, WAIT_TEXT) for each in left):
-                return _Refusal(CHEAPER_TO_WAIT, WAIT_TEXT, True)
+            if all(each.condition == (CHEAPER_TO_WAIT.code, WAIT_TEXT) for each in left[:alike]):
+                return _Refusal(CHEAPER_TO_WAIT, WAIT_TEXT, True), alike
             told = bulk.explained(view, guide.row_of(left[0]), guide)
             others = board.others(ask, told, None)
-            return _Refusal(CHEAPER_TO_WAIT, WAIT_TEXT, True, frozenset(), others, board.histogram(view))
+            return _Refusal(CHEAPER_TO_WAIT, WAIT_TEXT, True, frozenset(), others, board.histogram(view)), alike
         else:
             counted = board.histogram(view)
             reason, text = explain.hold_words(counted, len(view.codes))
             waits = any(each.code in WAITING for each, _ in counted)
             refusal = _Refusal(reason, text, waits, board.codes(view), board.others(ask, view, None), counted)
         self._refused[ask.number] = refusal
-        return refusal
+        return refusal, len(left)
 
     def _may_be_placed(self, workload: Workload) -> bool:
         world = self._world

@@ -13,7 +13,7 @@ import numpy as np
 
 from scheduler.engine import filters
 from scheduler.engine.affordable import Affordable
-from scheduler.engine.candidates import Weighed, Weigher, described
+from scheduler.engine.candidates import DEADLINE_MISSED, Weighed, Weigher, described, expected_end
 from scheduler.engine.explain import MAX_ALTERNATIVES, MAX_REFUSED
 from scheduler.engine.filling import Way
 from scheduler.engine.filters import Ask, Offer
@@ -21,6 +21,7 @@ from scheduler.engine.rooms import Fit, dominant_part
 from scheduler.engine.table import Flags, Indices, RoomTable, Space, coded, countable
 from scheduler.engine.transfer import transfer
 from scheduler.engine.world import World
+from scheduler.model.ids import Instant
 from scheduler.model.plan import Candidate
 from scheduler.model.verdict import Reason
 from scheduler.model.workload import DataSet
@@ -68,7 +69,7 @@ class Board:
         self._kind_for: dict[tuple[DataSet, ...], Indices] = {}
         self._named: dict[tuple[int, int], Candidate] = {}
         self._refused: dict[tuple[int, int, int], Candidate] = {}
-        self._unaffordable: dict[tuple[int, int, int], Candidate] = {}
+        self._refused_at: dict[tuple[int, int, int], Candidate] = {}
         self._affordable = Affordable(world, table, self._code) if world.tracks_money else None
 
     @staticmethod
@@ -104,6 +105,23 @@ class Board:
             groups.append(Group(self.order(weighed, int(members[0])), weighed, members))
         groups.sort(key=lambda group: group.order)
         return View(tuple(groups), codes, space, sum(len(group.members) for group in groups))
+
+    def ends(self, ask: Ask, view: View) -> tuple[Instant | None, ...]:
+        """By when a gang in each group will surely be done; None: nobody knows."""
+        return tuple(expected_end(group.weighed, ask, self._world.now) for group in view.groups)
+
+    def in_time(self, view: View, ends: tuple[Instant | None, ...], deadline: Instant) -> View:
+        """As `candidates.in_time`: without the groups that miss the deadline, where another one meets it."""
+        if not any(end is not None and end <= deadline for end in ends):
+            return view
+        late = [group for group, end in zip(view.groups, ends, strict=True) if end is not None and end > deadline]
+        if not late:
+            return view
+        codes, missed = view.codes.copy(), self._code((DEADLINE_MISSED,))
+        for group in late:
+            codes[group.members] = missed
+        kept = tuple(group for group, end in zip(view.groups, ends, strict=True) if end is None or end <= deadline)
+        return View(kept, codes, view.space, sum(len(group.members) for group in kept))
 
     def price(self, ask: Ask, number: int, way: Way) -> Weighed:
         """What placing the gang so would be, whatever budgets are left; refused when its cost alone forbids it. Equal
@@ -250,9 +268,9 @@ class Board:
     def _refused_candidate(self, ask: Ask, view: View, number: int) -> Candidate:
         code = int(view.codes[number])
         first = self.reasons[code][0].code
-        if first in filters.MONEY_CODES:
+        if first in filters.MONEY_CODES or first == DEADLINE_MISSED.code:
             weighed = self.price(ask, number, self.way(view, number))
-            return self._unaffordable_candidate(code, weighed, number)
+            return self._priced_refused(code, weighed, number)
         new = int(view.space.new[number]) if first in filters.ROOM_CODES else 0
         known = self._refused.get((number, code, new))
         if known is None:
@@ -261,13 +279,13 @@ class Board:
             self._refused[number, code, new] = known
         return known
 
-    def _unaffordable_candidate(self, code: int, weighed: Weighed, number: int) -> Candidate:
-        """Of a room that is refused for what it would cost: by its price alone, or by a budget or limit."""
+    def _priced_refused(self, code: int, weighed: Weighed, number: int) -> Candidate:
+        """Of a room that is refused for what it would cost, by its price alone or by a budget or limit, or as late."""
         told = self.candidate(weighed, number)
         if weighed.fit is None:
             return told
-        known = self._unaffordable.get((id(weighed), number, code))
+        known = self._refused_at.get((id(weighed), number, code))
         if known is None:
             known = replace(told, score=None, refused=self.reasons[code])
-            self._unaffordable[id(weighed), number, code] = known
+            self._refused_at[id(weighed), number, code] = known
         return known

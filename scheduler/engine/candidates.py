@@ -168,7 +168,7 @@ def in_time(weighed: list[Weighed], workload: Workload, ask: Ask, now: Instant) 
     deadline = deadline_of(workload, ask)
     if deadline is None:
         return weighed
-    ends = [_expected_end(each, ask, now) for each in weighed]
+    ends = [expected_end(each, ask, now) for each in weighed]
     if not any(end is not None and end <= deadline for end in ends):
         return weighed
     return [
@@ -179,7 +179,7 @@ def in_time(weighed: list[Weighed], workload: Workload, ask: Ask, now: Instant) 
     ]
 
 
-def _expected_end(weighed: Weighed, ask: Ask, now: Instant) -> Instant | None:
+def expected_end(weighed: Weighed, ask: Ask, now: Instant) -> Instant | None:
     """When it would be done, as surely as the policy asks; None: refused already, or unknown."""
     start, run = weighed.prediction.start_seconds, weighed.prediction.run_seconds
     if weighed.fit is None or start is None or run is None:

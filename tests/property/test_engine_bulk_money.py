@@ -1,4 +1,4 @@
-"""Arrays and runs keep budgets and limits on bought nodes, exactly as weighing one workload after another does."""
+"""Arrays and runs keep budgets, node limits and deadlines, exactly as weighing one workload after another does."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from scheduler.engine.world import World
 from scheduler.model.cluster import ON_DEMAND, SPOT, Cluster
 from scheduler.model.ids import ClusterId, QueueId
 from scheduler.model.plan import Plan
-from scheduler.model.policy import Budget, BurstRule, Match, PolicySet, QueueSpec, Quota, ValueOfTime
+from scheduler.model.policy import Budget, BurstRule, Constraints, Match, PolicySet, QueueSpec, Quota, ValueOfTime
 from scheduler.model.snapshot import Snapshot, SpendBucket
 from scheduler.model.workload import Hints, PlacementState, Workload
 from scheduler.predict.first import FirstPredictor
@@ -32,7 +32,12 @@ from tests.unit.engine_world import NOW, copy_of, placement, policy, policy_set,
 
 SOME = settings(CAREFUL, max_examples=25)
 QUEUES = ("blue", "red")
-HINTS = (Hints(), Hints(expected_seconds=900.0), Hints(expected_seconds=7200.0))
+HINTS = (
+    Hints(),
+    Hints(expected_seconds=900.0),
+    Hints(expected_seconds=7200.0),
+    Hints(expected_seconds=900.0, deadline_at=NOW + 1800),
+)
 VALUES = (None, None, ValueOfTime(usd_per_gpu_hour=Decimal(1)))
 
 
@@ -66,6 +71,7 @@ def rules(draw: st.DrawFn) -> PolicySet:
             objective=draw(st.sampled_from(("cost", "completion_time"))),
             burst=draw(st.sampled_from((BurstRule(), BurstRule(0.0, draw(nodes)), BurstRule(0.0, draw(nodes)), None))),
             budgets=draw(budgets()),
+            constraints=Constraints(deadline_seconds=draw(st.sampled_from((None, None, 1500.0, 7500.0)))),
             value_of_time=draw(st.sampled_from(VALUES)),
         )
         for queue in QUEUES
@@ -82,7 +88,8 @@ def snapshots(draw: st.DrawFn, most: int = 14) -> Snapshot:
 
     def one(name: str) -> Workload:
         queue, shape = draw(st.sampled_from(QUEUES)), draw(st.sampled_from(shapes))
-        return workload(name, shape, queue=queue, hints=draw(hints), queued_at=NOW - draw(st.sampled_from((0, 900))))
+        since = NOW - draw(st.sampled_from((0, 200, 900)))
+        return workload(name, shape, queue=queue, hints=draw(hints), queued_at=since, created_at=since)
 
     running = []
     for index in range(draw(st.integers(0, 3))):
