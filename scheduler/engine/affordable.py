@@ -71,11 +71,12 @@ class Affordable:
             if over.any():
                 codes[over] = self._code_of((account.over,))
         if most is not None and full:
-            for number in np.flatnonzero(in_use + charges.nodes[members] > most).tolist():
-                in_all = in_use + int(charges.nodes[members[number]])
-                reason = burst_limit(ask, Offer(weighed.room, False, policy_nodes=in_all))
+            over = in_use + charges.nodes[members] > most
+            if over.any():
+                # Its words are the same for all.
+                reason = burst_limit(ask, Offer(weighed.room, False, policy_nodes=most + 1))
                 assert reason is not None
-                codes[number] = self._code_of((reason,))
+                codes[over] = self._code_of((reason,))
         return codes if codes.any() else None
 
     def _bound(self, ask: Ask, weighed: Weighed) -> tuple[float, Usd]:
