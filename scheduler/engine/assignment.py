@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from scheduler.engine import explain
-from scheduler.engine.bulk import Bulk, runs_of, turn_size
+from scheduler.engine.bulk import Bulk, runs_of, stretches_of, turn_size
 from scheduler.engine.bulk import attempt_number as attempt_number
 from scheduler.engine.candidates import Weighed, Weigher, in_time
 from scheduler.engine.filters import WAITING, Ask
@@ -86,48 +86,61 @@ class Assignment:
 
     def _consider_strictly(self, line: tuple[Workload, ...], turns: Turns) -> None:
         """In order; once one waits for capacity all behind it wait with it."""
-        for index, workload in enumerate(line):
-            if self._consider(workload):
-                for later in (*line[index + 1 :], *turns.rest_of(workload.queue)):
+        done = 0
+        for ask, run in stretches_of((self._ask_for_bulk(each), each) for each in line):
+            if ask is None or self._bulk is None:
+                handled, blocked = 1, self._consider(run[0])
+            else:
+                handled, blocked = self._place_run(ask, run, self._bulk, strict=True)
+            done += handled
+            if blocked:
+                for later in (*line[done:], *turns.rest_of(line[0].queue)):
                     self._hold(later, self._world.policy_of(later), _Refusal(BEHIND, BEHIND.text, waits=True))
                 return
 
     def _consider_together(self, line: tuple[Workload, ...], bulk: Bulk) -> None:
         """By classes, where arrays can speak for them; the classes in the order of their first workloads."""
-        for ask, run in runs_of((self._ask_for_bulk(each, bulk), each) for each in line):
+        for ask, run in runs_of((self._ask_for_bulk(each), each) for each in line):
             if ask is None:
                 self._consider(run[0])
                 continue
             self._place_run(ask, run, bulk)
 
-    def _place_run(self, ask: Ask, run: list[Workload], bulk: Bulk) -> None:
-        """Equal workloads in order; those that may differ in their deadlines stretch by stretch."""
-        guide = self._guide_for(run[0])
-        while run:
+    def _place_run(self, ask: Ask, run: Sequence[Workload], bulk: Bulk, *, strict: bool = False) -> tuple[int, bool]:
+        """Place or hold equal workloads in order; those that may differ in their deadlines stretch by stretch. How many
+        that were, and whether the last of them waits for capacity, so that the rest of a `strict` queue does."""
+        guide, left = self._guide_for(run[0]), run
+        while left:
             if ask.number not in self._refused:
-                run = run[bulk.place(ask, run, guide) :]
-            if not run:
-                return
-            refusal, alike = self._refuse_together(ask, bulk, run, guide)
-            for workload in run[:alike]:
+                left = left[bulk.place(ask, left, guide) :]
+            if not left:
+                break
+            refusal, alike = self._refuse_together(ask, bulk, left, guide)
+            blocked = strict and refusal.waits
+            held, left = left[: 1 if blocked else alike], left[1 if blocked else alike :]
+            for workload in held:
                 self._note_wakes(workload, ask.policy, refusal)
                 self._hold(workload, ask.policy, refusal)
-            run = run[alike:]
+            if blocked:
+                return len(run) - len(left), True
+        return len(run), False
 
     def _guide_for(self, workload: Workload) -> Guide | None:
         """The guide, where it speaks for the workload's whole class."""
         return self.guide if isinstance(self.guide, Guide) and self.guide.speaks_for(workload) else None
 
-    def _ask_for_bulk(self, workload: Workload, bulk: Bulk) -> Ask | None:
+    def _ask_for_bulk(self, workload: Workload) -> Ask | None:
         """Its class; None: it is to be looked at by itself."""
-        if not self._may_be_placed(workload):
+        if self._bulk is None or not self._may_be_placed(workload):
             return None
         if isinstance(self.guide, Slices) and self.guide.speaks_for(workload):
             return None
         ask = self._world.ask_for(workload)
-        return ask if ask is not None and bulk.suits(ask) else None
+        return ask if ask is not None and self._bulk.suits(ask) else None
 
-    def _refuse_together(self, ask: Ask, bulk: Bulk, left: list[Workload], guide: Guide | None) -> tuple[_Refusal, int]:
+    def _refuse_together(
+        self, ask: Ask, bulk: Bulk, left: Sequence[Workload], guide: Guide | None
+    ) -> tuple[_Refusal, int]:
         """Why the rest of a run is not placed, and for how many of them that is so."""
         known = self._refused.get(ask.number)
         if known is not None:

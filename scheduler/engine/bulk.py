@@ -8,7 +8,7 @@ that go to one pool in one turn.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -305,6 +305,21 @@ def runs_of(asks: Iterable[tuple[Ask | None, Workload]]) -> list[tuple[Ask | Non
         key = -1 - len(runs) if ask is None else ask.number
         runs.setdefault(key, (ask, []))[1].append(workload)
     return list(runs.values())
+
+
+def stretches_of(asks: Iterable[tuple[Ask | None, Workload]]) -> Iterator[tuple[Ask | None, list[Workload]]]:
+    """The workloads in their order, those of one class that follow one another together; each made when it is asked
+    for."""
+    last: Ask | None = None
+    run: list[Workload] = []
+    for ask, workload in asks:
+        if run and (ask is None or last is None or ask.number != last.number):
+            yield last, run
+            run = []
+        last = ask
+        run.append(workload)
+    if run:
+        yield last, run
 
 
 def _runners_up(board: Board, view: View) -> Iterable[tuple[object, ...]]:

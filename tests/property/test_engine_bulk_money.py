@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.engine import assignment
-from scheduler.engine.assignment import Assignment
+from scheduler.engine.assignment import BEHIND, Assignment
 from scheduler.engine.bulk import Bulk, runs_of
 from scheduler.engine.candidates import Weigher
 from scheduler.engine.commitments import Commitments
 from scheduler.engine.cycle import cycle
+from scheduler.engine.queue_order import Turns
 from scheduler.engine.settlement import settle
 from scheduler.engine.world import World
 from scheduler.model.cluster import ON_DEMAND, SPOT, Cluster
@@ -76,7 +77,8 @@ def rules(draw: st.DrawFn) -> PolicySet:
         )
         for queue in QUEUES
     )
-    return policy_set(*both, queues=tuple(QueueSpec(QueueId(name), "all", quotas=quotas) for name in QUEUES))
+    queues = (QueueSpec(QueueId(name), "all", quotas=quotas, strict_fifo=draw(st.booleans())) for name in QUEUES)
+    return policy_set(*both, queues=tuple(queues))
 
 
 @st.composite
@@ -118,9 +120,20 @@ def test_the_plan_is_that_of_weighing_one_by_one(snap: Snapshot, how: PolicySet)
 
 def one_after_another(self: Assignment, line: tuple[Workload, ...], bulk: Bulk) -> None:
     """The turn as arrays take it, classes in the order of their first, but each workload weighed by itself."""
-    for _, run in runs_of((self._ask_for_bulk(each, bulk), each) for each in line):
+    for _, run in runs_of((self._ask_for_bulk(each), each) for each in line):
         for each in run:
             self._consider(each)
+
+
+def one_after_another_strictly(self: Assignment, line: tuple[Workload, ...], turns: Turns) -> None:
+    blocked = False
+    for each in line:
+        if blocked:
+            self._hold(each, self._world.policy_of(each), assignment._Refusal(BEHIND, BEHIND.text, waits=True))
+        else:
+            blocked = self._consider(each)
+    for each in turns.rest_of(line[0].queue) if blocked else ():
+        self._hold(each, self._world.policy_of(each), assignment._Refusal(BEHIND, BEHIND.text, waits=True))
 
 
 @contextmanager
@@ -137,6 +150,7 @@ def test_so_it_is_when_a_turn_takes_many(snap: Snapshot, how: PolicySet) -> None
     with large_turns() as patch:
         got = by_arrays(snap, how)
         patch.setattr(Assignment, "_consider_together", one_after_another)
+        patch.setattr(Assignment, "_consider_strictly", one_after_another_strictly)
         want = by_arrays(snap, how)
     assert got.placements == want.placements
     assert got.scales == want.scales
