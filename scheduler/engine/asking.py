@@ -23,7 +23,7 @@ from scheduler.engine.programme import Floats, Indices, Question
 from scheduler.engine.rooms import PoolRoom
 from scheduler.engine.table import Flags, coded
 from scheduler.engine.world import World
-from scheduler.model.ids import Instant, PoolRef
+from scheduler.model.ids import Instant, PoolRef, QueueId
 
 _HOLD_FACTOR: Final = 2.0
 _BUSY_RESOURCES: Final = 3
@@ -54,6 +54,7 @@ class Asker:
         self._rooms = tuple(world.rooms.values())
         self._could_fit: dict[tuple[int, PoolRef], bool] = {}
         self._could: dict[int, Flags] = {}
+        self._covered: dict[QueueId, Floats] = {}
         self._first_rooms: dict[tuple[int, PoolRef], float] = {}
         self._looks = 0
         self.fits: Floats = np.zeros((0, 0))
@@ -66,7 +67,8 @@ class Asker:
         and their reserves; `fine`: apart also where others of the classes fit. None: nobody can say."""
         if self._board is None:
             return None
-        rows = np.array([self._board.table.kind, *self._likes])
+        covered = [each.astype(np.int64) for each in self._covered.values()]
+        rows = np.array([self._board.table.kind, *self._likes, *(row for each in covered for row in each)])
         costs = question.start_cost if fine else question.start_cost[:0]
         alike = coded((rows[:, j].tobytes(), costs[:, j].tobytes()) for j in range(len(self._rooms)))
         number_of = {room.pool.ref: number for number, room in enumerate(self._rooms)}
@@ -116,16 +118,23 @@ class Asker:
                 late = late | (ends + seconds * (late_factor(prediction, one.ask) - 1.0) > deadline)
             q.run[row, reserve_at[numbers]] = seconds
             q.wait_cost[row, reserve_at[numbers]] = np.where(late, np.inf, value * ends + data_usd(prediction))
-        for numbers, weighed, costs in starts:
+        for numbers, _, costs in starts:
             if deadline is not None and costs.surely_seconds_to_end > deadline:
                 continue
             q.start_cost[row, numbers] = costs.money + value * costs.seconds_to_end
             q.start_most[row, numbers] = one.count
             q.reserve_of[row, numbers] = reserve_at[numbers]
-            for index, account in enumerate(self._world.budgets.accounts):
-                pool = weighed.room.pool
-                if account.covers(one.ask.queue, pool.ref.cluster, pool.capacity_type):
-                    q.limit_use[index, row, numbers] = costs.money
+            q.limit_use[:, row, numbers] = costs.money * self._covered_by(one.ask.queue)[:, numbers]
+
+    def _covered_by(self, queue: QueueId) -> Floats:
+        """(A, J) 1 where a budget counts what workloads of the queue cost on an offering."""
+        known = self._covered.get(queue)
+        if known is None:
+            pools = [(room.pool.ref.cluster, room.pool.capacity_type) for room in self._rooms]
+            accounts = self._world.budgets.accounts
+            covers = [[float(each.covers(queue, *pool)) for pool in pools] for each in accounts]
+            known = self._covered[queue] = np.array(covers).reshape(len(accounts), len(pools))
+        return known
 
     def _ways(self, row: int, one: Class, reserve_at: Indices) -> tuple[list[_Start], list[_Wait]]:
         if self._board is not None and self._board.suits(one.ask):

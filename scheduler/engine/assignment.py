@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from scheduler.engine import explain
-from scheduler.engine.bulk import Bulk, runs_of, turn_size
+from scheduler.engine.bulk import Bulk, runs_of, stretches_of, turn_size
 from scheduler.engine.bulk import attempt_number as attempt_number
 from scheduler.engine.candidates import Weighed, Weigher, in_time
 from scheduler.engine.filters import WAITING, Ask
@@ -59,7 +59,7 @@ class Assignment:
         self.front = Front(world, weigher, self._place, self._best)
         self.placements: list[SetPlacement] = []
         self.decisions: list[Decision] = []
-        self._by_classes = rank is None and not one_by_one and not world.tracks_money
+        self._by_classes = rank is None and not one_by_one
         self._bulk: Bulk | None = None
 
     def run(self) -> None:
@@ -86,60 +86,82 @@ class Assignment:
 
     def _consider_strictly(self, line: tuple[Workload, ...], turns: Turns) -> None:
         """In order; once one waits for capacity all behind it wait with it."""
-        for index, workload in enumerate(line):
-            if self._consider(workload):
-                for later in (*line[index + 1 :], *turns.rest_of(workload.queue)):
+        done = 0
+        for ask, run in stretches_of((self._ask_for_bulk(each), each) for each in line):
+            if ask is None or self._bulk is None:
+                handled, blocked = 1, self._consider(run[0])
+            else:
+                handled, blocked = self._place_run(ask, run, self._bulk, strict=True)
+            done += handled
+            if blocked:
+                for later in (*line[done:], *turns.rest_of(line[0].queue)):
                     self._hold(later, self._world.policy_of(later), _Refusal(BEHIND, BEHIND.text, waits=True))
                 return
 
     def _consider_together(self, line: tuple[Workload, ...], bulk: Bulk) -> None:
         """By classes, where arrays can speak for them; the classes in the order of their first workloads."""
-        for ask, run in runs_of((self._ask_for_bulk(each, bulk), each) for each in line):
+        for ask, run in runs_of((self._ask_for_bulk(each), each) for each in line):
             if ask is None:
                 self._consider(run[0])
                 continue
-            guide = self._guide_for(run[0])
-            known = self._refused.get(ask.number)
-            placed = bulk.place(ask, run, guide) if known is None else 0
-            if placed < len(run):
-                if known is None:
-                    known = self._refuse_together(ask, bulk, run[placed:], guide)
-                for workload in run[placed:]:
-                    self._note_wakes(workload, ask.policy, known)
-                    self._hold(workload, ask.policy, known)
+            self._place_run(ask, run, bulk)
+
+    def _place_run(self, ask: Ask, run: Sequence[Workload], bulk: Bulk, *, strict: bool = False) -> tuple[int, bool]:
+        """Place or hold equal workloads in order; those that may differ in their deadlines stretch by stretch. How many
+        that were, and whether the last of them waits for capacity, so that the rest of a `strict` queue does."""
+        guide, left = self._guide_for(run[0]), run
+        while left:
+            if ask.number not in self._refused:
+                left = left[bulk.place(ask, left, guide) :]
+            if not left:
+                break
+            refusal, alike = self._refuse_together(ask, bulk, left, guide)
+            blocked = strict and refusal.waits
+            held, left = left[: 1 if blocked else alike], left[1 if blocked else alike :]
+            for workload in held:
+                self._note_wakes(workload, ask.policy, refusal)
+                self._hold(workload, ask.policy, refusal)
+            if blocked:
+                return len(run) - len(left), True
+        return len(run), False
 
     def _guide_for(self, workload: Workload) -> Guide | None:
         """The guide, where it speaks for the workload's whole class."""
         return self.guide if isinstance(self.guide, Guide) and self.guide.speaks_for(workload) else None
 
-    def _ask_for_bulk(self, workload: Workload, bulk: Bulk) -> Ask | None:
+    def _ask_for_bulk(self, workload: Workload) -> Ask | None:
         """Its class; None: it is to be looked at by itself."""
-        if not self._may_be_placed(workload):
+        if self._bulk is None or not self._may_be_placed(workload):
             return None
         if isinstance(self.guide, Slices) and self.guide.speaks_for(workload):
             return None
         ask = self._world.ask_for(workload)
-        return ask if ask is not None and bulk.suits(ask) else None
+        return ask if ask is not None and self._bulk.suits(ask) else None
 
-    def _refuse_together(self, ask: Ask, bulk: Bulk, left: list[Workload], guide: Guide | None) -> _Refusal:
-        """Why the rest of a run is not placed."""
+    def _refuse_together(
+        self, ask: Ask, bulk: Bulk, left: Sequence[Workload], guide: Guide | None
+    ) -> tuple[_Refusal, int]:
+        """Why the rest of a run is not placed, and for how many of them that is so."""
+        known = self._refused.get(ask.number)
+        if known is not None:
+            return known, len(left)
         quota = self._world.quotas.refusal(ask.queue, ask.shape.requests)
-        board, view = bulk.board, bulk.board.view(ask)
+        board, (view, alike) = bulk.board, bulk.leading(ask, left, guide)
         if quota is not None:
             refusal = _Refusal(quota, quota.text, waits=True)
         elif guide is not None and view.fitting:
-            if all(each.condition == (CHEAPER_TO_WAIT.code, WAIT_TEXT) for each in left):
-                return _Refusal(CHEAPER_TO_WAIT, WAIT_TEXT, True)
+            if all(each.condition == (CHEAPER_TO_WAIT.code, WAIT_TEXT) for each in left[:alike]):
+                return _Refusal(CHEAPER_TO_WAIT, WAIT_TEXT, True), alike
             told = bulk.explained(view, guide.row_of(left[0]), guide)
             others = board.others(ask, told, None)
-            return _Refusal(CHEAPER_TO_WAIT, WAIT_TEXT, True, frozenset(), others, board.histogram(view))
+            return _Refusal(CHEAPER_TO_WAIT, WAIT_TEXT, True, frozenset(), others, board.histogram(view)), alike
         else:
             counted = board.histogram(view)
             reason, text = explain.hold_words(counted, len(view.codes))
             waits = any(each.code in WAITING for each, _ in counted)
             refusal = _Refusal(reason, text, waits, board.codes(view), board.others(ask, view, None), counted)
         self._refused[ask.number] = refusal
-        return refusal
+        return refusal, len(left)
 
     def _may_be_placed(self, workload: Workload) -> bool:
         world = self._world

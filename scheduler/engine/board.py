@@ -12,7 +12,8 @@ from fractions import Fraction
 import numpy as np
 
 from scheduler.engine import filters
-from scheduler.engine.candidates import Weighed, Weigher, described
+from scheduler.engine.affordable import Affordable
+from scheduler.engine.candidates import DEADLINE_MISSED, Weighed, Weigher, described, expected_end
 from scheduler.engine.explain import MAX_ALTERNATIVES, MAX_REFUSED
 from scheduler.engine.filling import Way
 from scheduler.engine.filters import Ask, Offer
@@ -20,6 +21,7 @@ from scheduler.engine.rooms import Fit, dominant_part
 from scheduler.engine.table import Flags, Indices, RoomTable, Space, coded, countable
 from scheduler.engine.transfer import transfer
 from scheduler.engine.world import World
+from scheduler.model.ids import Instant
 from scheduler.model.plan import Candidate
 from scheduler.model.verdict import Reason
 from scheduler.model.workload import DataSet
@@ -53,7 +55,7 @@ class View:
 
 
 class Board:
-    """One for a cycle. Only for classes whose shape is `countable`, and while no money is tracked."""
+    """One for a cycle. Only for classes whose shape is `countable`."""
 
     def __init__(self, world: World, weigher: Weigher, table: RoomTable) -> None:
         self._world = world
@@ -67,6 +69,8 @@ class Board:
         self._kind_for: dict[tuple[DataSet, ...], Indices] = {}
         self._named: dict[tuple[int, int], Candidate] = {}
         self._refused: dict[tuple[int, int, int], Candidate] = {}
+        self._refused_at: dict[tuple[int, int, int], Candidate] = {}
+        self._affordable = Affordable(world, table, self._code) if world.tracks_money else None
 
     @staticmethod
     def suits(ask: Ask) -> bool:
@@ -92,13 +96,36 @@ class Board:
             if weighed.fit is None:
                 codes[members] = self._code(weighed.candidate.refused)
                 continue
+            refused = None if self._affordable is None else self._affordable.refused(ask, weighed, members)
+            if refused is not None:
+                codes[members] = refused
+                members = members[refused == 0]
+                if not len(members):
+                    continue
             groups.append(Group(self.order(weighed, int(members[0])), weighed, members))
         groups.sort(key=lambda group: group.order)
         return View(tuple(groups), codes, space, sum(len(group.members) for group in groups))
 
+    def ends(self, ask: Ask, view: View) -> tuple[Instant | None, ...]:
+        """By when a gang in each group will surely be done; None: nobody knows."""
+        return tuple(expected_end(group.weighed, ask, self._world.now) for group in view.groups)
+
+    def in_time(self, view: View, ends: tuple[Instant | None, ...], deadline: Instant) -> View:
+        """As `candidates.in_time`: without the groups that miss the deadline, where another one meets it."""
+        if not any(end is not None and end <= deadline for end in ends):
+            return view
+        late = [group for group, end in zip(view.groups, ends, strict=True) if end is not None and end > deadline]
+        if not late:
+            return view
+        codes, missed = view.codes.copy(), self._code((DEADLINE_MISSED,))
+        for group in late:
+            codes[group.members] = missed
+        kept = tuple(group for group, end in zip(view.groups, ends, strict=True) if end is None or end <= deadline)
+        return View(kept, codes, view.space, sum(len(group.members) for group in kept))
+
     def price(self, ask: Ask, number: int, way: Way) -> Weighed:
-        """What placing the gang so would be; refused when money forbids it. Equal for rooms of one kind but for the
-        name, which is that of whichever was asked for first."""
+        """What placing the gang so would be, whatever budgets are left; refused when its cost alone forbids it. Equal
+        for rooms of one kind but for the name, which is that of whichever was asked for first."""
         kind = self.table.kinds[number] if not ask.workload.hints.data else int(self.kind(ask)[number])
         like = (kind * _SPAN + way.new_nodes) * _SPAN + way.existing
         return self._price_like(ask, 2 * like + way.now, number)
@@ -122,7 +149,7 @@ class Board:
             part = dominant_part(ask.shape.pod_sets[0].requests, self.table.rooms[number].node_size)
             fit = Fit(bool(like % 2), rest % _SPAN, part * existing)
             offer = Offer(self.table.rooms[number], self._world.snapshot.bursting_paused, fit)
-            known = self._priced[ask.number, like] = self._weigher.priced(ask, offer)
+            known = self._priced[ask.number, like] = self._weigher.accepted(ask, offer)
         return known
 
     def order(self, weighed: Weighed, number: int) -> Order:
@@ -241,12 +268,24 @@ class Board:
     def _refused_candidate(self, ask: Ask, view: View, number: int) -> Candidate:
         code = int(view.codes[number])
         first = self.reasons[code][0].code
-        if first in filters.MONEY_CODES:
-            return self.candidate(self.price(ask, number, self.way(view, number)), number)
+        if first in filters.MONEY_CODES or first == DEADLINE_MISSED.code:
+            weighed = self.price(ask, number, self.way(view, number))
+            return self._priced_refused(code, weighed, number)
         new = int(view.space.new[number]) if first in filters.ROOM_CODES else 0
         known = self._refused.get((number, code, new))
         if known is None:
             fit = Fit(False, new, Fraction(0))
             known = described(Offer(self.table.rooms[number], False, fit), self.reasons[code])
             self._refused[number, code, new] = known
+        return known
+
+    def _priced_refused(self, code: int, weighed: Weighed, number: int) -> Candidate:
+        """Of a room that is refused for what it would cost, by its price alone or by a budget or limit, or as late."""
+        told = self.candidate(weighed, number)
+        if weighed.fit is None:
+            return told
+        known = self._refused_at.get((id(weighed), number, code))
+        if known is None:
+            known = replace(told, score=None, refused=self.reasons[code])
+            self._refused_at[id(weighed), number, code] = known
         return known

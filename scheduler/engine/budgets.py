@@ -44,7 +44,9 @@ def window_bounds(window: str, now: Instant) -> tuple[Instant | None, Instant | 
 
 
 @dataclass(slots=True, eq=False)
-class _Account:
+class Account:
+    """One budget and what counts against it."""
+
     policy: str
     budget: Budget
     queues: frozenset[str]
@@ -53,8 +55,21 @@ class _Account:
     spent: Usd = Decimal(0)
     committed: Usd = Decimal(0)
 
+    @property
+    def left(self) -> Usd:
+        """What may still be committed; negative when the budget is overdrawn."""
+        return self.budget.limit_usd - self.spent - self.committed
+
+    @property
+    def over(self) -> Reason:
+        """Said of what would break it."""
+        return Reason("OverBudget", f"over the budget {self.budget.name}")
+
+    def covers_queue(self, queue: QueueId | None) -> bool:
+        return not self.queues or queue in self.queues
+
     def covers(self, queue: QueueId | None, cluster: str, capacity_type: str) -> bool:
-        return (not self.queues or queue in self.queues) and self.covers_place(cluster, capacity_type)
+        return self.covers_queue(queue) and self.covers_place(cluster, capacity_type)
 
     def covers_place(self, cluster: str, capacity_type: str) -> bool:
         return (not self.budget.clusters or cluster in self.budget.clusters) and (
@@ -66,11 +81,11 @@ class BudgetLedger:
     """Every budget's account in this cycle; `commit` adds to it as placements are made."""
 
     def __init__(self, policies: Iterable[PlacementPolicy], spend: Iterable[SpendBucket], now: Instant) -> None:
-        self.accounts: list[_Account] = []
+        self.accounts: list[Account] = []
         for policy in sorted(policies, key=lambda each: each.name):
             for budget in sorted(policy.budgets, key=lambda each: each.name):
                 queues = frozenset(budget.queues or policy.match.queues)
-                self.accounts.append(_Account(policy.name, budget, queues, *window_bounds(budget.window, now)))
+                self.accounts.append(Account(policy.name, budget, queues, *window_bounds(budget.window, now)))
         if self.accounts:
             for bucket in spend:
                 self._book(bucket)
@@ -83,9 +98,12 @@ class BudgetLedger:
 
     def commit(self, queue: QueueId, pool: NodePool, usd: Usd) -> None:
         """Count `usd` of expected further cost."""
-        for account in self.accounts:
-            if account.covers(queue, pool.ref.cluster, pool.capacity_type):
-                account.committed += usd
+        for account in self.covering(queue, pool):
+            account.committed += usd
+
+    def covering(self, queue: QueueId, pool: NodePool) -> list[Account]:
+        """The budgets that count what workloads of the queue cost there."""
+        return [each for each in self.accounts if each.covers(queue, pool.ref.cluster, pool.capacity_type)]
 
     def commit_idle(self, pool: NodePool, usd: Usd) -> None:
         """Count what idle nodes still cost. Nobody can say yet which queue pays, so every budget there counts it."""
@@ -95,13 +113,7 @@ class BudgetLedger:
 
     def refusal(self, queue: QueueId, pool: NodePool, usd: Usd) -> Reason | None:
         """The first budget that `usd` more would break."""
-        for account in self.accounts:
-            if (
-                account.covers(queue, pool.ref.cluster, pool.capacity_type)
-                and account.spent + account.committed + usd > account.budget.limit_usd
-            ):
-                return Reason("OverBudget", f"over the budget {account.budget.name}")
-        return None
+        return next((each.over for each in self.covering(queue, pool) if usd > each.left), None)
 
     def next_window_end(self) -> Instant | None:
         ends = [account.ends_at for account in self.accounts if account.ends_at is not None]

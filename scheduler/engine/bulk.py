@@ -7,19 +7,21 @@ that go to one pool in one turn.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from scheduler.engine import explain
 from scheduler.engine.board import Board, Group, View
-from scheduler.engine.candidates import Weighed, Weigher
-from scheduler.engine.deadlines import deadline_of
+from scheduler.engine.candidates import Weighed, Weigher, expected_end
+from scheduler.engine.deadlines import deadline_of, has_deadline
 from scheduler.engine.filling import Filling, Way
 from scheduler.engine.filters import Ask
 from scheduler.engine.guide import Guide, rank_of
 from scheduler.engine.rooms import PoolRoom
 from scheduler.engine.table import RoomTable
+from scheduler.engine.tally import Tally
 from scheduler.engine.world import World
 from scheduler.model.ids import Instant
 from scheduler.model.plan import Candidate, Decision, SetPlacement, ShadowPrice, WaitOption
@@ -64,11 +66,14 @@ class _Told:
     reason: Reason
     sentence: str
     common: _Common
+    busy_seconds: float
+    """For which each keeps bought nodes paid for; 0 where nobody counts that."""
+    until: int
+    """The first of the workloads that would not be as punctual there as the first of all is where it goes."""
 
 
 class Bulk:
-    """Places runs of equal workloads and collects placements and decisions in the given lists; while no money is
-    tracked."""
+    """Places runs of equal workloads and collects placements and decisions in the given lists."""
 
     def __init__(
         self, world: World, weigher: Weigher, placements: list[SetPlacement], decisions: list[Decision]
@@ -102,8 +107,7 @@ class Bulk:
         if known is None:
             # What bringing data somewhere costs counts against budgets, of which arrays know nothing.
             charged = self._world.tracks_money and bool(ask.workload.hints.data)
-            suits = Board.suits(ask) and deadline_of(ask.workload, ask) is None and not charged
-            known = self._suits[ask.number] = suits
+            known = self._suits[ask.number] = Board.suits(ask) and not charged
         return known
 
     def place(self, ask: Ask, workloads: Sequence[Workload], guide: Guide | None = None) -> int:
@@ -112,13 +116,33 @@ class Bulk:
         most = self._world.quotas.most(ask.queue, ask.shape.requests, len(workloads))
         done = 0
         while done < most:
-            view = self.board.view(ask)
-            left = workloads[done:most]
+            view, alike = self.leading(ask, workloads[done:most], guide)
+            left = workloads[done : done + alike]
             count = self._place_best(ask, view, left) if guide is None else self._place_guided(ask, view, left, guide)
             if not count:
                 break
             done += count
         return done
+
+    def leading(self, ask: Ask, workloads: Sequence[Workload], guide: Guide | None) -> tuple[View, int]:
+        """The offerings as they are for the first of equal workloads, and for how many from there on: their deadlines
+        may differ."""
+        view = self.board.view(ask)
+        if not has_deadline(ask):
+            return view, len(workloads)
+        ends = self.board.ends(ask, view)
+        known = sorted(end for end in ends if end is not None)
+
+        def sort_of(workload: Workload) -> tuple[int, int]:
+            deadline = deadline_of(workload, ask)
+            assert deadline is not None
+            return bisect_right(known, deadline), 0 if guide is None else guide.row_of(workload)
+
+        first = sort_of(workloads[0])
+        alike = next((n for n, each in enumerate(workloads) if sort_of(each) != first), len(workloads))
+        deadline = deadline_of(workloads[0], ask)
+        assert deadline is not None
+        return self.board.in_time(view, ends, deadline), alike
 
     def _place_best(self, ask: Ask, view: View, workloads: Sequence[Workload]) -> int:
         """Into the best offering, until the second best is better; at least one, unless there is none."""
@@ -174,8 +198,11 @@ class Bulk:
     ) -> int:
         """Into one offering, for as long as it is `still` the one to choose; at least one."""
         board = self.board
-        filling = Filling(board.table.rooms[number], ask.shape.pod_sets[0])
+        room = board.table.rooms[number]
+        filling = Filling(room, ask.shape.pod_sets[0])
+        tally = Tally(self._world, ask, room) if self._world.tracks_money and room.pool.bought else None
         known: dict[Way, _Told] = {}
+        punctual: bool | None = None
         while filling.placed < len(workloads):
             way = filling.next_way()
             if way is None:
@@ -185,14 +212,29 @@ class Bulk:
                 weighed = self._allowed(ask, number, way)
                 if weighed is None or (filling.placed and not still(weighed, way)):
                     break
-                told = known[way] = self._told(ask, board.candidate(common.explained(weighed), number), way, common)
+                first = filling.placed
+                if not first:
+                    punctual = self._in_time(ask, weighed, workloads[0])
+                until = self._until(ask, weighed, workloads, first, punctual)
+                told = known[way] = self._told(ask, weighed, number, way, common, until)
             first = filling.placed
-            count = filling.place(way, len(workloads) - first)
+            most = told.until - first
+            if most <= 0:
+                break
+            if tally is not None:
+                most = tally.allowed(told.busy_seconds, most)
+                if not most:
+                    break
+            count = filling.place(way, most)
+            if tally is not None:
+                tally.commit(count)
             self._record(workloads[first : first + count], ask, told)
         if not filling.placed:
             raise AssertionError(f"{workloads[0].ref} was weighed as fitting but does not")
         filling.close()
-        board.table.touched(board.table.rooms[number])
+        if tally is not None:
+            tally.close()
+        board.table.touched(room)
         self._world.quotas.add(ask.queue, ask.shape.requests.times(filling.placed))
         return filling.placed
 
@@ -202,10 +244,27 @@ class Bulk:
         weighed = self.board.price(ask, number, way)
         return None if weighed.fit is None else weighed
 
-    def _told(self, ask: Ask, chosen: Candidate, way: Way, common: _Common) -> _Told:
+    def _in_time(self, ask: Ask, weighed: Weighed, workload: Workload) -> bool | None:
+        """Whether it will surely be done by its deadline; None: it has none, or nobody knows."""
+        deadline, end = deadline_of(workload, ask), expected_end(weighed, ask, self._world.now)
+        return None if deadline is None or end is None else end <= deadline
+
+    def _until(
+        self, ask: Ask, weighed: Weighed, workloads: Sequence[Workload], first: int, punctual: bool | None
+    ) -> int:
+        """The first of the workloads, from `first` on, that would not be as punctual; len(workloads): none."""
+        if not has_deadline(ask):
+            return len(workloads)
+        others = (n for n in range(first, len(workloads)) if self._in_time(ask, weighed, workloads[n]) != punctual)
+        return next(others, len(workloads))
+
+    def _told(self, ask: Ask, weighed: Weighed, number: int, way: Way, common: _Common, until: int) -> _Told:
+        world, room = self._world, self.board.table.rooms[number]
+        chosen = self.board.candidate(common.explained(weighed), number)
+        busy = world.busy_seconds(ask.workload, room, weighed.prediction) if room.pool.bought else 0.0
         state = PlacementState.STARTED if way.now else PlacementState.RESERVED
         reason, sentence = explain.placed_words(chosen, common.fitting, common.offerings, ask.policy, state)
-        return _Told(chosen, state, reason, sentence, common)
+        return _Told(chosen, state, reason, sentence, common, busy, until)
 
     def _record(self, workloads: Sequence[Workload], ask: Ask, told: _Told) -> None:
         """Written out: of a large backlog a good part of the time is spent here."""
@@ -254,6 +313,21 @@ def runs_of(asks: Iterable[tuple[Ask | None, Workload]]) -> list[tuple[Ask | Non
         key = -1 - len(runs) if ask is None else ask.number
         runs.setdefault(key, (ask, []))[1].append(workload)
     return list(runs.values())
+
+
+def stretches_of(asks: Iterable[tuple[Ask | None, Workload]]) -> Iterator[tuple[Ask | None, list[Workload]]]:
+    """The workloads in their order, those of one class that follow one another together; each made when it is asked
+    for."""
+    last: Ask | None = None
+    run: list[Workload] = []
+    for ask, workload in asks:
+        if run and (ask is None or last is None or ask.number != last.number):
+            yield last, run
+            run = []
+        last = ask
+        run.append(workload)
+    if run:
+        yield last, run
 
 
 def _runners_up(board: Board, view: View) -> Iterable[tuple[object, ...]]:

@@ -87,8 +87,12 @@ class Weigher:
         return known
 
     def priced(self, ask: Ask, offer: Offer) -> Weighed:
-        """What the gang costs where it fits; refused when that alone forbids it. Not for tracked money."""
+        """What the gang costs where it fits; refused when that alone forbids it."""
         return self._checked(ask, self._price(ask, offer))
+
+    def accepted(self, ask: Ask, offer: Offer) -> Weighed:
+        """The same without a look at budgets and at how many nodes may be bought."""
+        return self._checked(ask, self._price(ask, offer, charged=False))
 
     def _weigh(self, ask: Ask, room: PoolRoom) -> Weighed:
         key = (ask.number, room.pool.ref)
@@ -131,7 +135,7 @@ class Weigher:
         reason = filters.first_reason(filters.ROOM, ask, offer)
         return offer if reason is None else _refused(offer, (reason,))
 
-    def _price(self, ask: Ask, offer: Offer) -> _Known:
+    def _price(self, ask: Ask, offer: Offer, *, charged: bool = True) -> _Known:
         """Predicted, priced and scored; `weighed` is still without a look at the money."""
         room, fit, world = offer.room, offer.fit, self._world
         assert fit is not None
@@ -145,7 +149,7 @@ class Weigher:
         priced = Offer(room, offer.paused, fit, prediction, usd_per_hour, cost)
         score = load_objective(ask.policy.objective)(described(priced, ()))
         accepted = Weighed(described(priced, (), score), room, fit, prediction)
-        charge = self._charge(ask, room, prediction) if world.tracks_money else None
+        charge = self._charge(ask, room, prediction) if charged and world.tracks_money else None
         return _Known(room.version, world.commitments.version, accepted, accepted, priced, charge)
 
     def _charge(self, ask: Ask, room: PoolRoom, prediction: Prediction) -> _Charge | None:
@@ -175,7 +179,7 @@ def in_time(weighed: list[Weighed], workload: Workload, ask: Ask, now: Instant) 
     deadline = deadline_of(workload, ask)
     if deadline is None:
         return weighed
-    ends = [_expected_end(each, ask, now) for each in weighed]
+    ends = [expected_end(each, ask, now) for each in weighed]
     if not any(end is not None and end <= deadline for end in ends):
         return weighed
     return [
@@ -186,7 +190,7 @@ def in_time(weighed: list[Weighed], workload: Workload, ask: Ask, now: Instant) 
     ]
 
 
-def _expected_end(weighed: Weighed, ask: Ask, now: Instant) -> Instant | None:
+def expected_end(weighed: Weighed, ask: Ask, now: Instant) -> Instant | None:
     """When it would be done, as surely as the policy asks; None: refused already, or unknown."""
     start, run = weighed.prediction.start_seconds, weighed.prediction.run_seconds
     if weighed.fit is None or start is None or run is None:

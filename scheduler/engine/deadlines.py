@@ -24,6 +24,11 @@ def deadline_of(workload: Workload, ask: Ask) -> Instant | None:
     return min(given, default=None)
 
 
+def has_deadline(ask: Ask) -> bool:
+    """Whether the workloads of the class have deadlines; those of the policy differ by when each was made."""
+    return ask.policy.constraints.deadline_seconds is not None or ask.workload.hints.deadline_at is not None
+
+
 def late_factor(prediction: Prediction, ask: Ask) -> float:
     """How many times its median a run may take and still be in time in so many cases as the policy's `confidence` asks.
 

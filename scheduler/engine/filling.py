@@ -26,12 +26,14 @@ class Way(NamedTuple):
     """Pods that go on nodes that are there or on their way."""
 
 
-class _Line:
+class Line:
     """The bins of one stage that still take a pod, in the order in which `packing._fill` chooses them."""
 
-    __slots__ = ("_bins", "_enough", "_gang", "_pod", "_short", "pods")
+    __slots__ = ("_bins", "_enough", "_gang", "_pod", "_short", "_takes", "pods")
 
-    def __init__(self, bins: Sequence[Bin], pod_set: PodSet) -> None:
+    def __init__(self, bins: Sequence[Bin], pod_set: PodSet, takes: list[tuple[int, int]] | None = None) -> None:
+        """`takes`: where it is noted which bin (its index) has taken how many pods."""
+        self._takes = takes
         self._gang = pod_set.count
         self._pod = pod_set.requests
         self._bins: dict[int, Bin] = {}
@@ -83,8 +85,7 @@ class _Line:
         index = -self._enough[-1][2]
         bin_ = self._bins[index]
         count = min(most, bin_.room_for(self._pod, bin_.pods) // self._gang)
-        bin_.take(self._pod, count * self._gang)
-        self.pods -= count * self._gang
+        self._take(index, bin_, count * self._gang)
         room = bin_.room_for(self._pod, bin_.pods)
         if room >= self._gang:
             self._enough[-1] = (-bin_.gpus, -bin_.cpu_milli, -index)
@@ -99,13 +100,25 @@ class _Line:
             place = bisect_left(self._short, (left,))
             room, _, _, index = self._short.pop(place if place < len(self._short) else -1)
             count = min(left, room)
-            bin_ = self._bins[index]
-            bin_.take(self._pod, count)
-            self.pods -= count
+            self._take(index, self._bins[index], count)
             left -= count
             if count < room:
-                self._put_back(index, bin_, room - count)
+                self._put_back(index, self._bins[index], room - count)
         return left
+
+    def next_whole(self) -> tuple[int, int] | None:
+        """The bin (its index) that `fill_whole` fills next, and how many gangs it takes."""
+        if not self._enough:
+            return None
+        index = -self._enough[-1][2]
+        bin_ = self._bins[index]
+        return index, bin_.room_for(self._pod, bin_.pods) // self._gang
+
+    def _take(self, index: int, bin_: Bin, pods: int) -> None:
+        bin_.take(self._pod, pods)
+        self.pods -= pods
+        if self._takes is not None:
+            self._takes.append((index, pods))
 
     def _put_back(self, index: int, bin_: Bin, room: int) -> None:
         if room:
@@ -123,7 +136,7 @@ class _Line:
             chosen = enough if enough is not None else rooms[-1]
             rooms.remove(chosen)
             count = min(left, chosen[0])
-            self._bins[chosen[3]].take(self._pod, count)
+            self._take(chosen[3], self._bins[chosen[3]], count)
             left -= count
         self._sort_again()
         return left
@@ -146,9 +159,9 @@ class Filling:
     def __init__(self, room: PoolRoom, pod_set: PodSet) -> None:
         self._room = room
         self._pod_set = pod_set
-        self._ready = _Line(room.ready, pod_set)
-        self._coming: _Line | None = None
-        self._opened: _Line | None = None
+        self._ready = Line(room.ready, pod_set)
+        self._coming: Line | None = None
+        self._opened: Line | None = None
         self._opener = Opener(room.node_size, room.pool.labels, room.can_open, len(room.opened))
         fresh = make_bin("fresh", room.node_size, room.pool.labels)
         self._per_new = fresh.room_for(pod_set.requests, pod_set.count) if fresh.admits(pod_set) else 0
@@ -205,13 +218,13 @@ class Filling:
         if self.placed:
             self._room.version += 1
 
-    def _more(self) -> tuple[_Line, _Line]:
+    def _more(self) -> tuple[Line, Line]:
         if self._coming is None or self._opened is None:
-            self._coming = _Line(self._room.coming, self._pod_set)
-            self._opened = _Line(self._room.opened, self._pod_set)
+            self._coming = Line(self._room.coming, self._pod_set)
+            self._opened = Line(self._room.opened, self._pod_set)
         return self._coming, self._opened
 
-    def _open(self, left: int, line: _Line) -> int:
+    def _open(self, left: int, line: Line) -> int:
         room = self._room
         while left:
             fresh = self._opener.open()

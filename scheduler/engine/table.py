@@ -87,6 +87,8 @@ class RoomTable:
         self._free = ([ready for ready, _, _ in both], [more for _, more, _ in both])
         self._can_open = np.array([room.can_open for room in rooms], dtype=np.float64)
         self._tainted = [tainted for _, _, tainted in both]
+        self.versions = np.array([room.version for room in rooms], dtype=np.int64)
+        """(J,) of the rooms, as of the last time that each was touched."""
         self._masks: dict[tuple[Hashable, int, int], Floats] = {}
         self._counts: dict[int, _Counts] = {}
         self._log: list[int] = []
@@ -96,6 +98,7 @@ class RoomTable:
         number = self.index[room.pool.ref]
         self._free[_READY][number], self._free[_MORE][number], _ = _both(room)
         self._can_open[number] = room.can_open
+        self.versions[number] = room.version
         self._log.append(number)
 
     def holds_one(self, shape: Shape) -> Flags:

@@ -3,7 +3,8 @@
 Run: python -m tests.bench.engine [--json] [--without-month]. Prints a table and ends with one JSON object. Times are of
 this process's CPU, so that neighbours on the machine count as little as they can. The baseline of the same run weighs
 every workload by itself (`cycle(one_by_one=True)`), on a problem of one fiftieth. "Guided" is with a policy that
-values time, so that the programme weighs the whole backlog first.
+values time, so that the programme weighs the whole backlog first. "Limited" is with a budget and a limit on bought
+nodes, which both end what may be bought before the backlog is placed; it is timed in turn with the same without.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from scheduler.model.cluster import Cluster, Node, NodePool
 from scheduler.model.ids import ClusterId, PoolRef, QueueId
 from scheduler.model.money import Price
 from scheduler.model.plan import Plan
-from scheduler.model.policy import BurstRule, PolicySet, QueueSpec, ValueOfTime
+from scheduler.model.policy import Budget, BurstRule, PolicySet, QueueSpec, ValueOfTime
 from scheduler.model.snapshot import Snapshot
 from scheduler.model.workload import Copy, Hints, PlacementState, Workload
 from scheduler.predict.first import FirstPredictor
@@ -50,6 +51,13 @@ RULES = PolicySet(
 )
 GUIDED = replace(RULES, policies=(policy("any", burst=BurstRule(), value_of_time=VALUE),))
 """The same, but the whole backlog is weighed at once, by the programme."""
+BUDGET_USD, MOST_NODES = 60_000, 15_000
+
+
+def limited(rules: PolicySet) -> PolicySet:
+    """The same, but what may be bought ends at a budget and at so many nodes."""
+    budget, rule = Budget("month", Decimal(BUDGET_USD), "month"), BurstRule(max_nodes=MOST_NODES)
+    return replace(rules, policies=tuple(replace(each, burst=rule, budgets=(budget,)) for each in rules.policies))
 
 
 def federation(clusters: int) -> tuple[Cluster, ...]:
@@ -95,6 +103,14 @@ def timed(snap: Snapshot, *, one_by_one: bool = False, rules: PolicySet = RULES)
     before = time.process_time()
     plan = cycle(snap, rules, FirstPredictor(), one_by_one=one_by_one)
     return time.process_time() - before, plan
+
+
+def in_turn(snap: Snapshot, *rules: PolicySet) -> list[tuple[float, Plan]]:
+    """Median seconds, and a plan, for each of these rules; timed one after the other in every round."""
+    rounds = [[timed(snap, rules=each)[0] for each in rules] for _ in range(ROUNDS - 1)]
+    last = [timed(snap, rules=each) for each in rules]
+    times = zip(*rounds, [each[0] for each in last], strict=True)
+    return [(statistics.median(each), plan) for each, (_, plan) in zip(times, last, strict=True)]
 
 
 def obeyed(snap: Snapshot, plan: Plan) -> Snapshot:
@@ -255,19 +271,25 @@ def main() -> None:
         (timed(snapshot(*clusters, workloads=backlog(PENDING // 10))) for _ in range(ROUNDS)), key=lambda each: each[0]
     )
     whole = snapshot(*clusters, workloads=backlog(PENDING))
-    rounds = [timed(whole) for _ in range(ROUNDS)]
-    replan, plan = statistics.median(each[0] for each in rounds), rounds[0][1]
+    (replan, plan), (short, short_plan) = in_turn(whole, RULES, limited(RULES))
     tell(f"{PENDING // 10} pending               {tenth:8.3f} s")
     tell(f"{PENDING} pending              {replan:8.3f} s  {len(plan.placements)} placed")
-    del rounds
+    tell(
+        f"{PENDING} pending, limited     {short:8.3f} s  {len(short_plan.placements)} placed "
+        f"({short / replan:.2f} times the replan)"
+    )
+    del short_plan
     timed(small, rules=GUIDED)  # The first programme of a process loads scipy.
-    guided_rounds = [timed(whole, rules=GUIDED) for _ in range(ROUNDS)]
-    guided, guided_plan = statistics.median(each[0] for each in guided_rounds), guided_rounds[0][1]
+    (guided, guided_plan), (guided_short, short_plan) = in_turn(whole, GUIDED, limited(GUIDED))
     tell(
         f"{PENDING} pending, guided      {guided:8.3f} s  {len(guided_plan.placements)} placed "
         f"({guided / replan:.2f} times the replan)"
     )
-    del guided_rounds, guided_plan
+    tell(
+        f"{PENDING} guided, limited      {guided_short:8.3f} s  {len(short_plan.placements)} placed "
+        f"({guided_short / guided:.2f} times the guided)"
+    )
+    del guided_plan, short_plan
     running = obeyed(whole, plan)
     times = incremental(running)
     tell(f"1 arrival, 1 completion: p50    {1000 * percentile(times, 0.5):8.2f} ms")
@@ -284,6 +306,10 @@ def main() -> None:
         "growth_ratio": round(replan / tenth, 2),
         "month_seconds": None if seconds is None else round(seconds, 1),
         "guided_replan_seconds": round(guided, 3),
+        "limited_replan_seconds": round(short, 3),
+        "limited_ratio": round(short / replan, 2),
+        "guided_limited_replan_seconds": round(guided_short, 3),
+        "guided_limited_ratio": round(guided_short / guided, 2),
         "one_by_one_placements_per_second": round(len(slow_plan.placements) / slow),
         "same_scale_placements_per_second": round(len(fast_plan.placements) / fast),
     }

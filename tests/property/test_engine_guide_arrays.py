@@ -24,7 +24,7 @@ from scheduler.model.snapshot import Backoff, Snapshot
 from scheduler.model.workload import DataSet, PlacementState, Workload
 from scheduler.predict.first import FirstPredictor
 from tests.bench import engine as bench
-from tests.bench.engine import GUIDED, backlog, federation
+from tests.bench.engine import GUIDED, backlog, federation, limited
 from tests.property.test_engine_bulk import backlogs, federations, rules
 from tests.property.test_engine_programme import random_question
 from tests.property.test_engine_properties import CAREFUL, policies, snapshots
@@ -136,7 +136,8 @@ def cost_of(plan: Plan) -> float:
     return sum(each.chosen.score or 0.0 for each in plan.decisions if each.chosen is not None)
 
 
-def test_a_large_backlog_is_never_weighed_pair_by_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("how", [GUIDED, limited(GUIDED)])
+def test_a_large_backlog_is_never_weighed_pair_by_pair(monkeypatch: pytest.MonkeyPatch, how: PolicySet) -> None:
     """What `guided_replan_seconds` of the benchmark rests on: arrays speak for every class, and the programme is small
     however many pools there are."""
     asked: list[Question] = []
@@ -147,7 +148,7 @@ def test_a_large_backlog_is_never_weighed_pair_by_pair(monkeypatch: pytest.Monke
         return solve(question)
 
     monkeypatch.setattr(guide, "solve", note)
-    plan = cycle(snapshot(*federation(20), workloads=backlog(3000)), GUIDED, FirstPredictor())
+    plan = cycle(snapshot(*federation(20), workloads=backlog(3000)), how, FirstPredictor())
     assert len(plan.placements) >= 2990
     (question,) = asked
     assert columns_of(question) < 5000
@@ -165,7 +166,7 @@ def test_the_benchmark_tells_all_that_it_is_to_tell(
     bench.main()
     found = json.loads(capsys.readouterr().out)
     wanted = ("replan_seconds", "placements_per_second", "incremental_p99_seconds", "peak_rss_bytes", "growth_ratio")
-    assert all(found[key] > 0 for key in (*wanted, "guided_replan_seconds"))
+    assert all(found[key] > 0 for key in (*wanted, "guided_replan_seconds", "limited_ratio", "guided_limited_ratio"))
     assert found["month_seconds"] is None
 
 
