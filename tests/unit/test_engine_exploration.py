@@ -47,7 +47,7 @@ def site(**changes: Any) -> Cluster:
 
 
 def learning(**changes: Any) -> PlacementPolicy:
-    return policy(**({"objective": "completion_time", "exploration": RULE} | changes))
+    return replace(policy(objective="completion_time", exploration=RULE), **changes)
 
 
 def run(how: PlacementPolicy, *jobs: Workload, speeds: Speeds | None = None, **changes: Any) -> Plan:
@@ -85,7 +85,9 @@ def test_a_workload_goes_where_it_could_be_faster_and_is_told_why() -> None:
     )
     assert (said.outcome, said.chosen and said.chosen.pool.pool) == ("placed", NEW)
     assert [each.pool.pool for each in said.alternatives] == [OLD]
-    assert (state.policy, state.budget, state.limit_usd, state.spent_usd) == ("any", "exploration", 100, 0)
+    assert (state.policy, state.budget, state.limit_usd, state.spent_usd) == (
+        "any", "exploration", Decimal(100), Decimal(0),
+    )  # fmt: skip
     assert state.committed_usd == change.placement.exploration_usd
     assert explored(plan) == (Explored(change.workload.uid, change.placement.attempt, "any", NOW, state.committed_usd),)
 
