@@ -125,11 +125,15 @@ def rules(limit_usd: Decimal) -> PolicySet:
 
 
 def measured(rates: Rates, limit_usd: Decimal, seed: int) -> dict[str, Any]:
-    """One replay."""
+    """One replay, with half of the configurations known everywhere."""
     names = sorted(rates, key=str)
     random.Random(seed).shuffle(names)
     known = {name: rates[name] for name in names[: len(names) // 2]}
-    others = {name: rates[name] for name in names[len(names) // 2 :]}
+    return replayed(known, {name: rates[name] for name in names[len(names) // 2 :]}, limit_usd, seed)
+
+
+def replayed(known: Rates, others: Rates, limit_usd: Decimal, seed: int) -> dict[str, Any]:
+    """Jobs of `others`, after `known` were seen on every GPU model."""
     trace = jobs_of(others, seed)
     decider = WatchedDecider("learned", rules(limit_usd), true_speeds(trace), taught(known, others), seed)
     record = replay(trace, site(), decider, FREE)

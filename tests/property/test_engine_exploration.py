@@ -22,7 +22,7 @@ from scheduler.predict.first import FirstPredictor
 from tests.property.test_engine_bulk import backlogs, federations, rules
 from tests.unit.engine_world import NOW, snapshot
 
-QUICK = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 POOLS = ("a", "b", "od", "spot")
 FEDERATIONS, BACKLOGS, RULES = federations(), backlogs(), rules()
 

@@ -46,7 +46,8 @@ class Clock:
 
 
 def book(memory: Any = None, clock: Clock | None = None, *, saves: bool = True) -> ExplorationBook:
-    return ExplorationBook(Memory() if memory is None else memory, Clock() if clock is None else clock, saves=saves)
+    history: Any = Memory() if memory is None else memory
+    return ExplorationBook(history, Clock() if clock is None else clock, saves=saves)
 
 
 def told(name: str, usd: str = "3", at: float = NOW, policy: str = "p") -> Explored:
@@ -104,12 +105,19 @@ def test_shadow_mode_writes_nothing() -> None:
 def test_old_ones_are_added_up_and_no_dollar_is_lost() -> None:
     clock = Clock()
     one = book(clock=clock)
-    for number in range(6_000):
-        clock.at = NOW + number * 0.02 * DAY
-        one.placed([told(f"w{number}", "0.01", clock.at, "pq"[number % 2])])
+    for month in range(12):
+        clock.at = NOW + month * 31 * DAY
+        one.placed(told(f"w{month}-{each}", "0.01", clock.at, "pq"[each % 2]) for each in range(500))
     kept = one.explored()
-    assert len(kept) < 3_000
+    assert len(kept) <= 1_002
     assert sum(each.usd for each in kept) == 60
     assert sum(each.usd for each in kept if each.policy == "q") == 30
-    recent = [each for each in kept if each.at >= clock.at - 31 * DAY]
-    assert sum(each.usd for each in recent) == Decimal("15.51")
+    assert sum(each.usd for each in kept if each.at == clock.at) == 5
+
+
+def test_too_many_of_one_day_are_added_up_as_well() -> None:
+    one = book()
+    one.placed(told(f"w{each}", "0.01") for each in range(6_000))
+    assert len(one.explored()) == 2_501
+    assert sum(each.usd for each in one.explored()) == 60
+    assert all(each.at == NOW for each in one.explored())

@@ -70,7 +70,7 @@ CASES = [
     (
         "exploration without a limit",
         HEAD + "  exploration: {window: day}\n",
-        "missing key limitUsd in exploration",
+        'exploration: missing key "limitUsd"; add it',
     ),
     (
         "bare number as a duration",
