@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -46,6 +46,7 @@ def placement_policy(document: schema.PlacementPolicyDocument) -> model.Placemen
             member_lost_seconds=spec.disruption.member_lost, moves_at_once=spec.disruption.moves_at_once
         ),
         reservation=model.ReservationRule(after_wait_seconds=spec.reservation.after_wait),
+        exploration=None if spec.exploration is None else _exploration(spec.exploration),
     )
 
 
@@ -115,6 +116,10 @@ def _budget(spec: schema.BudgetSpec) -> model.Budget:
     )
 
 
+def _exploration(spec: schema.ExplorationSpec) -> model.ExplorationRule:
+    return model.ExplorationRule(spec.limit_usd, spec.window, spec.at_once, spec.max_premium)
+
+
 def _quota(spec: schema.QuotaSpec) -> model.Quota:
     return model.Quota(
         resource=spec.resource,
@@ -133,5 +138,10 @@ def _canonical(value: Any) -> Any:
         case tuple():
             return [_canonical(item) for item in value]
     if is_dataclass(value):
-        return {field.name: _canonical(getattr(value, field.name)) for field in fields(value)}
+        said = {field.name: getattr(value, field.name) for field in fields(value) if not _unsaid(value, field)}
+        return {name: _canonical(each) for name, each in said.items()}
     return value
+
+
+def _unsaid(value: Any, field: Field[Any]) -> bool:
+    return bool(field.metadata.get("unsaid_when_none")) and getattr(value, field.name) is None

@@ -24,6 +24,7 @@ from policies.values import (
     Weight,
     quantity,
 )
+from scheduler.model.policy import EXPLORATION
 
 CapacityType = Literal["owned", "reserved", "on-demand", "spot"]
 ApiVersion = Literal["overspill.dev/v1alpha1"]
@@ -166,6 +167,21 @@ class ReservationSpec(Strict):
     """How long it waits before that, or never. Others may use the room meanwhile if they end in time. Default 6h."""
 
 
+class ExplorationSpec(Strict):
+    """Workloads may go to an offering on which less is known of their speed, so that it is learned: where it could turn
+    out to be the best, and never against a hard limit."""
+
+    limit_usd: Money
+    """Most that such runs may cost in one window, in USD: each counts whole, at the high end of what is predicted."""
+    window: Literal["day", "week", "month", "total"]
+    """Calendar day, week or month in UTC, or total."""
+    at_once: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Most such runs placed at any time. Default 1."""
+    max_premium: Annotated[float, Field(ge=0, le=10)] = 0.5
+    """How much worse than the best known one the offering may be expected to be: 0.5 is half as much again by the
+    objective. Default 0.5."""
+
+
 class PlacementSpec(Strict):
     """Where the matched workloads may run, what to optimise, and what may be spent."""
 
@@ -191,11 +207,21 @@ class PlacementSpec(Strict):
     """What happens when things break."""
     reservation: ReservationSpec = Field(default_factory=ReservationSpec)
     """When room is kept for a workload that waits."""
+    exploration: ExplorationSpec | None = None
+    """What may be spent on learning how fast workloads run elsewhere. Default: nothing."""
 
     @model_validator(mode="after")
     def _budget_names(self) -> PlacementSpec:
         if problems := list(duplicates([budget.name for budget in self.budgets], "budget", "name", "budgets")):
             raise refuse(*problems)
+        return self
+
+    @model_validator(mode="after")
+    def _exploration(self) -> PlacementSpec:
+        if self.exploration is not None and any(each.name == EXPLORATION for each in self.budgets):
+            raise refuse(Problem(("budgets",), f"{EXPLORATION} is the name of the exploration's own; choose another"))
+        if self.exploration is not None and self.time_slice is not None:
+            raise refuse(Problem(("exploration",), "does not go with timeSlice; leave one of them out"))
         return self
 
     @model_validator(mode="after")

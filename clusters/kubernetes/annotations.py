@@ -38,6 +38,7 @@ from scheduler.model.contract import (
 )
 from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import ClusterId, Instant, NodeName, PoolId, PoolRef
+from scheduler.model.money import Usd
 from scheduler.model.resources import quantity_units
 from scheduler.model.workload import DataSet, Hints, Placement, PlacementState
 
@@ -55,8 +56,9 @@ _FIELDS: Final[dict[str, type]] = {
     "decision": str,
     "reason": str,
 }
-_OPTIONAL_FIELDS: Final = frozenset({"movedFrom", "domain"})
+_OPTIONAL_FIELDS: Final = frozenset({"movedFrom", "domain", "explorationUsd"})
 _LABEL: Final = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_USD: Final = re.compile(r"[0-9]{1,15}(\.[0-9]{1,15})?")
 _DURATION: Final = re.compile(r"(?:\d{1,9}(?:\.\d{1,9})?(?:ms|[dhms]))+")
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|[dhms])")
 _UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -100,6 +102,7 @@ def format_placement(placement: Placement) -> str:
             "reason": placement.reason,
             **({} if placement.moved_from is None else {"movedFrom": placement.moved_from}),
             **({} if placement.domain is None else {"domain": "=".join(placement.domain)}),
+            **({} if placement.exploration_usd is None else {"explorationUsd": f"{placement.exploration_usd:f}"}),
         }
     ).decode()
 
@@ -129,6 +132,7 @@ def parse_placement(text: str) -> Placement:
         reason=fields["reason"],
         moved_from=ClusterId(fields["movedFrom"]) if "movedFrom" in fields else None,
         domain=_domain(fields["domain"]) if "domain" in fields else None,
+        exploration_usd=_usd(fields["explorationUsd"]) if "explorationUsd" in fields else None,
     )
 
 
@@ -287,6 +291,12 @@ def _data(annotations: Mapping[str, Any], problems: list[str]) -> tuple[DataSet,
     if len(parts) > _MOST_DATA_SETS:
         problems.append(f"{ANNOTATION_DATA}: only the first {_MOST_DATA_SETS} data sets are read")
     return tuple(DataSet(cluster, size) for cluster, size in sorted(found.items()))
+
+
+def _usd(text: str) -> Usd:
+    if not _USD.fullmatch(text):
+        raise _bad_placement(f"field explorationUsd {text[:40]!r} is no amount of USD")
+    return Usd(text)
 
 
 def _domain(text: str) -> tuple[str, str]:

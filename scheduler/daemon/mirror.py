@@ -17,7 +17,7 @@ from scheduler.model.cluster import NodePool
 from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import ClusterId, Instant, PoolRef, Uid
 from scheduler.model.ports import Clock, RawObject, WorkloadKind
-from scheduler.model.snapshot import Backoff, Progress, Snapshot, SpendBucket
+from scheduler.model.snapshot import Backoff, Explored, Progress, Snapshot, SpendBucket
 from scheduler.model.workload import Placement, Workload
 
 log = structlog.get_logger(__name__)
@@ -168,7 +168,12 @@ class Mirror:
         return [entry for member in self.members.values() for entry in member.copies_for(uid)]
 
     def snapshot(
-        self, spend: tuple[SpendBucket, ...], *, bursting_paused: bool = False, shadow: bool = False
+        self,
+        spend: tuple[SpendBucket, ...],
+        *,
+        bursting_paused: bool = False,
+        explored: tuple[Explored, ...] = (),
+        shadow: bool = False,
     ) -> Snapshot:
         now = self._clock.now()
         for member in self.members.values():
@@ -188,6 +193,7 @@ class Mirror:
             backoffs=tuple(self.backoffs.values()),
             bursting_paused=bursting_paused,
             progress=self.progress(),
+            explored=explored,
             shadow=shadow,
         )
 

@@ -19,6 +19,7 @@ from scheduler.daemon.costs import CostBook
 from scheduler.daemon.decisions import DecisionLog
 from scheduler.daemon.effects import Effects
 from scheduler.daemon.events import EventWriter
+from scheduler.daemon.exploration import ExplorationBook
 from scheduler.daemon.federation import Federation
 from scheduler.daemon.fleet_watch import Beside, FleetWatch
 from scheduler.daemon.gathered import Gathered
@@ -107,6 +108,7 @@ class Daemon:
         self.progress = ProgressBook(self.mirror, self.readings, outside.history, clock, self.predictor)
         self.waits = WaitBook(self.mirror, outside.policies, self.predictor)
         self.costs = CostBook(self.mirror, self.ledger, self.predictor)
+        self.explorations = ExplorationBook(outside.history, clock, saves=not shadow)
         self.decisions = DecisionLog(outside.history, telemetry, shadow=shadow)
         self.leader = Leader(outside.hub_api, outside.identity, clock, telemetry, outside.lease)
         self.events = EventWriter(self.mirror, outside.hub_api, clock, telemetry, self.leader.check)
@@ -140,6 +142,7 @@ class Daemon:
             telemetry,
             self.decisions,
             spend=self.ledger.buckets,
+            explorations=self.explorations,
             placements=None if shadow else self.reconciler,
             pools={} if shadow else self.keepers,
         )
@@ -270,6 +273,8 @@ class Daemon:
                     group.create_task(self.leader.run())
                     await self.leader.acquired.wait()
                     await self.watch.take_over()
+                # What the last leader placed to learn counts, too.
+                await self.explorations.load()
                 for name, loop in self._deciders().items():
                     group.create_task(supervised(name, loop, self.outside.telemetry))
         finally:
@@ -404,6 +409,7 @@ class Daemon:
     def _run_ended(self, ended: RunEnded) -> None:
         attempt = self.progress.finished(ended.uid)
         self.costs.ended(ended)
+        self.explorations.ended(ended.uid, lambda: self.ledger.paid(ended.uid))
         if self.learner is not None:
             self.learner.run_ended(ended, attempt)
 

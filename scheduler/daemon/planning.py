@@ -10,11 +10,13 @@ from typing import Final, Protocol
 import structlog
 
 from scheduler.daemon.decisions import DecisionLog
+from scheduler.daemon.exploration import ExplorationBook
 from scheduler.daemon.live_policies import LivePolicies
 from scheduler.daemon.mirror import Mirror
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.daemon.waiting import happened_or_due
 from scheduler.engine.cycle import cycle
+from scheduler.engine.exploration import explored
 from scheduler.engine.memory import Memory
 from scheduler.engine.settlement import UNDELIVERED
 from scheduler.model.ids import ClusterId, Instant, PoolRef
@@ -62,6 +64,7 @@ class Planner:
         decisions: DecisionLog,
         *,
         spend: Callable[[], tuple[SpendBucket, ...]],
+        explorations: ExplorationBook,
         placements: PlacementSink | None,
         pools: Mapping[ClusterId, PoolSink],
     ) -> None:
@@ -74,6 +77,7 @@ class Planner:
         self._telemetry = telemetry
         self._decisions = decisions
         self._spend = spend
+        self._explorations = explorations
         self._placements = placements
         self._pools = pools
         self._memory = Memory()
@@ -135,7 +139,10 @@ class Planner:
     async def _cycle_once(self) -> None:
         policies = self._policies.current
         shadow = self._placements is None
-        snapshot = self._mirror.snapshot(self._spend(), bursting_paused=self.bursting_paused, shadow=shadow)
+        told = self._explorations.explored()
+        snapshot = self._mirror.snapshot(
+            self._spend(), bursting_paused=self.bursting_paused, explored=told, shadow=shadow
+        )
         clock = asyncio.get_running_loop().time
         started = clock()
         if self.last_cycle_seconds > _OFF_LOOP_SECONDS:
@@ -156,6 +163,7 @@ class Planner:
             self._mirror.assume_told(decision.workload.uid, decision.reason.code, decision.sentence)
             if decision.outcome == "burst" and decision.chosen is not None:
                 self._telemetry.bursts.labels(decision.chosen.pool.cluster).inc()
+        self._explorations.placed(explored(plan))
         if self._placements is None:
             self._pretend(plan)
             return
@@ -163,6 +171,8 @@ class Planner:
             if self._is_current(placement):
                 self._placements.want(placement)
                 self._tell_undelivered(placement)
+            elif placement.placement.exploration_usd is not None and placement.replaces is None:
+                self._explorations.undelivered(placement.workload.uid, placement.placement.attempt)
         for decision in plan.decisions:
             self._placements.tell(decision)
         for cluster, keeper in self._pools.items():
@@ -179,6 +189,7 @@ class Planner:
             return
         if after.reason in UNDELIVERED:
             self.on_undelivered(before.pool_ref, max(0.0, self._clock.now() - before.decided_at))
+            self._explorations.undelivered(intent.workload.uid, before.attempt)
 
     def _is_current(self, intent: SetPlacement) -> bool:
         """While a cycle ran off the loop, its workload may have changed."""

@@ -10,6 +10,7 @@ from scheduler.engine import explain
 from scheduler.engine.bulk import Bulk, runs_of, stretches_of, turn_size
 from scheduler.engine.bulk import attempt_number as attempt_number
 from scheduler.engine.candidates import Weighed, Weigher, in_time
+from scheduler.engine.exploration import Exploration, Explorer
 from scheduler.engine.filters import WAITING, Ask
 from scheduler.engine.front import Front
 from scheduler.engine.guide import Guide
@@ -55,6 +56,9 @@ class Assignment:
         self._weigher = weigher
         self._refused: dict[int, _Refusal] = {}
         """Classes that fit nowhere: room, quota and budgets only shrink within a cycle, so equal ones need no look."""
+        self.explorer: Explorer | None = None
+        if rank is None and any(each.exploration is not None for each in world.policies.policies):
+            self.explorer = Explorer(world)
         self.guide: Guide | Slices | None = None
         self.front = Front(world, weigher, self._place, self._best)
         self.placements: list[SetPlacement] = []
@@ -136,7 +140,9 @@ class Assignment:
         if isinstance(self.guide, Slices) and self.guide.speaks_for(workload):
             return None
         ask = self._world.ask_for(workload)
-        return ask if ask is not None and self._bulk.suits(ask) else None
+        if ask is None or (self.explorer is not None and self.explorer.wants(workload, ask)):
+            return None
+        return ask if self._bulk.suits(ask) else None
 
     def _refuse_together(
         self, ask: Ask, bulk: Bulk, left: Sequence[Workload], guide: Guide | None
@@ -194,7 +200,7 @@ class Assignment:
         if known is None:
             chosen, weighed = self._choose(workload, ask)
             if chosen is not None:
-                self._place(workload, ask, chosen, weighed)
+                self._place(workload, ask, chosen, weighed, self._exploration(workload, ask, chosen, weighed))
                 return False
             if self._backfill(workload, ask):
                 return False
@@ -217,6 +223,18 @@ class Assignment:
     def _best(self, workload: Workload, weighed: Iterable[Weighed]) -> Weighed | None:
         fitting = (each for each in weighed if each.fit is not None)
         return min(fitting, key=lambda each: self._rank(workload, each), default=None)
+
+    def _exploration(
+        self, workload: Workload, ask: Ask, chosen: Weighed, weighed: tuple[Weighed, ...]
+    ) -> Exploration | None:
+        """Where it is placed rather than where it was chosen to be, to learn; None: nowhere."""
+        if self.explorer is None or not self.explorer.wants(workload, ask):
+            return None
+        if self.guide is not None and self.guide.speaks_for(workload):
+            # To weigh what they cost in all, time included.
+            chosen, *weighed_so = self.guide.explain(workload, (chosen, *weighed))
+            return self.explorer.instead(workload, ask, chosen, weighed_so)
+        return self.explorer.instead(workload, ask, chosen, weighed)
 
     def _backfill(self, workload: Workload, ask: Ask) -> bool:
         """Start it in room that is kept for another, where it will have ended before that is needed. The programme is
@@ -264,7 +282,18 @@ class Assignment:
             weighed = self.guide.explain(workload, weighed)
         return _Refusal(CHEAPER_TO_WAIT, WAIT_TEXT, True, frozenset(), explain.others(weighed, None), refused)
 
-    def _place(self, workload: Workload, ask: Ask, chosen: Weighed, weighed: tuple[Weighed, ...]) -> None:
+    def _place(
+        self,
+        workload: Workload,
+        ask: Ask,
+        chosen: Weighed,
+        weighed: tuple[Weighed, ...],
+        exploration: Exploration | None = None,
+    ) -> None:
+        """`exploration`: placed there to learn, not on what was chosen."""
+        if exploration is not None:
+            elsewhere = exploration.place.room.pool.ref
+            chosen = next(each for each in weighed if each.room.pool.ref == elsewhere)
         world, room, fit = self._world, chosen.room, chosen.fit
         assert fit is not None
         if not room.assume(ask.shape.pod_sets, buy=not fit.now):
@@ -279,10 +308,14 @@ class Assignment:
         decision = explain.placed(
             workload, chosen, weighed, ask.policy, state, attempt, world.policies.digest, world.now, wait, binding
         )
+        if exploration is not None and self.explorer is not None:
+            self.explorer.commit(ask, exploration)
+            decision = explain.exploring(decision, exploration.text)
         pool = room.pool
         placement = Placement(
             pool.ref.cluster, pool.ref.pool, pool.capacity_type, pool.bought, state, attempt, world.now, decision.id,
             domain=room.domain if fit.now else None,
+            exploration_usd=None if exploration is None else exploration.usd,
         )  # fmt: skip
         self.placements.append(SetPlacement(workload.ref, placement, workload.placement, decision.id))
         self.decisions.append(decision)

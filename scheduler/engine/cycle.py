@@ -70,7 +70,7 @@ def cycle(
             *(decision for _, decision in rebalance.moves),
         ),
         queues=usage,
-        budgets=world.budgets.states(),
+        budgets=(*world.budgets.states(), *(() if assignment.explorer is None else assignment.explorer.states())),
         solver="" if assignment.guide is None else assignment.guide.solver,
         shadow_prices=() if assignment.guide is None else assignment.guide.prices,
         openings=openings(world, rebalance.emptied),

@@ -98,6 +98,12 @@ def placed(
     )
 
 
+def exploring(decision: Decision, why: str) -> Decision:
+    """The decision to place a workload, where it is placed to learn."""
+    sentence = f"{decision.sentence.rpartition(': ')[0]}: {why}"
+    return decision._replace(reason=Reason("Exploring", "placed to learn its speed"), sentence=sentence)
+
+
 def placed_words(
     candidate: Candidate, fitting: int, offerings: int, policy: PlacementPolicy, state: PlacementState
 ) -> tuple[Reason, str]:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Protocol
+from types import MappingProxyType
+from typing import Final, Protocol
 
 from scheduler.model.ids import QueueId
 from scheduler.model.money import Usd
 from scheduler.model.remediation import RemediationPolicy
 from scheduler.model.workload import Workload
+
+UNSAID_WHEN_NONE: Final = MappingProxyType({"unsaid_when_none": True})
+"""Metadata of fields that came later: left out of a policy set's digest while they are None, so that the sets of before
+keep their names."""
+
+
+EXPLORATION: Final = "exploration"
+"""Name under which plans tell the state of a policy's budget for it."""
 
 
 class Expression(Protocol):
@@ -161,6 +170,20 @@ class ReservationRule:
 
 
 @dataclass(frozen=True, slots=True)
+class ExplorationRule:
+    """Workloads may go where less is known of how they run, so that it is learned."""
+
+    limit_usd: Usd
+    """Most that such runs may cost in one window, each reckoned whole, at the high end of what is predicted of it."""
+    window: str
+    """As of a `Budget`."""
+    at_once: int = 1
+    """Most of them that are placed at any time."""
+    max_premium: float = 0.5
+    """How much worse than the best an offering may be expected to be, as a part of the best's score."""
+
+
+@dataclass(frozen=True, slots=True)
 class PlacementPolicy:
     name: str
     precedence: int = 0
@@ -178,6 +201,7 @@ class PlacementPolicy:
     budgets: tuple[Budget, ...] = ()
     disruption: DisruptionRule = DisruptionRule()
     reservation: ReservationRule = ReservationRule()
+    exploration: ExplorationRule | None = field(default=None, metadata=UNSAID_WHEN_NONE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,18 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Explored:
+    """A placement that was made to learn, and what it counts for in the budget for that."""
+
+    workload: Uid
+    attempt: int
+    policy: str
+    at: Instant
+    """When it was decided."""
+    usd: Usd
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The world at `now`. Tuples may come in any order: a cycle gives the same plan for every order of its input."""
 
@@ -77,5 +89,7 @@ class Snapshot:
     """By whoever forecasts demand; bought ahead for only where a policy says so."""
     progress: tuple[Progress, ...] = ()
     """Of those of which anything is known; others have their whole work before them."""
+    explored: tuple[Explored, ...] = ()
+    """Whoever carries plans out remembers these; of workloads that are placed still, their placement tells it, too."""
     shadow: bool = False
     """Nothing of the plan will be carried out, so that it may speak of workloads that others run, too."""

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Final
 
 from scheduler.model.ids import ClusterId, Instant, NodeName, PoolId, PoolRef, QueueId, Uid, WorkloadRef
+from scheduler.model.money import Usd
 from scheduler.model.resources import Resources
 
 
@@ -104,6 +105,8 @@ class Placement:
     """Where its former copy may still be: nothing is created before that is known to be gone."""
     domain: tuple[str, str] | None = None
     """Label and value of the nodes that it is held to, where its pod sets ask for a topology."""
+    exploration_usd: Usd | None = None
+    """What it is reckoned at in its policy's budget for exploration; None: it was not placed to learn."""
 
     @property
     def pool_ref(self) -> PoolRef:

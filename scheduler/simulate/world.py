@@ -11,12 +11,13 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from scheduler.engine.exploration import explored
 from scheduler.engine.transfer import transfer
 from scheduler.model.cluster import Cluster
 from scheduler.model.ids import ClusterId, Instant, NodeName, PoolRef, QueueId, Uid, WorkloadRef
 from scheduler.model.plan import Plan, SetPlacement
 from scheduler.model.resources import Resources
-from scheduler.model.snapshot import Backoff, Snapshot
+from scheduler.model.snapshot import Backoff, Explored, Snapshot
 from scheduler.model.workload import Copy, CopyState, Hints, PlacementState, Workload
 from scheduler.simulate.accounts import Accounts
 from scheduler.simulate.assumptions import Assumptions, draw, normal
@@ -80,6 +81,8 @@ class SimulatedFederation:
         self._events: list[tuple[Instant, int, str, object]] = []
         self._sequence = 0
         self._backoffs: dict[PoolRef, Backoff] = {}
+        self.explored: list[Explored] = []
+        """Placements that were made to learn."""
         self._accounts = Accounts(record, meters=meters_budgets)
 
     # -- what is seen ------------------------------------------------------------------------------------------
@@ -93,6 +96,7 @@ class SimulatedFederation:
             copies=tuple(run.copy for run in self._runs.values() if run.copy is not None),
             spend=self._accounts.spend(self.now),
             backoffs=tuple(each for each in self._backoffs.values() if each.until > self.now),
+            explored=tuple(self.explored),
         )
 
     @property
@@ -172,6 +176,7 @@ class SimulatedFederation:
     def obey(self, plan: Plan) -> bool:
         """Carry the plan out; whether anything came of it that another cycle could answer to at once."""
         freed = False
+        self.explored += explored(plan)
         for change in plan.placements:
             freed |= self._place(change)
         for decision in plan.decisions:

@@ -47,6 +47,7 @@ JSON = st.recursive(
         decided_at=INSTANTS,
         decision=st.text(max_size=40),
         reason=st.text(max_size=80),
+        exploration_usd=st.none() | st.decimals(0, 10**9, places=9),
     )
 )
 def test_placements_survive_the_annotation(placement: Placement) -> None:

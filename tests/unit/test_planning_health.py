@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from scheduler.daemon.exploration import ExplorationBook
 from scheduler.daemon.planning import Planner
 from scheduler.daemon.telemetry import Telemetry
 
@@ -25,7 +26,12 @@ def a_planner(snapshot: Any) -> Planner:
     mirror: Any = SimpleNamespace(ever_synced=True, hub_synced=True, members={}, snapshot=snapshot, hub={})
     policies: Any = SimpleNamespace(current=None)
     nobody: Any = None
-    return Planner(mirror, policies, nobody, StillClock(), Telemetry(), nobody, spend=tuple, placements=None, pools={})
+    telemetry, clock = Telemetry(), StillClock()
+    explorations = ExplorationBook(nobody, clock, saves=False)
+    return Planner(
+        mirror, policies, nobody, clock, telemetry, nobody,
+        spend=tuple, explorations=explorations, placements=None, pools={},
+    )  # fmt: skip
 
 
 async def test_failing_cycles_are_overdue_until_one_succeeds() -> None:

@@ -57,6 +57,22 @@ CASES = [
         "timeSlice: shares what is there, so nothing is bought for it; leave burst out",
     ),
     (
+        "exploration of time slices",
+        HEAD + "  valueOfTime: {usdPerHour: 1}\n  timeSlice: {every: 6m}\n  exploration: {limitUsd: 5, window: day}\n",
+        "exploration: does not go with timeSlice; leave one of them out",
+    ),
+    (
+        "a budget with the name of the exploration's own",
+        HEAD
+        + "  budgets: [{name: exploration, limitUsd: 5, window: day}]\n  exploration: {limitUsd: 5, window: day}\n",
+        "budgets: exploration is the name of the exploration's own; choose another",
+    ),
+    (
+        "exploration without a limit",
+        HEAD + "  exploration: {window: day}\n",
+        'exploration: missing key "limitUsd"; add it',
+    ),
+    (
         "bare number as a duration",
         HEAD + "  burst: {afterWait: 10}\n",
         'p.yaml:6:22: burst.afterWait: "10" is not a duration; write for example 10s, 10m or 10h',

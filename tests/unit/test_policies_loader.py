@@ -22,6 +22,7 @@ from scheduler.model.policy import (
     BurstRule,
     Constraints,
     DisruptionRule,
+    ExplorationRule,
     Match,
     PlacementPolicy,
     PolicySet,
@@ -62,6 +63,7 @@ spec:
     - {name: b, limitUsd: "123456789012345.000000001", window: week, queues: [q], clusters: [c1], capacityTypes: [spot]}
   disruption: {memberLost: never}
   reservation: {afterWait: never}
+  exploration: {limitUsd: 2.5, window: week, atOnce: 3, maxPremium: 0.25}
 ---
 apiVersion: overspill.dev/v1alpha1
 kind: Queue
@@ -103,6 +105,7 @@ WANT_EVERYTHING = (
         budgets=(Budget("b", Decimal("123456789012345.000000001"), "week", ("q",), ("c1",), ("spot",)),),
         disruption=DisruptionRule(None),
         reservation=ReservationRule(None),
+        exploration=ExplorationRule(Decimal("2.5"), "week", 3, 0.25),
     ),
 )
 WANT_QUEUES = (
