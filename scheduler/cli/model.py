@@ -30,13 +30,22 @@ def evaluate_command(
     throughput: Annotated[
         Path | None, typer.Option("--throughput", help="Measured speeds, CSV or .csv.gz (docs/model.md: formats).")
     ] = None,
+    colocation: Annotated[
+        Path | None,
+        typer.Option(
+            "--colocation",
+            help="Two workloads on one GPU, CSV or .csv.gz; their speeds alone in --throughput.",
+        ),
+    ] = None,
     holdout: Annotated[
         str,
         typer.Option(
-            "--holdout", help="What is unknown of a speed asked for: pair, pair-batch, two, two-batch, model."
+            "--holdout",
+            help="What is unknown of a speed asked for: pair, pair-batch, two, two-batch, model; of two workloads on "
+            "one GPU: pair, pair-batch, model.",
         ),
     ] = "pair",
-    seed: Annotated[int, typer.Option("--seed", help="Draws the two of --holdout two and two-batch.", min=0)] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="Draws what is held out, where it is drawn.", min=0)] = 1,
     from_day: Annotated[
         float, typer.Option("--from-day", help="Report runs submitted from this day on; all are learned from.", min=0)
     ] = 0.0,
@@ -50,12 +59,18 @@ def evaluate_command(
         chosen.append(lambda: evaluate_durations(durations, from_day))
     if serving is not None:
         chosen.append(lambda: evaluate_serving(serving))
-    if throughput is not None:
+    if colocation is not None:
+        from scheduler.cli.model_colocation import evaluate_colocation
+
+        chosen.append(lambda: evaluate_colocation(colocation, throughput, holdout, seed))
+    elif throughput is not None:
         from scheduler.cli.model_throughput import evaluate_throughput
 
         chosen.append(lambda: evaluate_throughput(throughput, holdout, seed))
     if len(chosen) != 1:
-        raise CommandError("name one file to evaluate on: --durations, --serving or --throughput", exit_code=2)
+        raise CommandError(
+            "name one file to evaluate on: --durations, --serving, --throughput or --colocation", exit_code=2
+        )
     found = chosen[0]()
     if as_json:
         print_json(found)

@@ -4,14 +4,14 @@ log steps per second of what is asked; NaN where its rule says nothing."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
 from scheduler.predict.hardware import facts_of
 from scheduler.predict.throughput import Configuration
-from scheduler.predict.throughput_kernels import Floats, log2_batch
+from scheduler.predict.throughput_kernels import Floats, Integers, log2_batch
 
 Known = Mapping[Configuration, float]
 Baseline = Callable[[Known, Sequence[Configuration]], Floats]
@@ -55,23 +55,29 @@ def factorised(rank: int) -> Baseline:
 
     def complete(known: Known, asked: Sequence[Configuration]) -> Floats:
         every = [*known, *asked]
-        rows = {key: at for at, key in enumerate(dict.fromkeys((one.model, one.batch_size) for one in every))}
-        places = {key: at for at, key in enumerate(dict.fromkeys(map(_place, every)))}
-        row = np.array([rows[one.model, one.batch_size] for one in every])
-        column = np.array([places[_place(one)] for one in every])
-        values, count = np.array(list(known.values())), len(known)
-        mean = float(values.mean())
-        draw = np.random.default_rng(0)
-        left = np.column_stack([np.zeros(len(rows)), np.ones(len(rows)), draw.normal(0, 0.1, (len(rows), rank - 1))])
-        right = np.column_stack(
-            [np.ones(len(places)), np.zeros(len(places)), draw.normal(0, 0.1, (len(places), rank - 1))]
-        )
-        for _ in range(_SWEEPS):
-            _regress(left, right, row[:count], column[:count], values - mean, fixed=1)
-            _regress(right, left, column[:count], row[:count], values - mean, fixed=0)
-        return np.asarray(mean + np.einsum("ij,ij->i", left[row[count:]], right[column[count:]]))
+        works, places = [(one.model, one.batch_size) for one in every], [_place(one) for one in every]
+        return factorise(rank, works, places, np.array(list(known.values())))
 
     return complete
+
+
+def factorise(rank: int, rows: Sequence[Hashable], columns: Sequence[Hashable], values: Floats) -> Floats:
+    """What belongs at the cells (row, column) after the first `len(values)`, whose values are known."""
+    row, heights = _numbered(rows)
+    column, widths = _numbered(columns)
+    count, mean = len(values), float(values.mean())
+    draw = np.random.default_rng(0)
+    left = np.column_stack([np.zeros(heights), np.ones(heights), draw.normal(0, 0.1, (heights, rank - 1))])
+    right = np.column_stack([np.ones(widths), np.zeros(widths), draw.normal(0, 0.1, (widths, rank - 1))])
+    for _ in range(_SWEEPS):
+        _regress(left, right, row[:count], column[:count], values - mean, fixed=1)
+        _regress(right, left, column[:count], row[:count], values - mean, fixed=0)
+    return np.asarray(mean + np.einsum("ij,ij->i", left[row[count:]], right[column[count:]]))
+
+
+def _numbered(names: Sequence[Hashable]) -> tuple[Integers, int]:
+    numbers = {name: at for at, name in enumerate(dict.fromkeys(names))}
+    return np.array([numbers[name] for name in names]), len(numbers)
 
 
 def gradient_boosting(known: Known, asked: Sequence[Configuration]) -> Floats:

@@ -265,9 +265,9 @@ def learn_weights(configurations: Sequence[Configuration], log_seconds: Floats) 
         lower = np.tril_indices(len(own))
         stacked = np.stack([part[lower] for part in (*parts, np.eye(len(own)))])
         weights = minimize(
-            _unlikeliness,
+            unlikeliness,
             weights,
-            args=(stacked, target, lower),
+            args=(stacked, target, lower, prior_weights()),
             jac=True,
             method="L-BFGS-B",
             bounds=[(-12.0, 3.0)] * len(weights),
@@ -352,8 +352,9 @@ def _start(rows: Rows, log_seconds: Floats, mean: float) -> tuple[Floats, Floats
     return compute, np.where(several, exchange, TRANSFER_MEAN)
 
 
-def _unlikeliness(weights: Floats, parts: Floats, target: Floats, lower: Lower) -> tuple[float, Floats]:
-    """Negative log posterior of the log variances, and its gradient. `parts` are lower triangles, one a row."""
+def unlikeliness(weights: Floats, parts: Floats, target: Floats, lower: Lower, prior: Floats) -> tuple[float, Floats]:
+    """Negative log posterior of the log variances, and its gradient. `parts` are lower triangles, one a row; `prior`
+    the log variances expected."""
     from scipy.linalg import cho_factor, cho_solve
 
     variances = np.exp(weights)
@@ -366,5 +367,5 @@ def _unlikeliness(weights: Floats, parts: Floats, target: Floats, lower: Lower) 
     value = 0.5 * float(target @ alpha) + float(np.log(np.diag(factor[0])).sum())
     twice = 2.0 * (inverse - np.outer(alpha, alpha)) - np.diag(np.diag(inverse) - alpha**2)
     slope = 0.5 * variances * (parts @ twice[lower])
-    off = (weights - prior_weights()) / _WEIGHT_SPREAD
+    off = (weights - prior) / _WEIGHT_SPREAD
     return value + 0.5 * float(off @ off), slope + off / _WEIGHT_SPREAD

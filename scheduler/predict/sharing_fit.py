@@ -1,0 +1,292 @@
+"""The numbers behind `sharing`: what part of its own speed a workload keeps beside another one on the same GPU.
+
+Its logarithm is a sum of what the workload suffers (its sensitivity) and what its neighbour does to it (its pressure),
+each by model, batch size, GPU and how heavy a step is: the two-sided account of interference of J. Mars et al.,
+"Bubble-Up: increasing utilization in modern warehouse scale computers via sensible co-locations" (MICRO 2011), with
+each side learned from pairs instead of probed. The sides are parts of one Gaussian process (`throughput_kernels`;
+Rasmussen and Williams, 2006), so that a workload never seen beside any other is foretold from its GPU and its step
+time. Whether a pair fits at all is an additive account too: logistic regression on what either takes up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scheduler.predict.throughput_kernels import Floats, Integers, covariance, product
+from scheduler.predict.throughput_margins import evenly_held
+
+if TYPE_CHECKING:
+    from scheduler.predict.sharing import Beside
+
+PARTS: Final = (
+    "1", "gpu", "own", "other", "own*gpu", "other*gpu", "own*own_near", "other*other_near", "own*own_near*gpu",
+    "other*other_near*gpu", "own*own_batch*gpu", "other*other_batch*gpu", "own_level", "other_level",
+    "own_level*gpu", "other_level*gpu", "own*other", "own*other*gpu",
+)  # fmt: skip
+_VARIANCE_BY_ORDER: Final = (0.3, 0.09, 0.03, 0.015)
+_NOISE_VARIANCE: Final = 0.003
+_NEAR_OCTAVES, _LEVEL_LENGTH = 1.0, 1.5
+"""Length scales: of log2 batch size, and of log seconds of a step alone."""
+MOST_FITTED: Final = 2_000
+_MOST_WEIGHED: Final = 450
+_FEWEST: Final = 8
+_NORMAL_95: Final = 1.6449
+_HELD: Final = 0.9
+_FEWEST_OF_A_GPU: Final = 50
+_NARROWEST, _WIDEST, _UNLEARNED = 0.7, 6.0, 1.5
+_RIDGE: Final = 0.3
+_USUAL_LOG2_BATCH: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Runs beside others as columns, equally long; models and GPUs as numbers, unknown ones below 0."""
+
+    gpu: Integers
+    own: Integers
+    other: Integers
+    own_log2_batch: Floats
+    other_log2_batch: Floats
+    own_level: Floats
+    """Log seconds of a step alone on that GPU."""
+    other_level: Floats
+
+    def __len__(self) -> int:
+        return len(self.gpu)
+
+    def part(self, which: NDArray[np.intp]) -> Columns:
+        return Columns(*(getattr(self, name)[which] for name in self.__slots__))
+
+
+def columns(asked: Sequence[Beside], models: dict[str, int], gpus: dict[str, int]) -> Columns:
+    new = {
+        name: -1 - at for at, name in enumerate(dict.fromkeys(m for a in asked for m in (a.own.model, a.other.model)))
+    }
+    strange = {name: -1 - at for at, name in enumerate(dict.fromkeys(one.gpu for one in asked))}
+    return Columns(
+        np.array([gpus.get(one.gpu, strange[one.gpu]) for one in asked], dtype=int),
+        *(
+            np.array([models.get(name, new[name]) for name in names], dtype=int)
+            for names in ([one.own.model for one in asked], [one.other.model for one in asked])
+        ),
+        *(
+            np.array([_USUAL_LOG2_BATCH if batch is None else math.log2(batch) for batch in batches])
+            for batches in ([one.own.batch_size for one in asked], [one.other.batch_size for one in asked])
+        ),
+        -np.log([one.own.steps_per_second for one in asked]),
+        -np.log([one.other.steps_per_second for one in asked]),
+    )
+
+
+def _likenesses(left: Columns, right: Columns) -> dict[str, Floats]:
+    def same(name: str) -> Floats:
+        return np.asarray(getattr(left, name)[:, None] == getattr(right, name)[None], dtype=np.float64)
+
+    def near(name: str, length: float) -> Floats:
+        return np.exp(-0.5 * ((getattr(left, name)[:, None] - getattr(right, name)[None]) / length) ** 2)
+
+    return {
+        "1": np.ones((len(left), len(right))),
+        **{name: same(name) for name in ("gpu", "own", "other")},
+        **{f"{side}_batch": same(f"{side}_log2_batch") for side in ("own", "other")},
+        **{f"{side}_near": near(f"{side}_log2_batch", _NEAR_OCTAVES) for side in ("own", "other")},
+        **{f"{side}_level": near(f"{side}_level", _LEVEL_LENGTH) for side in ("own", "other")},
+    }
+
+
+def prior_weights() -> Floats:
+    """Log variances of the parts and of the noise before anything is seen."""
+    orders = [0 if part == "1" else 1 + part.count("*") for part in PARTS]
+    return np.log([*(_VARIANCE_BY_ORDER[order] for order in orders), _NOISE_VARIANCE])
+
+
+Margins = dict[str, float]
+"""What standard deviations are multiplied by for 90 % intervals that hold: `pair|GPU` where both models were seen beside
+others, `model|GPU` where one was not; without a GPU: on any."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharingFit:
+    rows: Columns
+    mean: float
+    weights: Floats
+    alpha: Floats
+    inverse: Floats
+    models: dict[str, int]
+    gpus: dict[str, int]
+    margins: Margins
+
+    def predict(self, asked: Sequence[Beside]) -> tuple[Floats, Floats]:
+        """Log of the part kept, and its standard deviation, wide enough for 90 % intervals that hold."""
+        rows = columns(asked, self.models, self.gpus)
+        weights = np.exp(self.weights)
+        cross = covariance(PARTS, weights[:-1], _likenesses(rows, self.rows))
+        explained = np.einsum("ij,ij->i", cross @ self.inverse, cross)
+        spread = np.sqrt(np.maximum(weights[:-1].sum() - explained, 0.0) + weights[-1])
+        return self.mean + cross @ self.alpha, spread * np.array([self._margin(one) for one in asked])
+
+    def _margin(self, one: Beside) -> float:
+        seen = one.own.model in self.models and one.other.model in self.models
+        kind = "pair" if seen else "model"
+        found = self.margins.get(f"{kind}|{one.gpu}", self.margins.get(kind, _UNLEARNED))
+        return found
+
+
+def fit(seen: Sequence[tuple[Beside, float]], weights: Floats | None = None) -> SharingFit | None:
+    """Of (run beside another, log of the part kept); the newest 2,000, in any order. None of fewer than eight.
+    `weights`: variances that are taken, not learned anew. Seconds: not for the event loop."""
+    kept = sorted(seen[-MOST_FITTED:], key=lambda each: (repr(each[0]), each[1]))
+    if len(kept) < _FEWEST:
+        return None
+    asked, values = [one for one, _ in kept], np.array([value for _, value in kept])
+    models = {
+        name: at for at, name in enumerate(sorted({n for one in asked for n in (one.own.model, one.other.model)}))
+    }
+    gpus = {name: at for at, name in enumerate(sorted({one.gpu for one in asked}))}
+    rows = columns(asked, models, gpus)
+    if weights is None:
+        weights = learn_weights(rows, values)
+    total = covariance(PARTS, np.exp(weights[:-1]), _likenesses(rows, rows))
+    total[np.diag_indices(len(rows))] += math.exp(weights[-1])
+    inverse: Floats = np.linalg.inv(total)
+    mean = float(values.mean())
+    alpha = inverse @ (values - mean)
+    return SharingFit(rows, mean, weights, alpha, inverse, models, gpus, _margins(asked, rows, alpha, inverse))
+
+
+def learn_weights(rows: Columns, values: Floats) -> Floats:
+    """Log variances under which what was seen is likeliest (Rasmussen and Williams, 2006, eq. 5.8 and 5.9), with a
+    log-normal prior; from at most 450."""
+    from scipy.optimize import minimize
+
+    from scheduler.predict.throughput_fit import unlikeliness
+
+    step = max(1, math.ceil(len(values) / _MOST_WEIGHED))
+    rows, values = rows.part(np.arange(0, len(values), step)), values[::step]
+    alike, lower = _likenesses(rows, rows), np.tril_indices(len(values))
+    stacked = np.stack([part[lower] for part in (*(product(name, alike) for name in PARTS), np.eye(len(values)))])
+    start = prior_weights()
+    found = minimize(
+        unlikeliness,
+        start,
+        args=(stacked, values - values.mean(), lower, start),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(-12.0, 3.0)] * len(start),
+        options={"maxiter": 20},
+    )
+    return np.asarray(found.x)
+
+
+def _margins(asked: Sequence[Beside], rows: Columns, alpha: Floats, inverse: Floats) -> Margins:
+    """Split conformal prediction on residuals over their standard deviations (J. Lei et al., 2018, ch. 5.2): each pair
+    of models, and each model with all its pairs, foretold from the rest. Groups count the same (`evenly_held`)."""
+    found: Margins = {}
+    gpus = np.array([one.gpu for one in asked])
+    for kind, groups in (("pair", list(_pairs(rows))), ("model", list(_each_model(rows)))):
+        off = [(which, _left_out(which, alpha, inverse)) for which in groups if len(which) < len(rows)]
+        if len(off) < 3:
+            continue
+        found[kind] = _bounded(evenly_held([ratios for _, ratios in off], _HELD))
+        for gpu in sorted(set(gpus)):
+            there = [ratios[gpus[which] == gpu] for which, ratios in off]
+            there = [ratios for ratios in there if len(ratios)]
+            if sum(map(len, there)) >= _FEWEST_OF_A_GPU and len(there) >= 3:
+                found[f"{kind}|{gpu}"] = _bounded(evenly_held(there, _HELD))
+    return found
+
+
+def _bounded(ratio: float) -> float:
+    return float(np.clip(ratio / _NORMAL_95, _NARROWEST, _WIDEST))
+
+
+def _pairs(rows: Columns) -> Iterator[NDArray[np.intp]]:
+    """Both directions, all batch sizes and GPUs of two models."""
+    low, high = np.minimum(rows.own, rows.other), np.maximum(rows.own, rows.other)
+    for first, second in sorted(set(zip(low.tolist(), high.tolist(), strict=True))):
+        yield np.flatnonzero((low == first) & (high == second))
+
+
+def _each_model(rows: Columns) -> Iterator[NDArray[np.intp]]:
+    for model in sorted({*rows.own.tolist(), *rows.other.tolist()}):
+        yield np.flatnonzero((rows.own == model) | (rows.other == model))
+
+
+def _left_out(which: NDArray[np.intp], alpha: Floats, inverse: Floats) -> Floats:
+    """How many standard deviations a group is off, foretold from all others at the weights learned with it: eq. 5.12 of
+    Rasmussen and Williams, 2006, for a block."""
+    block = np.linalg.inv(inverse[np.ix_(which, which)])
+    return np.asarray(np.abs(block @ alpha[which]) / np.sqrt(np.diag(block)))
+
+
+@dataclass(frozen=True, slots=True)
+class FitsFit:
+    """Whether two workloads find room on one GPU: chance = logistic(own + other - what the GPU has)."""
+
+    weights: Floats
+    names: dict[tuple[str, ...], int]
+
+    def chance(self, asked: Sequence[Beside]) -> Floats:
+        """That both run at once, 0 to 1. A model never seen takes up what models usually do."""
+        return 1.0 / (1.0 + np.exp(np.clip(self._design(asked) @ self.weights, -30, 30)))
+
+    def _design(self, asked: Sequence[Beside]) -> Floats:
+        return _fits_design(asked, self.names)
+
+
+def fit_fits(seen: Sequence[tuple[Beside, bool]]) -> FitsFit:
+    """Ridge logistic regression by Newton's method (T. Hastie et al., "The Elements of Statistical Learning", 2009,
+    ch. 4.4), of (pair, whether it ran)."""
+    names: dict[tuple[str, ...], int] = {}
+    for one, _ in seen:
+        for key in _fits_keys(one):
+            names.setdefault(key, len(names))
+    design = _fits_design([one for one, _ in seen], names)
+    refused = np.array([0.0 if ran else 1.0 for _, ran in seen])
+    penalty = np.full(design.shape[1], _RIDGE)
+    penalty[0] = 1e-6
+    weights = np.zeros(design.shape[1])
+    for _ in range(25):
+        chance = 1.0 / (1.0 + np.exp(-np.clip(design @ weights, -30, 30)))
+        curve = np.maximum(chance * (1.0 - chance), 1e-6)
+        slope = design.T @ (chance - refused) + penalty * weights
+        step = np.linalg.solve((design * curve[:, None]).T @ design + np.diag(penalty), slope)
+        weights = weights - step
+        if float(np.abs(step).max()) < 1e-6:
+            break
+    return FitsFit(weights, names)
+
+
+def _fits_keys(one: Beside) -> Iterator[tuple[str, ...]]:
+    yield ("gpu", one.gpu)
+    for side in (one.own, one.other):
+        yield ("model", side.model)
+        yield ("work", side.model, str(side.batch_size))
+        yield ("grows", side.model)
+
+
+def _fits_design(asked: Sequence[Beside], names: dict[tuple[str, ...], int]) -> Floats:
+    """A bias, heavier batches, then one column for each GPU, model, model with its batch size and model's growth with
+    it."""
+    design = np.zeros((len(asked), 2 + len(names)))
+    design[:, 0] = 1.0
+    for row, one in enumerate(asked):
+        for side in (one.own, one.other):
+            batch = 0.0 if side.batch_size is None else math.log2(side.batch_size) - _USUAL_LOG2_BATCH
+            design[row, 1] += batch
+            for key, value in (
+                (("model", side.model), 1.0),
+                (("work", side.model, str(side.batch_size)), 1.0),
+                (("grows", side.model), batch),
+            ):
+                if key in names:
+                    design[row, 2 + names[key]] += value
+        if ("gpu", one.gpu) in names:
+            design[row, 2 + names["gpu", one.gpu]] = 1.0
+    return design
