@@ -87,8 +87,8 @@ def read_pairs(
     table: Table, speeds: dict[tuple[str, int | None, str], float]
 ) -> tuple[dict[Beside, float], list[Beside], int]:
     """Parts of the speed alone that are kept, each direction for itself; pairs that do not fit; rows left out because
-    the speed alone of one of both is not known. Only pairs on one GPU: Gavel measured no others. A GPU `..._unconsolidated`
-    stands for the same one. Raises: InvalidObjectError, CommandError."""
+    the speed alone of one of both is not known. Only pairs on one GPU: Gavel measured no others. `x_unconsolidated` is
+    the GPU `x`. Raises: InvalidObjectError, CommandError."""
     missing = [name for name in _COLUMNS if name not in table.columns]
     if missing:
         raise CommandError(f"{table.path}: no column {', '.join(missing)}; they are {', '.join(_COLUMNS)}", exit_code=2)

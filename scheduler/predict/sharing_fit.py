@@ -28,8 +28,9 @@ PARTS: Final = (
     "1", "gpu", "own", "other", "own*gpu", "other*gpu", "own*own_near", "other*other_near", "own*own_near*gpu",
     "other*other_near*gpu", "own*own_batch*gpu", "other*other_batch*gpu", "own_level", "other_level",
     "own_level*gpu", "other_level*gpu", "own*other", "own*other*gpu",
+    "own*other*own_near*other_near", "own*other*own_near*other_near*gpu",
 )  # fmt: skip
-_VARIANCE_BY_ORDER: Final = (0.3, 0.09, 0.03, 0.015)
+_VARIANCE_BY_ORDER: Final = (0.3, 0.09, 0.03, 0.015, 0.009, 0.006)
 _NOISE_VARIANCE: Final = 0.003
 _NEAR_OCTAVES, _LEVEL_LENGTH = 1.0, 1.5
 """Length scales: of log2 batch size, and of log seconds of a step alone."""
@@ -39,7 +40,7 @@ _FEWEST: Final = 8
 _NORMAL_95: Final = 1.6449
 _HELD: Final = 0.9
 _FEWEST_OF_A_GPU: Final = 50
-_NARROWEST, _WIDEST, _UNLEARNED = 0.7, 6.0, 1.5
+_NARROWEST, _WIDEST, _UNLEARNED = 0.3, 6.0, 1.5
 _RIDGE: Final = 0.3
 _USUAL_LOG2_BATCH: Final = 5.0
 
@@ -107,8 +108,8 @@ def prior_weights() -> Floats:
 
 
 Margins = dict[str, float]
-"""What standard deviations are multiplied by for 90 % intervals that hold: `pair|GPU` where both models were seen beside
-others, `model|GPU` where one was not; without a GPU: on any."""
+"""What standard deviations are multiplied by for 90 % intervals that hold: `pair|GPU` where both models were seen
+beside others, `model|GPU` where one was not; `pair`, `model`: on any GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +135,7 @@ class SharingFit:
     def _margin(self, one: Beside) -> float:
         seen = one.own.model in self.models and one.other.model in self.models
         kind = "pair" if seen else "model"
-        found = self.margins.get(f"{kind}|{one.gpu}", self.margins.get(kind, _UNLEARNED))
-        return found
+        return self.margins.get(f"{kind}|{one.gpu}", self.margins.get(kind, _UNLEARNED))
 
 
 def fit(seen: Sequence[tuple[Beside, float]], weights: Floats | None = None) -> SharingFit | None:
@@ -186,23 +186,25 @@ def learn_weights(rows: Columns, values: Floats) -> Floats:
 
 def _margins(asked: Sequence[Beside], rows: Columns, alpha: Floats, inverse: Floats) -> Margins:
     """Split conformal prediction on residuals over their standard deviations (J. Lei et al., 2018, ch. 5.2): each pair
-    of models, and each model with all its pairs, foretold from the rest. Groups count the same (`evenly_held`)."""
+    of models, and each model with all its pairs, foretold from the rest. Models, of which there are few, count the same
+    each (`evenly_held`); of pairs, each row does."""
     found: Margins = {}
     gpus = np.array([one.gpu for one in asked])
     for kind, groups in (("pair", list(_pairs(rows))), ("model", list(_each_model(rows)))):
         off = [(which, _left_out(which, alpha, inverse)) for which in groups if len(which) < len(rows)]
         if len(off) < 3:
             continue
-        found[kind] = _bounded(evenly_held([ratios for _, ratios in off], _HELD))
+        found[kind] = _margin(kind, [ratios for _, ratios in off])
         for gpu in sorted(set(gpus)):
             there = [ratios[gpus[which] == gpu] for which, ratios in off]
             there = [ratios for ratios in there if len(ratios)]
             if sum(map(len, there)) >= _FEWEST_OF_A_GPU and len(there) >= 3:
-                found[f"{kind}|{gpu}"] = _bounded(evenly_held(there, _HELD))
+                found[f"{kind}|{gpu}"] = _margin(kind, there)
     return found
 
 
-def _bounded(ratio: float) -> float:
+def _margin(kind: str, groups: Sequence[Floats]) -> float:
+    ratio = evenly_held(groups if kind == "model" else [np.concatenate(groups)], _HELD)
     return float(np.clip(ratio / _NORMAL_95, _NARROWEST, _WIDEST))
 
 
@@ -272,21 +274,19 @@ def _fits_keys(one: Beside) -> Iterator[tuple[str, ...]]:
 
 
 def _fits_design(asked: Sequence[Beside], names: dict[tuple[str, ...], int]) -> Floats:
-    """A bias, heavier batches, then one column for each GPU, model, model with its batch size and model's growth with
-    it."""
-    design = np.zeros((len(asked), 2 + len(names)))
+    """A bias, then one column for each GPU, model, model with its batch size and model's growth with it."""
+    design = np.zeros((len(asked), 1 + len(names)))
     design[:, 0] = 1.0
     for row, one in enumerate(asked):
         for side in (one.own, one.other):
             batch = 0.0 if side.batch_size is None else math.log2(side.batch_size) - _USUAL_LOG2_BATCH
-            design[row, 1] += batch
             for key, value in (
                 (("model", side.model), 1.0),
                 (("work", side.model, str(side.batch_size)), 1.0),
                 (("grows", side.model), batch),
             ):
                 if key in names:
-                    design[row, 2 + names[key]] += value
+                    design[row, 1 + names[key]] += value
         if ("gpu", one.gpu) in names:
-            design[row, 2 + names["gpu", one.gpu]] = 1.0
+            design[row, 1 + names["gpu", one.gpu]] = 1.0
     return design
