@@ -19,6 +19,7 @@ import structlog
 
 from scheduler.daemon.history import LEARNED, History
 from scheduler.daemon.mirror import Mirror
+from scheduler.daemon.neighbours import only_neighbour
 from scheduler.daemon.runs import RunEnded, RunStarted
 from scheduler.daemon.serving import Latency, serving_of
 from scheduler.daemon.telemetry import Telemetry
@@ -127,7 +128,8 @@ class Learner:
 
     def speed_told(self, uid: Uid, steps_per_second: float) -> None:
         """By a run's own metric, of the time in which nothing throttled it."""
-        self._observe("speed", lambda learning: learning.speed(uid, steps_per_second))
+        beside = only_neighbour(self._mirror, uid)
+        self._observe("speed", lambda learning: learning.speed(uid, steps_per_second, beside))
 
     def undelivered(self, pool: PoolRef, after_seconds: float | None) -> None:
         """Nodes that were to be bought did not come."""

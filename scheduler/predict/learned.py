@@ -23,13 +23,14 @@ from scheduler.model.ports import Prediction
 from scheduler.model.resources import Resources
 from scheduler.model.spread import MIDDLE
 from scheduler.model.workload import Workload
-from scheduler.predict.alike import configuration_of, groups_of
+from scheduler.predict.alike import configuration_of, groups_of, replicas_of
 from scheduler.predict.cost import RunCost, predicted_cost
 from scheduler.predict.first import POD_START_SECONDS, SPOT_RECLAIMS_PER_HOUR, lost_to_reclaims, nodes_spanned
 from scheduler.predict.provisioning import PRIOR_SECONDS, Provisioning
 from scheduler.predict.ratios import Correction, corrections
 from scheduler.predict.served import Serving
-from scheduler.predict.throughput import ThroughputModel
+from scheduler.predict.sharing import Alone, Kept, SharingModel
+from scheduler.predict.throughput import Configuration, Spread, ThroughputModel
 
 WORK, HISTORY, HINT = "work", "history", "hint"
 SOURCES: Final = (WORK, HISTORY, HINT)
@@ -77,12 +78,18 @@ class Known:
     reclaims_per_hour: Mapping[PoolRef, float] = field(default_factory=lambda: MappingProxyType({}))
     any_reclaims_per_hour: float = SPOT_RECLAIMS_PER_HOUR
     """Of a spot pool that was never used."""
+    sharing: SharingModel | None = None
+    """What is kept of a speed beside others on one GPU."""
     waits: Mapping[str, Correction] = field(default_factory=lambda: MappingProxyType({}))
     """By member, how queue waits were off."""
     costs: Mapping[str, Correction] = field(default_factory=lambda: MappingProxyType({}))
     """By pool, how costs of runs were off."""
     serving: Mapping[str, Serving] = field(default_factory=lambda: MappingProxyType({}))
     """By UID of the workload."""
+
+
+_Where = tuple[str | None, int, int]
+"""GPU model, GPUs of a node, how many times over each is handed out: all that a run's time depends on of a pool."""
 
 
 @dataclass(slots=True)
@@ -92,8 +99,7 @@ class _Asked:
     workload: Workload
     history: Span | None
     order: tuple[str, ...]
-    runs: dict[tuple[str | None, int], Span | None] = field(default_factory=dict)
-    """By GPU model and GPUs of a node."""
+    runs: dict[_Where, Span | None] = field(default_factory=dict)
 
 
 class LearnedPredictor:
@@ -122,7 +128,7 @@ class LearnedPredictor:
         """All that a prediction looks at of a pool."""
         hazard, provisioning, chance = self._place(pool)
         spot = pool.capacity_type == SPOT
-        where = (pool.gpu_model, pool.node_resources.gpus) if self._speeds is not None else None
+        where = _where(pool) if self._speeds is not None else None
         return where, provisioning, chance, (hazard, pool.node_resources) if spot else None
 
     def run_seconds(self, workload: Workload, pool: NodePool) -> Mapping[str, Span]:
@@ -162,8 +168,8 @@ class LearnedPredictor:
     def table(self, workloads: Sequence[Workload], pools: Sequence[NodePool]) -> tuple[Floats, Floats]:
         """Of many at once, workloads x pools: seconds that each runs, and of those spent on work done again. NaN:
         unknown. The same as `predict` says of each; work is shared between pools that are alike."""
-        kinds: dict[tuple[str | None, int], int] = {}
-        column = [kinds.setdefault((pool.gpu_model, pool.node_resources.gpus), len(kinds)) for pool in pools]
+        kinds: dict[_Where, int] = {}
+        column = [kinds.setdefault(_where(pool), len(kinds)) for pool in pools]
         example = dict(zip(column, pools, strict=True))
         runs = np.full((len(workloads), len(kinds)), math.nan)
         for row, workload in enumerate(workloads):
@@ -197,7 +203,7 @@ class LearnedPredictor:
         asked = self._asked
         if asked is None or asked.workload is not workload:
             asked = self._asked = _Asked(workload, self._history(workload), self.order(workload.queue))
-        place = (pool.gpu_model, pool.node_resources.gpus)
+        place = _where(pool)
         if place not in asked.runs:
             asked.runs[place] = self._chosen(asked, pool)
         return asked.runs[place]
@@ -220,10 +226,25 @@ class LearnedPredictor:
         if steps is None or self._speeds is None:
             return None
         configuration = configuration_of(workload, pool)
-        speed = None if configuration is None else self._speeds.predict(configuration)
+        speed = None if configuration is None else self.speed(configuration)
         if speed is None or not 0 < speed.low <= speed.median <= speed.high:
             return None
         return Span(steps / speed.high, steps / speed.median, steps / speed.low)
+
+    def speed(self, one: Configuration) -> Spread | None:
+        """Steps per second. Of a share of a GPU that was not seen itself: the speed on whole ones, and the part of it
+        that is kept beside others, of whom nothing is known; all shares are taken to be in use."""
+        speeds, sharing = self.known.throughput, self.known.sharing
+        if speeds is None:
+            return None
+        if one.share == 1.0 or sharing is None or speeds.observed(one) is not None:
+            return speeds.predict(one)
+        whole = speeds.predict(replace(one, share=1.0))
+        if whole is None:
+            return None
+        alone = Alone(one.model, one.batch_size, whole.median)
+        kept = sharing.beside_anyone(alone, gpu_name(one), round(1.0 / one.share) - 1)
+        return speeds.predict(one) if kept is None else _together(whole, kept)
 
     def _history(self, workload: Workload) -> Span | None:
         if not self.known.lengths:
@@ -256,6 +277,23 @@ class LearnedPredictor:
 
 
 Floats = NDArray[np.float64]
+
+
+def _where(pool: NodePool) -> _Where:
+    return pool.gpu_model, pool.node_resources.gpus, replicas_of(pool)
+
+
+def gpu_name(one: Configuration) -> str:
+    """As shared runs are known by."""
+    return one.gpu.strip().lower()
+
+
+def _together(whole: Spread, kept: Kept) -> Spread:
+    """Both as if log-normal and independent."""
+    middle = math.log(whole.median * kept.median)
+    below = math.hypot(math.log(whole.median / whole.low), math.log(kept.median / kept.low))
+    above = math.hypot(math.log(whole.high / whole.median), math.log(kept.high / kept.median))
+    return Spread(math.exp(middle - below), math.exp(middle), math.exp(middle + above))
 
 
 def rounded(value: float) -> float:

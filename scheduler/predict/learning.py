@@ -25,11 +25,12 @@ from scheduler.predict.champion import Choice, choose
 from scheduler.predict.conformal import Calibration
 from scheduler.predict.durations import DurationModel, Run, fit, usable_seconds
 from scheduler.predict.forest import Forest, quantiles
-from scheduler.predict.learned import LEAST_ALIKE, SOURCES, Known, LearnedPredictor, Span, rounded
+from scheduler.predict.learned import LEAST_ALIKE, SOURCES, Known, LearnedPredictor, Span, gpu_name, rounded
 from scheduler.predict.provisioning import Provisioning
 from scheduler.predict.ratios import Correction, Ratios
 from scheduler.predict.records import Records
 from scheduler.predict.served import Served
+from scheduler.predict.sharing import Alone, Beside, SharingModel
 from scheduler.predict.sources import SourceErrors
 from scheduler.predict.spot import ReclaimHazards
 from scheduler.predict.throughput import Configuration, ThroughputModel
@@ -47,6 +48,8 @@ _LEVELS: Final = np.array(LEVELS)
 _HELD_OUT: Final = 500
 """The newest runs, at most, that a challenger is judged on and not fitted to."""
 _NEWEST_SPEEDS: Final = 20
+_FEWEST_SHARED: Final = 8
+"""New speeds beside others, at the least, for a refit."""
 _UNSURE: Final = math.log(3.0)
 """Half the width of a user's own expectation, before outcomes have told how far they are off."""
 
@@ -116,6 +119,9 @@ class Learning:
         """With what was predicted before each was seen (NaN: nothing), steps per second."""
         self._fitted_at = 0
         self._speeds_since = 0
+        self.sharing = SharingModel()
+        """What runs keep of their speed beside another on the same GPU."""
+        self._shared_since = 0
 
     # -- observations ------------------------------------------------------------------------------------------------
 
@@ -181,12 +187,16 @@ class Learning:
         if whole and not opened.speed_told and opened.configuration is not None and opened.steps is not None:
             self._learn_speed(opened.configuration, opened.steps / seconds)
 
-    def speed(self, uid: str, steps_per_second: float) -> None:
-        """As the own metric of a run that goes on, or has just been stopped, tells it."""
+    def speed(self, uid: str, steps_per_second: float, beside: str | None = None) -> None:
+        """As the own metric of a run that goes on, or has just been stopped, tells it. `beside`: the one other run that
+        was on the same GPU meanwhile; None: there was none, or nobody knows."""
         opened = self._open.get(uid)
         if opened is None or opened.configuration is None:
             return
         if math.isfinite(steps_per_second) and steps_per_second > 0:
+            other = None if beside is None else self._open.get(beside)
+            if other is not None and other.configuration is not None:
+                self._learn_shared(opened.configuration, other.configuration, steps_per_second)
             self._learn_speed(opened.configuration, steps_per_second)
             self._open.put(uid, replace(opened, speed_told=True))
 
@@ -233,7 +243,8 @@ class Learning:
         new = self.durations.examples_seen - self._fitted_at
         due = min(_HELD_OUT, max(70, self.durations.examples_seen // 10))
         speeds = min(_NEWEST_SPEEDS, max(1, len(self.throughput) // 20))
-        return new >= due or self._speeds_since >= speeds
+        shared = self._shared_since >= max(_FEWEST_SHARED, len(self.sharing) // 20)
+        return new >= due or self._speeds_since >= speeds or shared
 
     def learn_anew(self, now: float) -> list[Change]:
         """Fit what has enough new to be fitted to. A challenger that is worse on the newest runs is sent back."""
@@ -242,6 +253,11 @@ class Learning:
             changes += self._refit_durations(now)
         if self._speeds_since:
             changes.append(self._refit_throughput())
+        if self._shared_since:
+            # A view that was given out keeps what it has.
+            self.sharing = self.sharing.fork()
+            self.sharing.refit()
+            self._shared_since = 0
         return changes
 
     def _refit_durations(self, now: float) -> list[Change]:
@@ -290,6 +306,7 @@ class Learning:
             Known(
                 lengths=dict(self._lengths.view()),
                 throughput=self.throughput.fork() if len(self.throughput) else None,
+                sharing=self.sharing.fork() if len(self.sharing) else None,
                 order=self.sources.orders(),
                 provisioning={_pool_of(name): one.aged(now) for name, one in self.provisioning.items()},
                 reclaims_per_hour=rates,
@@ -310,6 +327,7 @@ class Learning:
             "version": STATE_VERSION,
             "durations": self.durations.state(),
             "throughput": self.throughput.state(),
+            "sharing": self.sharing.state(),
             "calibration": self.calibration.state(),
             "sources": self.sources.state(),
             "records": self.records.state(),
@@ -346,6 +364,8 @@ class Learning:
         self.records = Records.from_state(state["records"])
         self.hazards = ReclaimHazards.from_state(state["hazards"])
         # Earlier versions had none of these.
+        if "sharing" in state:
+            self.sharing = SharingModel.from_state(state["sharing"])
         self.waits = Ratios.from_state(state.get("waits", []))
         self.costs = Ratios.from_state(state.get("costs", []))
         for uid, one in state.get("serving", []):
@@ -396,6 +416,20 @@ class Learning:
         self._newest.append((configuration, steps_per_second, math.nan if span is None else span.median))
         self.throughput.observe(configuration, steps_per_second)
         self._speeds_since += 1
+
+    def _learn_shared(self, own: Configuration, other: Configuration, steps_per_second: float) -> None:
+        """Only where both were seen alone on such a GPU: a guess would teach its own error."""
+        whole = [replace(one, share=1.0) for one in (own, other)]
+        alone = [self.throughput.observed(one) for one in whole]
+        if own.gpus != 1 or other.gpus != 1 or gpu_name(own) != gpu_name(other) or None in alone:
+            return
+        sides = [
+            Alone(one.model, one.batch_size, seen.median)
+            for one, seen in zip(whole, alone, strict=True)
+            if seen is not None
+        ]
+        self.sharing.observe(Beside(sides[0], sides[1], gpu_name(own)), steps_per_second)
+        self._shared_since += 1
 
     def _tell_lengths(self, run: Run) -> None:
         """Of the runs alike this one, and of its queue and GPUs, as of now."""

@@ -22,7 +22,7 @@ from scheduler.predict.throughput_kernels import Floats, Integers, covariance, p
 from scheduler.predict.throughput_margins import evenly_held
 
 if TYPE_CHECKING:
-    from scheduler.predict.sharing import Beside
+    from scheduler.predict.sharing import Alone, Beside
 
 PARTS: Final = (
     "1", "gpu", "own", "other", "own*gpu", "other*gpu", "own*own_near", "other*other_near", "own*own_near*gpu",
@@ -66,23 +66,26 @@ class Columns:
 
 
 def columns(asked: Sequence[Beside], models: dict[str, int], gpus: dict[str, int]) -> Columns:
-    new = {
-        name: -1 - at for at, name in enumerate(dict.fromkeys(m for a in asked for m in (a.own.model, a.other.model)))
-    }
-    strange = {name: -1 - at for at, name in enumerate(dict.fromkeys(one.gpu for one in asked))}
-    return Columns(
-        np.array([gpus.get(one.gpu, strange[one.gpu]) for one in asked], dtype=int),
-        *(
-            np.array([models.get(name, new[name]) for name in names], dtype=int)
-            for names in ([one.own.model for one in asked], [one.other.model for one in asked])
-        ),
-        *(
-            np.array([_USUAL_LOG2_BATCH if batch is None else math.log2(batch) for batch in batches])
-            for batches in ([one.own.batch_size for one in asked], [one.other.batch_size for one in asked])
-        ),
-        -np.log([one.own.steps_per_second for one in asked]),
-        -np.log([one.other.steps_per_second for one in asked]),
-    )
+    new = {name: -1 - at for at, name in enumerate(models_of(asked))}
+    strange = {name: -1 - at for at, name in enumerate(sorted({one.gpu for one in asked}))}
+    own, other = [one.own for one in asked], [one.other for one in asked]
+
+    def numbers(sides: Sequence[Alone]) -> Integers:
+        return np.array([models.get(one.model, new[one.model]) for one in sides], dtype=int)
+
+    def octaves(sides: Sequence[Alone]) -> Floats:
+        return np.array([_USUAL_LOG2_BATCH if one.batch_size is None else math.log2(one.batch_size) for one in sides])
+
+    def levels(sides: Sequence[Alone]) -> Floats:
+        return np.array([-math.log(one.steps_per_second) for one in sides])
+
+    gpu = np.array([gpus.get(one.gpu, strange[one.gpu]) for one in asked], dtype=int)
+    return Columns(gpu, numbers(own), numbers(other), octaves(own), octaves(other), levels(own), levels(other))
+
+
+def models_of(asked: Sequence[Beside]) -> list[str]:
+    """The names of all models, on either side, in order."""
+    return sorted({side.model for one in asked for side in (one.own, one.other)})
 
 
 def _likenesses(left: Columns, right: Columns) -> dict[str, Floats]:
@@ -90,7 +93,8 @@ def _likenesses(left: Columns, right: Columns) -> dict[str, Floats]:
         return np.asarray(getattr(left, name)[:, None] == getattr(right, name)[None], dtype=np.float64)
 
     def near(name: str, length: float) -> Floats:
-        return np.exp(-0.5 * ((getattr(left, name)[:, None] - getattr(right, name)[None]) / length) ** 2)
+        apart = getattr(left, name)[:, None] - getattr(right, name)[None]
+        return np.asarray(np.exp(-0.5 * (apart / length) ** 2), dtype=np.float64)
 
     return {
         "1": np.ones((len(left), len(right))),
@@ -145,18 +149,16 @@ def fit(seen: Sequence[tuple[Beside, float]], weights: Floats | None = None) -> 
     if len(kept) < _FEWEST:
         return None
     asked, values = [one for one, _ in kept], np.array([value for _, value in kept])
-    models = {
-        name: at for at, name in enumerate(sorted({n for one in asked for n in (one.own.model, one.other.model)}))
-    }
+    models = {name: at for at, name in enumerate(models_of(asked))}
     gpus = {name: at for at, name in enumerate(sorted({one.gpu for one in asked}))}
     rows = columns(asked, models, gpus)
     if weights is None:
         weights = learn_weights(rows, values)
     total = covariance(PARTS, np.exp(weights[:-1]), _likenesses(rows, rows))
     total[np.diag_indices(len(rows))] += math.exp(weights[-1])
-    inverse: Floats = np.linalg.inv(total)
+    inverse: Floats = np.asarray(np.linalg.inv(total), dtype=float)
     mean = float(values.mean())
-    alpha = inverse @ (values - mean)
+    alpha: Floats = np.asarray(inverse @ (values - mean), dtype=float)
     return SharingFit(rows, mean, weights, alpha, inverse, models, gpus, _margins(asked, rows, alpha, inverse))
 
 

@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 
 from scheduler.predict.sharing import Alone, Beside
-from scheduler.predict.sharing_fit import columns, fit, fit_fits
+from scheduler.predict.sharing_fit import columns, fit, fit_fits, models_of
 from scheduler.predict.throughput_baselines import factorise
 from scheduler.predict.throughput_kernels import Floats
 
@@ -159,9 +159,7 @@ def gradient_boosting(known: Known, asked: Sequence[Beside]) -> Floats:
     """Plain scikit-learn boosting on the same columns; its settings are not searched."""
     from sklearn.ensemble import GradientBoostingRegressor
 
-    models = {
-        name: at for at, name in enumerate(sorted({n for one in known for n in (one.own.model, one.other.model)}))
-    }
+    models = {name: at for at, name in enumerate(models_of(list(known)))}
     gpus = {name: at for at, name in enumerate(sorted({one.gpu for one in known}))}
 
     def features(every: Sequence[Beside]) -> Floats:

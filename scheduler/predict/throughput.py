@@ -125,6 +125,11 @@ class ThroughputModel:
 
         self._take(fit([(key, median(cell.logs)) for key, cell in self._cells.items() if cell.logs]))
 
+    def observed(self, configuration: Configuration) -> Spread | None:
+        """By what was seen of this very configuration alone; None: nothing was."""
+        key = _normal(configuration)
+        return None if key is None else self._own(key)
+
     def predict(self, configuration: Configuration) -> Spread | None:
         """None where nothing is known that it could follow from, or for a configuration that cannot be."""
         return self.predict_many([configuration])[0]

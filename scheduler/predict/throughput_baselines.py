@@ -157,7 +157,7 @@ def _gpu(one: Configuration) -> str:
     return one.gpu
 
 
-def _regress(of: Floats, on: Floats, mine: Floats, theirs: Floats, values: Floats, fixed: int) -> None:
+def _regress(of: Floats, on: Floats, mine: Integers, theirs: Integers, values: Floats, fixed: int) -> None:
     """Ridge regression of each row of `of` in place; its column `fixed` is 1 and stays."""
     free = [at for at in range(of.shape[1]) if at != fixed]
     for row in np.unique(mine):
