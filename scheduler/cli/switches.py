@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import re
 from pathlib import Path
-from typing import Any
 
 from policies.errors import did_you_mean
 from scheduler.cli.output import CommandError
@@ -47,18 +46,14 @@ def check_id(incident: str) -> None:
 async def _write(config: Path, data: dict[str, str]) -> None:
     """Lay `data` over the ConfigMap, which is made where there is none. Raises: CommandError, OverspillError."""
     from clusters.kubernetes.client import HttpKubeApi
+    from scheduler.daemon.control import write_switches
     from scheduler.daemon.federation import load_federation
     from scheduler.daemon.main import lease_settings
-    from scheduler.model.contract import CONFIG_MAPS
-    from scheduler.model.errors import NotFoundError
 
     federation = load_federation(config)
     hub, lease = federation.hub, lease_settings(federation)
     api = await HttpKubeApi.connect(name=hub.name, kubeconfig=hub.kubeconfig, context=hub.context)
-    body: dict[str, Any] = {"metadata": {"name": lease.name, "namespace": lease.namespace}, "data": data}
     try:
-        await api.patch(CONFIG_MAPS, lease.namespace, lease.name, {"data": data})
-    except NotFoundError:
-        await api.create(CONFIG_MAPS, lease.namespace, body)
+        await write_switches(api, lease.namespace, lease.name, data)
     finally:
         await api.close()

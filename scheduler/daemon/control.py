@@ -6,12 +6,14 @@
       approve.INCIDENT: ACTION            that action may be taken for that incident
 
 `overspill pause`, `resume` and `incidents approve` write it with the caller's own credentials, and so may kubectl: who
-may throw the switches is who may write that ConfigMap. As long as it cannot be read it counts as paused.
+may throw the switches is who may write that ConfigMap; the page (scheduler/daemon/access.py) asks the hub whether its
+caller may, and then writes it. As long as it cannot be read it counts as paused.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,8 +21,9 @@ from typing import Any, Final
 import structlog
 
 from scheduler.model.contract import CONFIG_MAPS
-from scheduler.model.errors import ExternalError, NotFoundError
-from scheduler.model.ports import KubeApi
+from scheduler.model.errors import ExternalError, InvalidObjectError, NotFoundError
+from scheduler.model.ports import KubeApi, RawObject
+from scheduler.model.remediation import ACTIONS
 
 log = structlog.get_logger(__name__)
 PAUSED: Final = "paused"
@@ -29,6 +32,7 @@ APPROVE: Final = "approve."
 APPROVALS_AT_MOST: Final = 500
 _LOOK_WALL_SECONDS: Final = 2.0
 _CALL_SECONDS: Final = 10.0
+_INCIDENT: Final = re.compile(r"[-._a-zA-Z0-9]{1,200}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,24 @@ def read_switches(data: Mapping[str, Any]) -> Switches:
     )
 
 
+def approval(incident: str, action: str) -> dict[str, str]:
+    """The switch that lets `action` be taken for `incident`. Raises: InvalidObjectError for words that are none."""
+    if not _INCIDENT.fullmatch(incident):
+        raise InvalidObjectError(f"{incident[:100]!r} is no id of an incident; `overspill incidents list` shows them")
+    if action not in ACTIONS:
+        raise InvalidObjectError(f"{action[:60]!r} is no action; there are {', '.join(ACTIONS)}")
+    return {f"{APPROVE}{incident}": action}
+
+
+async def write_switches(api: KubeApi, namespace: str, name: str, data: Mapping[str, str]) -> None:
+    """Lay `data` over the ConfigMap, which is made where there is none. Raises: ExternalError."""
+    try:
+        await api.patch(CONFIG_MAPS, namespace, name, {"data": dict(data)})
+    except NotFoundError:
+        body: RawObject = {"metadata": {"name": name, "namespace": namespace}, "data": dict(data)}
+        await api.create(CONFIG_MAPS, namespace, body)
+
+
 class Control:
     """Reads the switches every two seconds; what was last read stands while the hub does not answer."""
 
@@ -70,6 +92,12 @@ class Control:
         while True:
             await self.look()
             await asyncio.sleep(_LOOK_WALL_SECONDS)
+
+    async def throw(self, data: Mapping[str, str]) -> Switches:
+        """Write, and read again. Raises: ExternalError, TimeoutError."""
+        async with asyncio.timeout(_CALL_SECONDS):
+            await write_switches(self._api, self._namespace, self._name, data)
+        return await self.look()
 
     async def look(self) -> Switches:
         """Read once."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
@@ -34,6 +34,7 @@ class DecisionLog:
         self.counters = {"decisions": 0, "placed": 0, "bursts": 0, "held": 0, "releases": 0}
         self.expected_cost_usd = Usd(0)
         self.saved_usd = Usd(0)
+        self.on_add: Callable[[Decision], None] = lambda decision: None
 
     def add(self, decision: Decision) -> None:
         """Log, count, keep and record one decision."""
@@ -51,6 +52,7 @@ class DecisionLog:
         self._telemetry.decisions.labels(decision.outcome, decision.reason.code).inc()
         self._count(decision)
         self._keep(decision)
+        self.on_add(decision)
         self._history.record(
             DECISIONS,
             {

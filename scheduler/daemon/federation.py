@@ -101,6 +101,8 @@ class Federation:
     metric_queries: Path | None
     """Queries that are laid over the shipped ones; None: just those."""
     members: tuple[Member, ...]
+    api_token_file: Path | None = None
+    """A token whose bearer may look and throw switches; None: only users of the hub may."""
     webhook_token_file: Path | None = None
     """The token that Alertmanager's webhooks must bring; None: none is taken."""
     alertmanager_url: str | None = None
@@ -266,6 +268,7 @@ def _federation(document: FederationDocument, folder: Path, as_of: Instant, file
         hub=Hub(spec.hub.name, _beside(folder, spec.hub.kubeconfig), spec.hub.context),
         listen_address=spec.listen.address,
         listen_port=spec.listen.port,
+        api_token_file=_nearby(spec.listen.token_file, folder),
         history_url=_history_url(spec.history.url, _nearby(spec.history.password_file, folder), folder),
         webhook_token_file=_nearby(spec.alerts.webhook_token_file, folder),
         alertmanager_url=spec.alerts.alertmanager_url,

@@ -55,7 +55,10 @@ class ListenSpec(Strict):
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     """0: any free port."""
     allow_remote: bool = False
-    """true: others may connect. What it serves has no authentication of its own."""
+    """true: others may connect. Health and metrics are open to them; for the rest they need a bearer token."""
+    token_file: LongText | None = None
+    """Path, relative to this file, of a bearer token whose bearer may look and throw switches. Default: only users of
+    the hub cluster who may do the like there."""
 
     @model_validator(mode="after")
     def _loopback(self) -> ListenSpec:

@@ -77,7 +77,7 @@ async def _run(config: Path, policies: Path, mode: str | None) -> int:
         outside = await connect(federation, policies, stack)
         daemon = Daemon(outside, shadow=shadow)
         address, port = federation.listen_address, federation.listen_port
-        server = HttpServer(address, port, daemon.report, outside.telemetry, daemon.alerts, daemon.incidents)
+        server = HttpServer(address, port, daemon.served)
         url = await server.start()
         stack.push_async_callback(server.stop)
         log.info("started", federation=federation.name, mode="shadow" if shadow else "active", url=url)
@@ -143,6 +143,7 @@ async def connect(
     return Outside(
         federation=federation,
         hub_api=hub_api,
+        hub_reviews=hub_api,
         member_apis=member_apis,
         providers=providers,
         kinds=load_kinds(),

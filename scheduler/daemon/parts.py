@@ -13,7 +13,10 @@ import structlog
 
 from clusters.clock import SystemClock
 from clusters.kubernetes.reflector import Reflector
+from clusters.kubernetes.reviews import Exchange, Wanted
+from scheduler.daemon.access import Access
 from scheduler.daemon.alerts import AlertBook, AlertPoster
+from scheduler.daemon.api import Served
 from scheduler.daemon.control import Control
 from scheduler.daemon.costs import CostBook
 from scheduler.daemon.decisions import DecisionLog
@@ -43,6 +46,7 @@ from scheduler.daemon.remedies import Remedies
 from scheduler.daemon.runs import RunEnded, RunLog, RunStarted
 from scheduler.daemon.sinks import HubSink, MemberSink, NodeEventSink
 from scheduler.daemon.status import StatusReport
+from scheduler.daemon.stream import DecisionStream
 from scheduler.daemon.supervise import measure_lag, supervised
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.daemon.waits import WaitBook
@@ -69,6 +73,8 @@ class Outside:
 
     federation: Federation
     hub_api: KubeApi
+    hub_reviews: Exchange
+    """Where callers of our own API are looked up."""
     member_apis: Mapping[ClusterId, KubeApi]
     providers: Mapping[ClusterId, NodePoolProvider]
     kinds: Mapping[str, WorkloadKind]
@@ -144,6 +150,8 @@ class Daemon:
             pools={} if shadow else self.keepers,
         )
         self.control = Control(outside.hub_api, outside.lease.namespace, outside.lease.name)
+        self.stream = DecisionStream(f"{outside.clock.now():.0f}")
+        self.decisions.on_add = self.stream.add
         self.alerts = AlertBook(federation.webhook_token_file, clock, telemetry)
         self.remedies = self._remedies()
         self.past = IncidentLog(outside.history, clock, telemetry, federation.unnoticed_seconds)
@@ -188,6 +196,15 @@ class Daemon:
             is_leader=lambda: self.leader.is_leader,
             is_idle=self.is_idle,
         )
+
+    @property
+    def served(self) -> Served:
+        """What the HTTP server tells of, and who may ask it."""
+        outside = self.outside
+        throw = Wanted("patch", "", "configmaps", outside.lease.namespace, outside.lease.name)
+        monotonic = asyncio.get_running_loop().time
+        access = Access(outside.hub_reviews, outside.federation.api_token_file, throw, monotonic)
+        return Served(self.report, outside.telemetry, self.alerts, self.incidents, self.control, self.stream, access)
 
     def _remedies(self) -> Remedies:
         outside = self.outside

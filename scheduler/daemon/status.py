@@ -92,11 +92,11 @@ class StatusReport:
             "shadow": self.decisions.shadow,
         }
 
-    def workloads(self, queue: str, limit: int) -> list[dict[str, Any]]:
-        """Not more than `limit`, those not finished first, oldest first."""
+    def workloads(self, queue: str, limit: int) -> tuple[list[dict[str, Any]], int]:
+        """Not more than `limit`, those not finished first, oldest first; and how many there are."""
         entries = [entry for entry in self.mirror.hub.values() if queue in ("", entry.workload.queue)]
         entries.sort(key=lambda entry: (entry.workload.finished, entry.workload.created_at, entry.workload.ref))
-        return [_workload(entry) for entry in entries[:limit]]
+        return [_workload(entry) for entry in entries[:limit]], len(entries)
 
     def latest_decisions(self, count: int) -> list[dict[str, Any]]:
         return self.decisions.latest(count)

@@ -34,7 +34,7 @@ COUNTS = {
 @asynccontextmanager
 async def served(folder: Path) -> AsyncIterator[tuple[World, str, aiohttp.ClientSession]]:
     async with a_world(folder) as world, world.daemon() as (daemon, _):
-        server = HttpServer("127.0.0.1", 0, daemon.report, daemon.outside.telemetry, daemon.alerts, daemon.incidents)
+        server = HttpServer("127.0.0.1", 0, daemon.served)
         url = await server.start()
         try:
             async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:

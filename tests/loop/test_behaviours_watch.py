@@ -118,9 +118,7 @@ async def test_a_restart_neither_forgets_an_incident_nor_raises_it_again(
             await until(looked, "it looks", 60)
             assert [each.id for each in daemon.watch.incidents()] == [each.id for each in found]
             assert [each.state for each in daemon.alerts.incidents()] == ["open"], "Alertmanager need not tell again"
-            server = HttpServer(
-                "127.0.0.1", 0, daemon.report, daemon.outside.telemetry, daemon.alerts, daemon.incidents
-            )
+            server = HttpServer("127.0.0.1", 0, daemon.served)
             url = await server.start()
             try:
                 await until(lambda: daemon.past._open, "it is in the history", 30)

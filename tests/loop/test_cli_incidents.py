@@ -35,7 +35,7 @@ async def test_a_person_looks_approves_pauses_and_resumes(tmp_path: Path, capsys
     async with a_world(tmp_path, policies=policies, scenario=scenario) as world, world.daemon() as (daemon, _):
         config = str(world.sandbox.federation_file)
         telemetry = daemon.outside.telemetry
-        server = HttpServer("127.0.0.1", 0, daemon.report, telemetry, daemon.alerts, daemon.incidents)
+        server = HttpServer("127.0.0.1", 0, daemon.served)
         url = await server.start()
         try:
             told = remedies.Told(daemon)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ async def served(folder: Path) -> AsyncIterator[tuple[AlertBook, str, Path]]:
     token.write_text("wire-token")
     async with a_world(folder) as world, world.daemon() as (daemon, _):
         book = AlertBook(token, NOW, daemon.outside.telemetry)
-        server = HttpServer("127.0.0.1", 0, daemon.report, daemon.outside.telemetry, book, daemon.incidents)
+        server = HttpServer("127.0.0.1", 0, replace(daemon.served, alerts=book))
         url = await server.start()
         try:
             await until(lambda: daemon.leader.is_leader, "it leads")
