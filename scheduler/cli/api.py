@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 from decimal import Decimal
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlencode, urlsplit
@@ -261,7 +262,7 @@ def _get(url: str, target: str) -> tuple[int, bytes]:
     except ValueError as error:
         raise CommandError(f"--url {url!r}: {error}", exit_code=2) from error
     try:
-        connection.request("GET", parts.path.rstrip("/") + target, headers={"Accept": "application/json"})
+        connection.request("GET", parts.path.rstrip("/") + target, headers=_headers())
         response = connection.getresponse()
         return response.status, response.read(_BODY_LIMIT_BYTES)
     except ConnectionRefusedError as error:
@@ -274,6 +275,14 @@ def _get(url: str, target: str) -> tuple[int, bytes]:
         raise CommandError(f"cannot ask the daemon at {url}: {error or type(error).__name__}") from error
     finally:
         connection.close()
+
+
+def _headers() -> dict[str, str]:
+    """With the token of OVERSPILL_TOKEN, for a daemon that is not on this machine. Raises: CommandError."""
+    token = os.environ.get("OVERSPILL_TOKEN", "").strip()
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise CommandError("OVERSPILL_TOKEN is no bearer token", exit_code=2)
+    return {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
 
 
 def parse_status(answer: Any) -> StatusReply:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, TypeVar
@@ -33,6 +34,8 @@ _TOGETHER_SECONDS: Final = 0.25
 _WRITE_SECONDS: Final = 10.0
 _PROXY_HEADERS: Final = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
 _SentT = TypeVar("_SentT", bound=BaseModel)
+_caller: ContextVar[str] = ContextVar("caller")
+"""Who sends the request in hand."""
 _TEXT: Final[dict[str, Any]] = {"type": "string", "maxLength": 600}
 
 
@@ -206,19 +209,19 @@ class Api:
         data = {key: "true" if value else "false" for key, value in wanted.items() if value is not None}
         if not data:
             raise InvalidObjectError("nothing to switch; send paused or bursting_paused, true or false")
-        return await self._throw(request, data)
+        return await self._throw(data)
 
     async def _approve(self, request: web.Request) -> web.Response:
         sent = await _sent(request, answers.ApprovalSent)
         incident = request.match_info["name"]
         data = approval(incident, sent.action)
         await self._incidents.incident(incident)
-        return await self._throw(request, data)
+        return await self._throw(data)
 
-    async def _throw(self, request: web.Request, data: dict[str, str]) -> web.Response:
+    async def _throw(self, data: dict[str, str]) -> web.Response:
         if self._report.mode == "shadow":
             return to_answer({"error": "shadow mode writes nothing; run with --mode active"}, 409)
-        who = str(request["caller"])
+        who = _caller.get()
         try:
             now = await self._served.control.throw(data)
         except AuthError as error:
@@ -233,14 +236,14 @@ class Api:
 
 
 def guarded(route: Route, access: Access) -> Handler:
-    """The route's handler, for those who may; `request["caller"]` says who it is."""
+    """The route's handler, for those who may."""
     asks = {READ: access.reader, WRITE: access.writer}.get(route.access)
     if asks is None:
         return route.handler
 
     async def handle(request: web.Request) -> web.StreamResponse:
         try:
-            request["caller"] = await asks(caller_of(request))
+            _caller.set(await asks(caller_of(request)))
         except DeniedError as error:
             headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
             return to_answer({"error": str(error)}, error.status, headers)

@@ -12,7 +12,7 @@ from clusters.sandbox.federation import Sandbox
 from clusters.sandbox.federation_file import dump, write_private
 from scheduler.daemon.deployed import documents
 from scheduler.daemon.permissions import EXAMPLE_LEASE, Permission, role_file
-from scheduler.model.contract import NAMESPACES
+from scheduler.model.contract import CONFIG_MAPS, NAMESPACES
 from scheduler.model.errors import AlreadyExistsError
 from scheduler.model.ports import KubeApi, Resource
 
@@ -21,6 +21,7 @@ LEASE = "overspill-sandbox"
 RBAC = "rbac.authorization.k8s.io"
 RESOURCES = {
     "Namespace": NAMESPACES,
+    "ConfigMap": CONFIG_MAPS,
     "ServiceAccount": Resource("", "v1", "serviceaccounts", "ServiceAccount"),
     "ClusterRole": Resource(RBAC, "v1", "clusterroles", "ClusterRole", namespaced=False),
     "ClusterRoleBinding": Resource(RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False),
@@ -39,7 +40,7 @@ class Asked:
         seen = self.of.setdefault(cluster, set())
 
         def audit(user: User, asked: Attributes) -> None:
-            if user == ACCOUNT and not asked.path and not asked.group.startswith(("authorization", "authentication")):
+            if user == ACCOUNT and not asked.path and not asked.resource.startswith("selfsubject"):
                 seen.add(asked)
 
         return audit
@@ -48,6 +49,11 @@ class Asked:
 def manifests(place: str, *, shadow: bool = False) -> list[dict[str, Any]]:
     """The documents of the role file, for the sandbox's federation."""
     return [_named(one) for one in documents("rbac", role_file(place, shadow=shadow))]
+
+
+def page_manifests() -> list[dict[str, Any]]:
+    """The documents of hub-page.yaml, for the sandbox's federation."""
+    return [_named(one) for one in documents("rbac", "hub-page.yaml")]
 
 
 async def apply(api: KubeApi, made: list[dict[str, Any]]) -> None:

@@ -66,8 +66,8 @@ function bar(parts, whole, over = false) {
 
 const dollars = new Intl.NumberFormat("en-US", { style: "currency", currency: "USD", minimumFractionDigits: 2, maximumFractionDigits: 2 });
 const usd = (value) => (value === null || value === undefined ? unknown() : dollars.format(Number(value)));
-const price = new Intl.NumberFormat("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 4 });
-const rate = (value) => (value === null || value === undefined ? unknown() : price.format(Number(value)));
+const price = new Intl.NumberFormat("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+const rate = (value) => (value === null || value === undefined ? unknown() : make("span", { title: value }, price.format(Number(value))));
 const number = new Intl.NumberFormat("en-US", { maximumFractionDigits: 2 });
 
 function duration(seconds) {
@@ -85,7 +85,7 @@ const when = (at, words = day) => make("time", { datetime: instant(at), title: `
 const nameOf = (ref) => `${ref.kind}/${ref.namespace}/${ref.name}`;
 const link = (ref) => make("a", { href: `#workload/${[ref.kind, ref.namespace, ref.name].map(encodeURIComponent).join("/")}` }, `${ref.namespace}/${ref.name}`);
 const pool = (ref) => `${ref.cluster}/${ref.pool}`;
-const poolCell = (ref) => make("td", {}, `${ref.cluster}/`, make("wbr"), ref.pool);
+const poolCell = (ref) => make("td", { class: "where" }, `${ref.cluster}/`, make("wbr"), ref.pool);
 const empty = (columns, text) => make("tr", {}, make("td", { class: "empty", colspan: columns }, text));
 const OUTCOMES = ["placed", "burst", "started", "released", "moved"];
 
@@ -443,13 +443,13 @@ function costParts(cost) {
 function offerings(decision) {
   const all = [...(decision.chosen ? [decision.chosen] : []), ...decision.alternatives.filter((each) => !decision.chosen || pool(each.pool) !== pool(decision.chosen.pool))].filter((each) => !each.refused.length);
   if (!all.length) return [];
-  const head = [["Offering", ""], ["Expected cost", "n"], ["$ / h", "n w"], ["Starts in", "n"], ["Runs", "n w"], ["New nodes", "n w"], ["Score", "n w"]];
+  const head = [["Offering", ""], ["Expected cost", "n"], ["$ / h", "n w"], ["Starts in", "n"], ["Runs", "n w"], ["New nodes", "n w"]];
   const rows = all.map((each) => make("tr", { class: each === decision.chosen ? "chosen" : null },
     make("th", { scope: "row" }, pool(each.pool), each === decision.chosen ? " (chosen)" : "",
-      make("div", { class: "parts" }, each.capacity_type, each.cost_parts.length ? `: ${each.cost_parts.map((part) => `${part.name} ${dollars.format(part.usd)}`).join(" + ")}` : "",
+      make("div", { class: "parts" }, each.capacity_type, each.cost_parts.length ? `: ${each.cost_parts.map((part) => `${part.name} ${dollars.format(part.usd)}`).join(" + ")} = ${dollars.format(each.score)}` : "",
         each.availability === null ? "" : `, comes ${Math.round(100 * each.availability)} times in 100`)),
     cell(usd(each.expected_cost_usd), "n"), cell(rate(each.usd_per_hour), "n w"), cell(duration(each.expected_start_seconds), "n"),
-    cell(duration(each.expected_seconds), "n w"), cell(`${each.new_nodes}`, "n w"), cell(each.score === null ? "" : number.format(each.score), "n w")));
+    cell(duration(each.expected_seconds), "n w"), cell(`${each.new_nodes}`, "n w")));
   const waiting = decision.wait ? [make("p", { class: "dim" }, `Waiting for ${pool(decision.wait.pool)}: about ${duration(decision.wait.expected_wait_seconds)}, ${dollars.format(decision.wait.expected_cost_usd)} with the time until it is done`)] : [];
   return [make("h3", {}, decision.chosen ? "Chosen, and its alternatives" : "What would do"), make("table", {}, make("caption", { class: "hidden" }, "Offerings, best first"),
     make("thead", {}, make("tr", {}, ...head.map(([name, kind]) => make("th", { scope: "col", class: kind || null }, name)))), make("tbody", {}, ...rows)), ...waiting];
