@@ -5,19 +5,28 @@
 set -uo pipefail
 root=$1
 # package:program, one a line; the program's path within the package may hold a *. Where the machine has a command of
-# that name already, nothing is fetched.
+# that name already, nothing is fetched. With a + before it, the packages that it needs and the machine lacks are unpacked
+# beside it.
 servers='
 prometheus:usr/bin/prometheus
 prometheus-alertmanager:usr/bin/prometheus-alertmanager
++chromium-headless-shell:usr/lib/chromium/chromium-headless-shell
 '
 
 cannot() {
   echo "overspill: test server $1 cannot be had ($2): the tests that need it will be skipped" >&2
 }
 
+# fetch FOLDER PACKAGE...
 fetch() {
-  local package=$1 folder=$2
-  (cd "$folder" && timeout 300 apt-get download -qq -o Acquire::Retries=1 -o Acquire::http::Timeout=20 -o APT::Sandbox::User=root "$package") >/dev/null 2>&1
+  local folder=$1
+  shift
+  (cd "$folder" && timeout 300 apt-get download -qq -o Acquire::Retries=1 -o Acquire::http::Timeout=20 -o APT::Sandbox::User=root "$@") >/dev/null 2>&1
+}
+
+# What apt-get would install for it, itself left out.
+needs() {
+  apt-get install -s -q --no-install-recommends "$1" 2>/dev/null | awk -v itself="$1" '$1 == "Inst" && $2 != itself { print $2 }'
 }
 
 has() {
@@ -25,14 +34,22 @@ has() {
 }
 
 unpack() {
-  local package=$1 program=$2 folder deb
+  local package=$1 program=$2 companions=$3 folder deb wanted
+  wanted=$package
+  [ -z "$companions" ] || wanted="$package $(needs "$package")"
   folder=$(mktemp -d) || return 1
-  if ! fetch "$package" "$folder" && [ "$(id -u)" = 0 ]; then
+  # shellcheck disable=SC2086  (names of packages, to be split)
+  if ! fetch "$folder" $wanted && [ "$(id -u)" = 0 ]; then
     # The lists of packages may be missing or old.
     timeout 300 apt-get update -qq -o Acquire::Retries=1 -o Acquire::http::Timeout=20 >/dev/null 2>&1
-    fetch "$package" "$folder"
+    [ -z "$companions" ] || wanted="$package $(needs "$package")"
+    # shellcheck disable=SC2086
+    fetch "$folder" $wanted
   fi
-  deb=$(find "$folder" -name "$package*.deb" | head -n 1)
+  deb=$(find "$folder" -name "${package}_*.deb" | head -n 1)
+  for one in "$folder"/*.deb; do
+    [ -f "$one" ] && [ "$one" != "$deb" ] && dpkg -x "$one" "$root/$package"
+  done
   if [ -z "$deb" ]; then
     cannot "$package" "apt-get cannot download it"
   elif dpkg -x "$deb" "$root/$package" && has "$package" "$program"; then
@@ -45,6 +62,9 @@ unpack() {
 }
 
 for entry in $servers; do
+  companions=
+  [ "${entry#+}" = "$entry" ] || companions=yes
+  entry=${entry#+}
   package=${entry%%:*} program=${entry##*:}
   has "$package" "$program" && continue
   command -v "${program##*/}" >/dev/null 2>&1 && continue
@@ -52,6 +72,18 @@ for entry in $servers; do
     cannot "$package" "no apt-get here; install $package by hand"
     continue
   fi
-  mkdir -p "$root" && unpack "$package" "$program"
+  mkdir -p "$root" && unpack "$package" "$program" "$companions"
 done
+
+# axe-core, which looks for what people with a screen reader or weak eyes stumble over, from the npm registry.
+if ! [ -f "$root/axe-core/axe.min.js" ]; then
+  folder=$(mktemp -d)
+  if (cd "$folder" && timeout 120 npm pack --silent axe-core@4 && tar -xzf axe-core-*.tgz package/axe.min.js) >/dev/null 2>&1; then
+    mkdir -p "$root/axe-core" && mv "$folder/package/axe.min.js" "$root/axe-core/"
+    echo "overspill: test server axe-core is in $root" >&2
+  else
+    cannot axe-core "npm cannot download it"
+  fi
+  rm -rf "$folder"
+fi
 exit 0

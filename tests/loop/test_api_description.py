@@ -19,7 +19,9 @@ from scheduler.model.contract import NODES
 from tests.loop import test_behaviours_remedies as remedies
 from tests.loop.harness import POLICIES, World, a_job, a_world, until
 
-BUDGETED = POLICIES.replace("  return:", "  budgets:\n    - name: all\n      limitUsd: 400\n      window: day\n  return:")
+BUDGETED = POLICIES.replace(
+    "  return:", "  budgets:\n    - name: all\n      limitUsd: 400\n      window: day\n  return:"
+)
 
 
 def closed(node: Any) -> Any:

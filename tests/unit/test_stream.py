@@ -14,7 +14,9 @@ from scheduler.model.verdict import Reason
 
 def decision(number: int, outcome: str = "placed") -> Decision:
     ref = WorkloadRef("job", "default", f"j{number}", Uid(f"u{number}"))
-    return Decision(DecisionId(str(number)), float(number), ref, QueueId("q"), outcome, Reason("Placed", "p"), "s", "", "")
+    return Decision(
+        DecisionId(str(number)), float(number), ref, QueueId("q"), outcome, Reason("Placed", "p"), "s", "", ""
+    )
 
 
 @settings(deadline=None, max_examples=30)
