@@ -120,7 +120,11 @@ def _operation(route: Route) -> dict[str, Any]:
     if route.body is not None:
         told["requestBody"] = {"required": True, "content": {JSON: {"schema": _named(route.body)}}}
     # To look needs no token over loopback: the empty requirement stands for that.
-    security = {READ: [{}, {"bearer": []}], WRITE: [{"bearer": []}], WEBHOOK: [{"webhook": []}]}
+    security: dict[str, list[dict[str, list[str]]]] = {
+        READ: [{}, {"bearer": []}],
+        WRITE: [{"bearer": []}],
+        WEBHOOK: [{"webhook": []}],
+    }
     if route.access in security:
         told["security"] = security[route.access]
     return told

@@ -1,7 +1,7 @@
 """Decisions as they are taken, for whoever listens (server-sent events).
 
-One bounded ring for all listeners, each with its own place in it: one that is slow misses some and is told so, and holds
-nobody up.
+One bounded ring for all listeners, each with its own place in it: one that is slow misses some and is told so, and
+holds nobody up.
 """
 
 from __future__ import annotations

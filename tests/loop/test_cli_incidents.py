@@ -34,7 +34,6 @@ async def test_a_person_looks_approves_pauses_and_resumes(tmp_path: Path, capsys
     scenario, policies = tiny_scenario(2), POLICIES + ASKING
     async with a_world(tmp_path, policies=policies, scenario=scenario) as world, world.daemon() as (daemon, _):
         config = str(world.sandbox.federation_file)
-        telemetry = daemon.outside.telemetry
         server = HttpServer("127.0.0.1", 0, daemon.served)
         url = await server.start()
         try:
