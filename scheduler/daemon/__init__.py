@@ -12,7 +12,8 @@
     ledger.py      meters spend from node lifetimes
     history.py     decisions and node lifetimes in SQL
     leader.py      the Lease, and the fence that every write passes
-    telemetry.py   Prometheus metrics          http.py  health, metrics and the read API
+    telemetry.py   Prometheus metrics          http.py  the server: health, metrics, the page (static/), api.py
+    api.py         routes under /api/v1 (openapi.py describes them, answers.py has their shapes, access.py who may)
     federation.py  the federation file         supervise.py  loops that restart
 
 Decisions are not made here: they are pure functions in `scheduler.engine`.

@@ -1,7 +1,7 @@
 """Who may look and who may throw switches over HTTP.
 
-Looking is free for who comes over loopback, from this machine and by its name; everybody else brings a bearer token, and
-so does everybody who wants to change anything. A token is the one of `listen.tokenFile`, or one that the hub knows
+Looking is free for who comes over loopback, from this machine and by its name; everybody else brings a bearer token,
+and so does everybody who wants to change anything. A token is the one of `listen.tokenFile`, or one that the hub knows
 (TokenReview) of a user who may do the like there (SubjectAccessReview): to look, list Jobs in all namespaces; to throw
 switches, patch the ConfigMap that they are kept in.
 """
@@ -57,8 +57,8 @@ class Caller:
 
     @property
     def is_local(self) -> bool:
-        """From this machine, by its loopback name: a page elsewhere whose name was turned to 127.0.0.1 comes with its own
-        (DNS rebinding)."""
+        """From this machine, by its loopback name: a page of elsewhere whose name was turned to 127.0.0.1 comes with
+        its own (DNS rebinding)."""
         return not self.forwarded and _is_loopback(self.address) and _name_of(self.host) in _LOOPBACK_NAMES
 
 

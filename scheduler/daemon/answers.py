@@ -1,7 +1,7 @@
 """The shapes of the read API's answers, from which its OpenAPI description is made.
 
-The answers themselves are plain JSON values made by `status`, `gathered` and `incident_views`; a test holds each against
-its shape here, so that neither goes without the other. Answers may grow keys.
+The answers themselves are plain JSON values made by `status`, `gathered` and `incident_views`; a test holds each
+against its shape here, so that neither goes without the other. Answers may grow keys.
 """
 
 from __future__ import annotations

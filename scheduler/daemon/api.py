@@ -72,7 +72,8 @@ class Api:
         name = Parameter("name", _TEXT, "Its name.", "path")
         seen = Parameter("Last-Event-ID", _TEXT, "The last event that was seen: go on after it.", "header")
         return (
-            _get("status", "status", "Clusters, queues, budgets and spend as they are now", self._status, answers.Status),
+            _get("status", "status", "Clusters, queues, budgets and spend as they are now", self._status,
+                 answers.Status),
             _get("workloads", "workloads", "Workloads, unfinished first, oldest first", self._workloads,
                  answers.Workloads, queue, limit, errors=(400,)),
             _get("decisions", "decisions", "The newest decisions, one a workload", self._decisions, answers.Decisions),
@@ -88,8 +89,8 @@ class Api:
                  answers.Incidents, days, errors=(404,)),
             _get("incidents/{name}", "incident", "One incident and what was done about it", self._incident,
                  answers.IncidentDetail, name, errors=(404,)),
-            Route("GET", "/api/v1/events", "events", "Decisions as they are taken: server-sent events `decision` (their "
-                  "data: StreamedDecision) and `missed` (how many a slow listener was not told of)", self._events,
+            Route("GET", "/api/v1/events", "events", "Decisions as they are taken: server-sent events `decision` (data: "
+                  "StreamedDecision) and `missed` (how many a slow listener was not told of)", self._events,
                   answers.StreamedDecision, (seen,), errors=(503,), media=SSE),
             _get("openapi.json", "openapi", "This description", self._openapi, None),
         )  # fmt: skip

@@ -21,8 +21,8 @@ _SHELL = "chromium-headless-shell"
 
 
 def browser_command() -> tuple[list[str], dict[str, str]]:
-    """Program and environment: Debian's, as `make servers` unpacks it or as the machine has it. Skips the test where there
-    is none."""
+    """Program and environment: Debian's, as `make servers` unpacks it or as the machine has it. Skips the test where
+    there is none."""
     root = Path(sys.prefix) / "servers" / _SHELL
     unpacked = root / "usr" / "lib" / "chromium" / _SHELL
     if unpacked.is_file():
@@ -96,7 +96,7 @@ class Tab:
     async def shot(self, file: Path, *, whole: bool = False) -> None:
         """A picture as PNG."""
         told = await self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
-        file.write_bytes(base64.b64decode(told["data"]))
+        await asyncio.to_thread(file.write_bytes, base64.b64decode(told["data"]))
 
     async def press(self, key: str, code: int, *, shift: bool = False) -> None:
         """A key down and up, such as ("Tab", 9)."""
@@ -134,8 +134,7 @@ async def browser(folder: Path) -> AsyncIterator[Tab]:
         "--hide-scrollbars",
         "about:blank",
     ]
-    with (folder / "browser.log").open("wb") as log:
-        process = subprocess.Popen([*command, *options], stdout=log, stderr=log, env=environment)
+    process = _start([*command, *options], environment, folder / "browser.log")
     try:
         port = await _port(profile / "DevToolsActivePort", process, folder / "browser.log")
         async with aiohttp.ClientSession() as http:
@@ -154,11 +153,24 @@ async def browser(folder: Path) -> AsyncIterator[Tab]:
         await asyncio.to_thread(process.wait)
 
 
+def _start(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("wb") as told:
+        return subprocess.Popen(command, stdout=told, stderr=told, env=environment)
+
+
+def _tail(log: Path) -> str:
+    return log.read_text(errors="replace")[-2000:]
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text().splitlines() if file.is_file() else []
+
+
 async def _port(file: Path, process: subprocess.Popen[bytes], log: Path) -> int:
     for _ in range(int(READY_SECONDS / 0.05)):
         if process.poll() is not None:
-            pytest.fail(f"the browser did not start: {log.read_text(errors='replace')[-2000:]}")
-        if file.is_file() and (lines := file.read_text().splitlines()):
+            pytest.fail(f"the browser did not start: {_tail(log)}")
+        if lines := _lines(file):
             return int(lines[0])
         await asyncio.sleep(0.05)
-    pytest.fail(f"the browser did not get ready: {log.read_text(errors='replace')[-2000:]}")
+    pytest.fail(f"the browser did not get ready: {_tail(log)}")

@@ -107,7 +107,8 @@ async def test_who_may_patch_the_switches_may_throw_them_and_nobody_else(tmp_pat
             status, told = await post(SWITCHES, on, **headers)
             assert (status, set(told)) == (want, {"error"})
         assert await switches() == {}
-        for body in ({}, {"paused": "true"}, {"paused": 1}, {"pausd": True}, [], None, {"paused": None}):
+        wrong: tuple[Any, ...] = ({}, {"paused": "true"}, {"paused": 1}, {"pausd": True}, [], None, {"paused": None})
+        for body in wrong:
             assert (await post(SWITCHES, body, **ann))[0] == 400, body
         assert (await post(SWITCHES, {"paused": True, "bursting_paused": "x" * 5000}, **ann))[0] == 400
         async with http.post(f"{url}{SWITCHES}", data=b'{"paused": true}', headers=ann) as answer:
