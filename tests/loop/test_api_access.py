@@ -30,7 +30,7 @@ metadata: {name: asking}
 spec:
   match: {signals: ["gpu.*"]}
   actions: [{action: cordon, approval: true}]
-  guards: {dryRun: false, maxUnavailable: 100%, coolDown: 3h, healthyFor: 5m}
+  guards: {dryRun: false, maxUnavailable: 100%, coolDown: 5m, healthyFor: 1m}
 """
 ROLES: list[dict[str, Any]] = [
     {
