@@ -31,6 +31,8 @@ _STREAM_SECONDS: Final = 1800.0
 """Then the listener comes again, and is looked at again."""
 _QUIET_SECONDS: Final = 15.0
 _TOGETHER_SECONDS: Final = 0.25
+_GONE_SECONDS: Final = 1.0
+"""How soon it is noticed that a listener has gone."""
 _WRITE_SECONDS: Final = 10.0
 _PROXY_HEADERS: Final = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
 _SentT = TypeVar("_SentT", bound=BaseModel)
@@ -89,7 +91,7 @@ class Api:
                  answers.Incidents, days, errors=(404,)),
             _get("incidents/{name}", "incident", "One incident and what was done about it", self._incident,
                  answers.IncidentDetail, name, errors=(404,)),
-            Route("GET", "/api/v1/events", "events", "Decisions as they are taken: server-sent events `decision` (data: "
+            Route("GET", "/api/v1/events", "events", "Decisions as they are taken: events `decision` (data: "
                   "StreamedDecision) and `missed` (how many a slow listener was not told of)", self._events,
                   answers.StreamedDecision, (seen,), errors=(503,), media=SSE),
             _get("openapi.json", "openapi", "This description", self._openapi, None),
@@ -193,13 +195,11 @@ class Api:
                     await response.write("".join(lines).encode() or b": quiet\n\n")
             except (TimeoutError, ConnectionError):
                 return response
-            try:
-                async with asyncio.timeout(_QUIET_SECONDS):
-                    await news.wait()
+            if await _waited(news, request, min(_QUIET_SECONDS, ends_at - clock())):
                 # What comes at once is told at once, and nobody is told more than four times a second.
                 await asyncio.sleep(_TOGETHER_SECONDS)
-            except TimeoutError:
-                continue
+            elif _is_gone(request):
+                return response
         return response
 
     # -- writing ---------------------------------------------------------------------------------------------------
@@ -234,6 +234,24 @@ class Api:
         log.info("switches_thrown", by=who, **{key.replace("-", "_").replace(".", "_"): data[key] for key in data})
         told = {"paused": now.paused, "bursting_paused": now.bursting_paused, "error": now.error, "by": who}
         return to_answer(told)
+
+
+async def _waited(news: asyncio.Event, request: web.Request, seconds: float) -> bool:
+    """Whether news came within so many seconds; gives up as soon as the listener is gone."""
+    clock = asyncio.get_running_loop().time
+    due = clock() + seconds
+    while clock() < due and not _is_gone(request):
+        try:
+            async with asyncio.timeout(min(_GONE_SECONDS, due - clock())):
+                await news.wait()
+        except TimeoutError:
+            continue
+        return True
+    return False
+
+
+def _is_gone(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()
 
 
 def guarded(route: Route, access: Access) -> Handler:

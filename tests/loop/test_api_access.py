@@ -30,7 +30,8 @@ metadata: {name: asking}
 spec:
   match: {signals: ["gpu.*"]}
   actions: [{action: cordon, approval: true}]
-  guards: {dryRun: false, maxUnavailable: 100%, coolDown: 3h, healthyFor: 5m}
+  guards: {dryRun: false, maxUnavailable: 100%, rate: {disruptions: 9, within: 1m}, coolDown: 5m,
+           healthyFor: 1m}
 """
 ROLES: list[dict[str, Any]] = [
     {
