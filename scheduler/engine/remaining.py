@@ -10,6 +10,7 @@ from typing import Final
 from scheduler.model.ids import Instant
 from scheduler.model.ports import Prediction
 from scheduler.model.snapshot import Progress
+from scheduler.model.spread import left_seconds as shaped_left_seconds
 
 _NORMAL: Final = NormalDist()
 _FAR: Final = 8.0
@@ -22,9 +23,10 @@ def left_seconds(prediction: Prediction, ran_seconds: float) -> float | None:
     """Median of what is left of a run that has gone on for `ran_seconds`; None: its length is unknown, or it has gone
     on for longer than was predicted and the predictor does not say how sure it is.
 
-    A length that is known to lie about its median is taken for log-normal, and what is left is its median given that it
-    is longer than `ran_seconds` (a conditional survival time: Klein and Moeschberger, "Survival Analysis", 2.4: half of
-    the survival function at `ran_seconds`). One that is said without a spread is believed.
+    Where the shape of its distribution is told, that says what is left; else a length that is known to lie about its
+    median is taken for log-normal, and what is left is its median given that it is longer than `ran_seconds` (a
+    conditional survival time: Klein and Moeschberger, "Survival Analysis", 2.4: half of the survival function at
+    `ran_seconds`). One that is said without a spread is believed.
     """
     run, spread = prediction.run_seconds, prediction.run_log_sd
     if run is None:
@@ -34,6 +36,9 @@ def left_seconds(prediction: Prediction, ran_seconds: float) -> float | None:
         return run - ran if ran < run else None
     if ran <= 0:
         return run
+    if prediction.run_shape:
+        at_median = math.log(run)
+        return shaped_left_seconds([at_median + each for each in prediction.run_shape], ran)
     at = (math.log(ran) - math.log(run)) / spread
     if at > _FAR:
         # Far out a log-normal dies off at z / (spread x t) per second, about as an exponential for a while.

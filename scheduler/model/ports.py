@@ -41,6 +41,9 @@ class Prediction:
     """Standard deviation of the natural logarithm of `run_seconds`; None: the predictor does not say how sure it is."""
     availability: float | None = None
     """Chance that nodes come when they are asked for, where new ones are needed; None: it was never seen."""
+    run_shape: tuple[float, ...] = ()
+    """Logarithms of `run_seconds` at the levels of `scheduler.model.spread`, less that of the median; empty: no more is
+    known than `run_log_sd`, and it is taken for log-normal."""
     transfer_seconds: float = 0.0
     """Part of `start_seconds`: bringing the run's data there. A predictor leaves it alone: the engine adds it."""
     transfer_usd: Usd | None = Decimal(0)

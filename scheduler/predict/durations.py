@@ -167,26 +167,6 @@ def usable_seconds(seconds: float) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
-    """A distribution of seconds as `mass` between `edges` of log seconds."""
-
-    mass: Floats
-    edges: Floats
-
-    def quantile(self, level: float) -> float:
-        """Seconds that the run stays under with chance `level`."""
-        return float(np.exp(quantiles(self.mass[None], self.edges, np.array([level]))[0, 0]))
-
-    def remaining(self, age_seconds: float, level: float) -> float | None:
-        """Seconds still to go, given that it has run `age_seconds`; None where no like run ever took so long."""
-        cumulative = np.concatenate([[0.0], np.cumsum(self.mass)])
-        gone = float(np.interp(math.log(max(age_seconds, 1e-9)), self.edges, cumulative))
-        if gone >= 1.0 - 1e-9:
-            return None
-        return max(0.0, self.quantile(gone + level * (1.0 - gone)) - max(0.0, age_seconds))
-
-
-@dataclass(frozen=True, slots=True)
 class Examples:
     """What a forest is fitted to: features by row as they were at submission, log seconds; oldest finished first."""
 

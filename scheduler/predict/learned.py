@@ -21,6 +21,7 @@ from scheduler.model.cluster import SPOT, NodePool
 from scheduler.model.ids import PoolRef
 from scheduler.model.ports import Prediction
 from scheduler.model.resources import Resources
+from scheduler.model.spread import MIDDLE
 from scheduler.model.workload import Workload
 from scheduler.predict.alike import configuration_of, groups_of
 from scheduler.predict.cost import RunCost, predicted_cost
@@ -45,11 +46,18 @@ class Span:
     low: float
     median: float
     high: float
+    logs: tuple[float, ...] = ()
+    """Of the seconds, as in `scheduler.model.spread`; empty: no more is known than the three."""
 
     @property
     def log_sd(self) -> float | None:
         """Standard deviation of the logarithm, as if it were normal; None: it has no width."""
         return math.log(self.high / self.low) / (2 * _NORMAL_95) if 0 < self.low < self.high else None
+
+    @property
+    def shape(self) -> tuple[float, ...]:
+        """Logs beside that of the median; empty: not known."""
+        return tuple(each - self.logs[MIDDLE] for each in self.logs)
 
 
 def _nothing() -> Mapping[str, Span]:
@@ -100,15 +108,15 @@ class LearnedPredictor:
         """Unknown stays None, as in `FirstPredictor`."""
         hazard, provisioning, chance = self._place(pool)
         span = None if workload.runs_forever else self._run(workload, pool)
-        run, sure = (None, None) if span is None else (span.median, span.log_sd)
+        run, sure, shape = (None, None, ()) if span is None else (span.median, span.log_sd, span.shape)
         lost = 0.0
         if run is not None and pool.capacity_type == SPOT:
             gang = hazard * nodes_spanned(workload.pod_sets, pool.node_resources)
             lost = lost_to_reclaims(run, gang, workload.hints.checkpoint_every_seconds)
         if new_nodes == 0:
-            return Prediction(run, POD_START_SECONDS, lost, sure)
+            return Prediction(run, POD_START_SECONDS, lost, sure, run_shape=shape)
         start = None if provisioning is None else provisioning + POD_START_SECONDS
-        return Prediction(run, start, lost, sure, availability=chance)
+        return Prediction(run, start, lost, sure, availability=chance, run_shape=shape)
 
     def alike(self, pool: NodePool) -> Hashable:
         """All that a prediction looks at of a pool."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from scheduler.model.cluster import NodePool
 from scheduler.model.ids import ClusterId, PoolId, PoolRef
+from scheduler.model.spread import HIGH, LEVELS, LOW, MIDDLE, drawn
 from scheduler.model.workload import Workload
 from scheduler.predict import records
 from scheduler.predict.alike import configuration_of, groups_of, numbers_of
@@ -42,7 +43,7 @@ MOST_LENGTHS: Final = 4096
 """Groups of runs alike whose length is told; about 200 bytes each."""
 _MOST_OPEN: Final = 20_000
 _MOST_PLACES: Final = 2000
-_LEVELS: Final = np.array([0.05, 0.5, 0.95])
+_LEVELS: Final = np.array(LEVELS)
 _HELD_OUT: Final = 500
 """The newest runs, at most, that a challenger is judged on and not fitted to."""
 _NEWEST_SPEEDS: Final = 20
@@ -317,7 +318,9 @@ class Learning:
             "waits": self.waits.state(),
             "costs": self.costs.state(),
             "serving": [[uid, one.state()] for uid, one in self.serving.items()],
-            "lengths": [[name, span.low, span.median, span.high] for name, span in self._lengths.items()],
+            "lengths": [
+                [name, *(span.logs or (span.low, span.median, span.high))] for name, span in self._lengths.items()
+            ],
             "open": [[uid, *_told(one)] for uid, one in self._open.items()],
             "fitted_at": self._fitted_at - self.durations.examples_seen,
         }
@@ -350,10 +353,7 @@ class Learning:
         for pool, one in state["provisioning"]:
             self.provisioning.put(str(pool), Provisioning.from_state(one))
         for name, *numbers in state["lengths"]:
-            low, median, high = map(float, numbers)
-            if not 0 < low <= median <= high < math.inf:
-                raise ValueError("lengths that cannot be")
-            self._lengths.put(str(name), Span(low, median, high))
+            self._lengths.put(str(name), _read_span([float(each) for each in numbers]))
         for uid, *told in state["open"]:
             opened = _read_open(told)
             self._open.put(str(uid), opened)
@@ -367,7 +367,7 @@ class Learning:
         low, median, high = (math.log(each) for each in (span.low, span.median, span.high))
         if low == high:
             low, high = median - _UNSURE, median + _UNSURE
-        return self.calibration.interval(f"{source}|{queue}", low, median, high)
+        return self.calibration.interval(f"{source}|{queue}", span.logs or drawn(low, median, high))
 
     def _expect(self, uid: str, opened: _Open) -> None:
         heapq.heappush(self._ends, (_end_of(opened), uid))
@@ -411,9 +411,9 @@ class Learning:
         mass = self.durations.distributions([row])
         if mass is None or self.durations.forest is None:
             # Too few runs for a forest: the last five alike, as far off as they usually are.
-            return Span(*(math.exp(row[0] + each * _UNSURE) for each in (-1, 0, 1)))
-        low, median, high = np.exp(quantiles(mass, self.durations.forest.edges, _LEVELS)[0] + row[0])
-        return Span(float(low), float(median), float(high))
+            return Span(math.exp(row[0] - _UNSURE), math.exp(row[0]), math.exp(row[0] + _UNSURE))
+        logs = tuple((quantiles(mass, self.durations.forest.edges, _LEVELS)[0] + row[0]).tolist())
+        return _span_of(logs)
 
     def _tell_all_lengths(self, now: float) -> None:
         """After a refit, of what is going: others are told when one of them starts."""
@@ -423,6 +423,10 @@ class Learning:
 
 def _medians(forest: Forest, rows: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
     return quantiles(forest.distribution(rows), forest.edges, np.array([0.5]))[:, 0] if len(rows) else np.empty(0)
+
+
+def _span_of(logs: tuple[float, ...]) -> Span:
+    return Span(math.exp(logs[LOW]), math.exp(logs[MIDDLE]), math.exp(logs[HIGH]), logs)
 
 
 def _end_of(opened: _Open) -> float:
@@ -445,6 +449,16 @@ def _told(one: _Open) -> list[Any]:
     return [
         one.at, one.queue, one.gpu, one.steps, told, dict(one.said), one.source, *ends, one.outlived, one.speed_told,
     ]  # fmt: skip
+
+
+def _read_span(numbers: list[float]) -> Span:
+    """Logs at all levels, or seconds at 5, 50 and 95 % where there was no forest (earlier versions: always)."""
+    rising = all(map(math.isfinite, numbers)) and numbers == sorted(numbers)
+    if rising and len(numbers) == len(LEVELS) and max(map(abs, numbers)) < 700:
+        return _span_of(tuple(numbers))
+    if rising and len(numbers) == 3 and numbers[0] > 0:
+        return Span(numbers[0], numbers[1], numbers[2])
+    raise ValueError("lengths that cannot be")
 
 
 def _read_open(told: list[Any]) -> _Open:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scheduler.model.spread import drawn
 from scheduler.predict import arrays
 from scheduler.predict.bounded import Recent
 from scheduler.predict.conformal import Calibration
@@ -26,6 +27,8 @@ from scheduler.predict.waits import Ahead, Going, queue_wait_seconds
 ABSURD = st.one_of(
     st.floats(max_value=0.0), st.just(math.nan), st.just(math.inf), st.floats(min_value=LONGEST_SECONDS * 1.01)
 )
+
+NORMAL = drawn(0.0, 1.0, 2.0)
 
 
 def _learned(lengths: list[float | None], skew: float = 0.0) -> DurationModel:
@@ -71,7 +74,7 @@ def test_ends_stay_in_order_and_within_bounds(outcomes: list[str], width: float)
     calibration = Calibration()
     for one in outcomes:
         calibration.learn("q", below=one == "below", above=one == "above")
-    low, high = calibration.interval("q", -width / 2, 0.0, width / 2)
+    low, high = calibration.interval("q", drawn(-width / 2, 0.0, width / 2))
     assert -20.0 < low <= 0.0 <= high < 20.0
 
 
@@ -83,7 +86,7 @@ def test_what_calibration_learned_survives_being_written_down(outcomes: list[tup
         calibration.learn(group, below=below, above=above and not below)
     again = Calibration.from_state(json.loads(json.dumps(calibration.state())))
     assert again.state() == calibration.state()
-    assert all(again.interval(g, 0.0, 1.0, 2.0) == calibration.interval(g, 0.0, 1.0, 2.0) for g in "abcdefg")
+    assert all(again.interval(g, NORMAL) == calibration.interval(g, NORMAL) for g in "abcdefg")
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=80))
