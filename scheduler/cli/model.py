@@ -61,6 +61,8 @@ def evaluate_command(
         print_json(found)
     else:
         console().print(_table(found))
+        if found.get("remaining"):
+            console().print(_remaining_table(found["remaining"]))
         if "note" in found:
             console().print(found["note"])
     return 0
@@ -110,4 +112,18 @@ def _table(found: dict[str, Any]) -> Any:
     if groups:
         held = ", ".join(f"{name} {100 * share:.1f} %" for name, share in groups.items())
         table.caption = f"90 % intervals hold: {held}"
+    return table
+
+
+def _remaining_table(found: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    from scheduler.cli.output import duration
+
+    columns = ("median_ape", "mean_log_error", "coverage_90")
+    table = Table("gone on for", "runs", "what is left, by", *columns)
+    for age, one in found.items():
+        for name, row in [("learned", one), *one["baselines"].items()]:
+            cells = (f"{row[key]:.3f}" if key in row else "-" for key in columns)
+            table.add_row(duration(float(age)), str(one["runs"]), name, *cells)
     return table

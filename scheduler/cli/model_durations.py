@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from scheduler.cli.output import CommandError
 from scheduler.predict.durations import Run
 from scheduler.predict.prequential import Ended, predict_all
+from scheduler.predict.remaining_trial import AGES_SECONDS, Asked, remaining_scores
 from scheduler.predict.scores import scores
 from scheduler.simulate.table import Row, Table, open_table
 
@@ -41,19 +44,49 @@ def evaluate_durations(path: Path, from_day: float) -> dict[str, Any]:
         "split": f"in arrival order, each from runs ended before it; reported from day {from_day:g}",
         **scores(np.exp(said.model[usable]), actual),
         "coverage_90": float(covered.mean()),
+        "width_90": float((said.high - said.low)[usable].mean()),
         "coverage_90_by_queue": _by_queue(covered, queues),
+        "coverage_90_standard_error_by_queue": _by_queue(covered, queues, days[usable]),
+        "remaining": _remaining(log, said.asked, from_day),
         "baselines": {name: scores(np.exp(values[usable]), actual) for name, values in said.baselines.items()},
     }
 
 
-def _by_queue(covered: NDArray[np.bool_], queues: NDArray[np.str_]) -> dict[str, float]:
-    """Of queues with at least 500 runs."""
+def _by_queue(
+    covered: NDArray[np.bool_], queues: NDArray[np.str_], days: NDArray[np.float64] | None = None
+) -> dict[str, float]:
+    """Of queues with at least 500 runs. With `days`: how far off chance alone makes each, runs of one day being taken
+    to stand and fall together (the cluster-robust standard error of a mean: Cameron and Miller, "A practitioner's guide
+    to cluster-robust inference", Journal of Human Resources 50 (2015), 2.2)."""
     names, counts = np.unique(queues, return_counts=True)
-    return {
-        str(name): float(covered[queues == name].mean())
-        for name, count in zip(names, counts, strict=True)
-        if count >= _LEAST_OF_A_QUEUE
-    }
+    found = {}
+    for name, count in zip(names, counts, strict=True):
+        if count >= _LEAST_OF_A_QUEUE:
+            own = covered[queues == name]
+            found[str(name)] = float(own.mean()) if days is None else _standard_error(own, days[queues == name] // 1)
+    return found
+
+
+def _standard_error(covered: NDArray[np.bool_], cluster: NDArray[np.float64]) -> float:
+    _, number = np.unique(cluster, return_inverse=True)
+    sums = np.bincount(number, covered - covered.mean())
+    return float(np.sqrt((sums**2).sum()) / len(covered))
+
+
+def _remaining(log: Sequence[Ended], asked: Sequence[Asked], from_day: float) -> dict[str, Any]:
+    """By age in seconds, of runs submitted from that day on that reached it."""
+    found = {}
+    for age in AGES_SECONDS:
+        told = [
+            one
+            for one in asked
+            if one.age == age
+            and log[one.index].run.submitted_at >= from_day * _DAY
+            and math.isfinite(one.left[0] + one.last_five)
+        ]
+        if len(told) > 1:
+            found[f"{age:g}"] = remaining_scores(told, [log[one.index].seconds for one in told])
+    return found
 
 
 def read_runs(table: Table) -> list[Ended]:

@@ -1,23 +1,21 @@
 """What is left of runs that go on, foretold at fixed ages as the daemon would and compared with what came.
 
 At an age the model says the distribution of lengths of runs alike by what is known then, given that this one is longer
-than it has run (`scheduler.model.spread.left_seconds`). Intervals are calibrated by age and queue.
+than it has run (`scheduler.model.spread.left_seconds`).
 """
 
 from __future__ import annotations
 
-import heapq
 import math
 from bisect import bisect_right
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
-from scheduler.model.spread import LEVELS, left_seconds
-from scheduler.predict.conformal import Calibration
+from scheduler.model.spread import HIGH, LEVELS, LOW, MIDDLE, left_seconds
 from scheduler.predict.forest import Floats
 
 AGES_SECONDS: Final = (600.0, 3600.0, 21_600.0)
@@ -64,23 +62,24 @@ class Lengths:
         return (own[len(own) // 2] - age if own else longer), longer
 
 
-def intervals(
-    events: Iterable[tuple[float, int, bool]], asked: Sequence[Asked], left: Sequence[float], groups: Sequence[str]
-) -> Floats:
-    """Rows x 2, log seconds: 90 % intervals of what is left. `events`: (when, number in `asked`, whether it is over
-    now) in order; `left`: what came; `groups`: of which each is calibrated with."""
-    calibration, found = Calibration(), np.full((len(asked), 2), math.nan)
-    overdue: list[tuple[float, int]] = []
-    for at, number, over in events:
-        while overdue and overdue[0][0] <= at:
-            calibration.learn(groups[heapq.heappop(overdue)[1]], above=True)
-        length, said = math.log(left[number]), asked[number].left
-        if math.isnan(said[0]):
-            continue
-        if not over:
-            found[number] = calibration.interval(groups[number], [math.log(each) for each in said])
-            if length > found[number, 1]:
-                heapq.heappush(overdue, (at + math.exp(found[number, 1]), number))
-        elif length <= found[number, 1]:
-            calibration.learn(groups[number], below=bool(length < found[number, 0]))
-    return found
+def remaining_scores(asked: Sequence[Asked], seconds: Sequence[float]) -> dict[str, Any]:
+    """Of what was asked at one age; `seconds`: the whole lengths. median_ape and mean_ape are shares, mean_log_error of
+    natural logs of the seconds left, coverage_90 of the 90 % interval, median_held how often less than the median was
+    left (wanted: half)."""
+    left = np.array(seconds) - np.array([one.age for one in asked])
+    said = np.array([one.left for one in asked])
+    inside = (left >= said[:, LOW]) & (left <= said[:, HIGH])
+    baselines = {LAST_FIVE: [one.last_five for one in asked], GLOBAL: [one.global_median for one in asked]}
+    return {
+        "runs": len(asked),
+        **_errors(said[:, MIDDLE], left),
+        "coverage_90": float(inside.mean()),
+        "median_held": float((left <= said[:, MIDDLE]).mean()),
+        "baselines": {name: _errors(np.array(values), left) for name, values in baselines.items()},
+    }
+
+
+def _errors(said: Floats, left: Floats) -> dict[str, float]:
+    off = np.abs(said - left) / left
+    logs = np.abs(np.log(np.maximum(said, 1.0)) - np.log(np.maximum(left, 1.0)))
+    return {"median_ape": float(np.median(off)), "mean_ape": float(off.mean()), "mean_log_error": float(logs.mean())}
