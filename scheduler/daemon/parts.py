@@ -104,7 +104,9 @@ class Daemon:
         self.learner = (
             Learner(self.mirror, outside.history, clock, telemetry) if federation.predictor == "learned" else None
         )
-        self.progress = ProgressBook(self.mirror, self.readings, outside.history, clock, self.predictor)
+        self.progress = ProgressBook(
+            self.mirror, self.readings, outside.history, clock, self.predictor, own_queries=federation.own_queries
+        )
         self.waits = WaitBook(self.mirror, outside.policies, self.predictor)
         self.costs = CostBook(self.mirror, self.ledger, self.predictor)
         self.decisions = DecisionLog(outside.history, telemetry, shadow=shadow)
