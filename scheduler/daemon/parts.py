@@ -108,7 +108,7 @@ class Daemon:
             self.mirror, self.readings, outside.history, clock, self.predictor, own_queries=federation.own_queries
         )
         self.waits = WaitBook(self.mirror, outside.policies, self.predictor)
-        self.costs = CostBook(self.mirror, self.ledger, self.predictor)
+        self.costs = CostBook(self.mirror, self.ledger, outside.history, self.predictor)
         self.decisions = DecisionLog(outside.history, telemetry, shadow=shadow)
         self.leader = Leader(outside.hub_api, outside.identity, clock, telemetry, outside.lease)
         self.events = EventWriter(self.mirror, outside.hub_api, clock, telemetry, self.leader.check)
@@ -255,6 +255,7 @@ class Daemon:
         await self.reclaims.load()
         await self.runs.load()
         await self.progress.load()
+        await self.costs.load()
         await self.remedies.load()
         await self.watch.load()
         if self.learner is not None:
@@ -282,6 +283,7 @@ class Daemon:
                     await self.leader.release()
             finally:
                 self.progress.save()
+                self.costs.save(self.outside.clock.now(), anyway=True)
                 if self.learner is not None:
                     await self.learner.close()
 
@@ -392,6 +394,7 @@ class Daemon:
     async def _metrics_read(self) -> None:
         await self.watch.look()
         await self.progress.on_round()
+        self.costs.save(self.outside.clock.now())
         if self.learner is not None:
             self.learner.look_at_serving(self.readings.readings())
         if self.mirror.ever_synced:
