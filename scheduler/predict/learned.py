@@ -21,7 +21,6 @@ from scheduler.model.cluster import SPOT, NodePool
 from scheduler.model.ids import PoolRef
 from scheduler.model.ports import Prediction
 from scheduler.model.resources import Resources
-from scheduler.model.spread import MIDDLE
 from scheduler.model.workload import Workload
 from scheduler.predict.alike import configuration_of, groups_of
 from scheduler.predict.cost import RunCost, predicted_cost
@@ -46,8 +45,9 @@ class Span:
     low: float
     median: float
     high: float
-    logs: tuple[float, ...] = ()
-    """Of the seconds, as in `scheduler.model.spread`; empty: no more is known than the three."""
+    shape: tuple[float, ...] = ()
+    """Logs of the seconds as in `scheduler.model.spread`, less that of the median; empty: no more is known than the
+    three."""
 
     @property
     def log_sd(self) -> float | None:
@@ -55,9 +55,10 @@ class Span:
         return math.log(self.high / self.low) / (2 * _NORMAL_95) if 0 < self.low < self.high else None
 
     @property
-    def shape(self) -> tuple[float, ...]:
-        """Logs beside that of the median; empty: not known."""
-        return tuple(each - self.logs[MIDDLE] for each in self.logs)
+    def logs(self) -> tuple[float, ...]:
+        """As in `scheduler.model.spread`; empty: not known."""
+        middle = math.log(self.median)
+        return tuple(middle + each for each in self.shape)
 
 
 def _nothing() -> Mapping[str, Span]:

@@ -335,9 +335,7 @@ class Learning:
             "starts": self.starts.state(),
             "latencies": self.latencies.state(),
             "serving": [[uid, one.state()] for uid, one in self.serving.items()],
-            "lengths": [
-                [name, *(span.logs or (span.low, span.median, span.high))] for name, span in self._lengths.items()
-            ],
+            "lengths": [[name, span.low, span.median, span.high, *span.shape] for name, span in self._lengths.items()],
             "open": [[uid, *_told(one)] for uid, one in self._open.items()],
             "fitted_at": self._fitted_at - self.durations.examples_seen,
         }
@@ -445,7 +443,8 @@ def _medians(forest: Forest, rows: np.ndarray[Any, np.dtype[np.float64]]) -> np.
 
 
 def _span_of(logs: tuple[float, ...]) -> Span:
-    return Span(math.exp(logs[LOW]), math.exp(logs[MIDDLE]), math.exp(logs[HIGH]), logs)
+    shape = tuple(each - logs[MIDDLE] for each in logs)
+    return Span(math.exp(logs[LOW]), math.exp(logs[MIDDLE]), math.exp(logs[HIGH]), shape)
 
 
 def _end_of(opened: _Open) -> float:
@@ -471,13 +470,12 @@ def _told(one: _Open) -> list[Any]:
 
 
 def _read_span(numbers: list[float]) -> Span:
-    """Logs at all levels, or seconds at 5, 50 and 95 % where there was no forest (earlier versions: always)."""
-    rising = all(map(math.isfinite, numbers)) and numbers == sorted(numbers)
-    if rising and len(numbers) == len(LEVELS) and max(map(abs, numbers)) < 700:
-        return _span_of(tuple(numbers))
-    if rising and len(numbers) == 3 and numbers[0] > 0:
-        return Span(numbers[0], numbers[1], numbers[2])
-    raise ValueError("lengths that cannot be")
+    """Seconds at 5, 50 and 95 %, and the shape; none where there was no forest (earlier versions: always)."""
+    (low, median, high), shape = numbers[:3], numbers[3:]
+    usable = 0 < low <= median <= high < math.inf and all(map(math.isfinite, shape)) and shape == sorted(shape)
+    if not usable or len(shape) not in (0, len(LEVELS)):
+        raise ValueError("lengths that cannot be")
+    return Span(low, median, high, tuple(shape))
 
 
 def _read_open(told: list[Any]) -> _Open:
