@@ -115,6 +115,8 @@ class Federation:
     """How long trouble used to go unnoticed."""
     queue_wait_seconds: float | None = None
     """How long a workload may wait; None: for ever."""
+    own_queries: bool = True
+    """Whether queries in workloads' annotations are asked."""
 
     @property
     def names(self) -> FederationNames:
@@ -278,6 +280,7 @@ def _federation(document: FederationDocument, folder: Path, as_of: Instant, file
         unnoticed_seconds=spec.aiops.unnoticed_after,
         queue_wait_seconds=spec.aiops.queue_wait,
         predictor=spec.predictor,
+        own_queries=spec.own_queries,
         clock_file=_beside(folder, spec.clock_file),
         prices=tuple(_source(entry, folder) for entry in spec.prices or ()),
         currencies={

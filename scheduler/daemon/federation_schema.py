@@ -320,6 +320,9 @@ class FederationSpec(Strict):
     aiops: AiopsSpec = Field(default_factory=AiopsSpec)
     metric_queries: LongText | None = None
     """Path, relative to this file, of queries that are laid over the shipped ones. Default: those."""
+    own_queries: bool = True
+    """false: queries in workloads' annotations (progress-query, speed-query) are never asked; how far runs are is then
+    told by the metrics of common exporters alone."""
     members: Annotated[list[MemberSpec], Field(min_length=1)]
 
     @model_validator(mode="after")

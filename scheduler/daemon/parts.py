@@ -111,9 +111,11 @@ class Daemon:
         self.learner = (
             Learner(self.mirror, outside.history, clock, telemetry) if federation.predictor == "learned" else None
         )
-        self.progress = ProgressBook(self.mirror, self.readings, outside.history, clock, self.predictor)
+        self.progress = ProgressBook(
+            self.mirror, self.readings, outside.history, clock, self.predictor, own_queries=federation.own_queries
+        )
         self.waits = WaitBook(self.mirror, outside.policies, self.predictor)
-        self.costs = CostBook(self.mirror, self.ledger, self.predictor)
+        self.costs = CostBook(self.mirror, self.ledger, outside.history, self.predictor)
         self.explorations = ExplorationBook(outside.history, clock, saves=not shadow)
         self.decisions = DecisionLog(outside.history, telemetry, shadow=shadow)
         self.leader = Leader(outside.hub_api, outside.identity, clock, telemetry, outside.lease)
@@ -273,6 +275,7 @@ class Daemon:
         await self.reclaims.load()
         await self.runs.load()
         await self.progress.load()
+        await self.costs.load()
         await self.remedies.load()
         await self.watch.load()
         if self.learner is not None:
@@ -302,6 +305,7 @@ class Daemon:
                     await self.leader.release()
             finally:
                 self.progress.save()
+                self.costs.save(self.outside.clock.now(), anyway=True)
                 if self.learner is not None:
                     await self.learner.close()
 
@@ -412,6 +416,7 @@ class Daemon:
     async def _metrics_read(self) -> None:
         await self.watch.look()
         await self.progress.on_round()
+        self.costs.save(self.outside.clock.now())
         if self.learner is not None:
             self.learner.look_at_serving(self.readings.readings())
         if self.mirror.ever_synced:

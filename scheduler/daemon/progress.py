@@ -69,12 +69,16 @@ class ProgressBook:
         history: History,
         clock: Clock,
         predictor: Callable[[], Predictor],
+        *,
+        own_queries: bool = True,
     ) -> None:
+        """`own_queries` False: what workloads say in annotations is not asked, as if they had said nothing."""
         self._mirror = mirror
         self._readings = readings
         self._history = history
         self._clock = clock
         self._predictor = predictor
+        self._own_queries = own_queries
         self._known: Recent[Uid, _Known] = Recent(_MOST_RUNS)
         self._asked_last: dict[ClusterId, Uid] = {}
         self._saved_at: Instant | None = None
@@ -190,7 +194,7 @@ class ProgressBook:
                         found[key] = sample.at, sample.value
         for (uid, in_steps), (at, value) in found.items():
             workload = self._mirror.workload(uid)
-            if workload is not None and not workload.progress_query:
+            if workload is not None and not (workload.progress_query and self._own_queries):
                 self._put_progress(uid, at, value, in_steps=in_steps)
 
     def _put_progress(self, uid: Uid, at: Instant, value: float, *, in_steps: bool) -> None:
@@ -206,6 +210,8 @@ class ProgressBook:
         self._known.put(uid, replace(known, going=going.told(at, value, throttled=throttled)))
 
     async def _ask(self) -> None:
+        if not self._own_queries:
+            return
         by_member: dict[ClusterId, list[tuple[Uid, bool, MetricQuery]]] = {}
         for uid, known in self._known.items():
             workload = self._mirror.workload(uid)

@@ -47,8 +47,9 @@ class Span:
     low: float
     median: float
     high: float
-    logs: tuple[float, ...] = ()
-    """Of the seconds, as in `scheduler.model.spread`; empty: no more is known than the three."""
+    shape: tuple[float, ...] = ()
+    """Logs of the seconds as in `scheduler.model.spread`, less that of the median; empty: no more is known than the
+    three."""
 
     @property
     def log_sd(self) -> float | None:
@@ -56,9 +57,10 @@ class Span:
         return math.log(self.high / self.low) / (2 * _NORMAL_95) if 0 < self.low < self.high else None
 
     @property
-    def shape(self) -> tuple[float, ...]:
-        """Logs beside that of the median; empty: not known."""
-        return tuple(each - self.logs[MIDDLE] for each in self.logs)
+    def logs(self) -> tuple[float, ...]:
+        """As in `scheduler.model.spread`; empty: not known."""
+        middle = math.log(self.median)
+        return tuple(middle + each for each in self.shape)
 
 
 def _nothing() -> Mapping[str, Span]:

@@ -106,6 +106,10 @@ class Learning:
         """By member: how long workloads waited, over what was said."""
         self.costs = Ratios()
         """By pool: what runs cost, over what was said."""
+        self.starts = Ratios()
+        """By pool: how long nodes took to come, over what was said."""
+        self.latencies = Ratios()
+        """By UID of what serves: its p95, over what was said an hour before."""
         self.serving: Recent[str, Served] = Recent(MOST_SERVING)
         """By UID of the workload."""
         self.provisioning: Recent[str, Provisioning] = Recent(_MOST_PLACES)
@@ -203,6 +207,8 @@ class Learning:
     def nodes_came(self, pool: PoolRef, seconds: float, at: float = 0.0) -> None:
         """From the decision to buy nodes to a run's start on them, at `at`."""
         known = self.provisioning.get(str(pool)) or Provisioning()
+        if known.count:
+            self.starts.learn(str(pool), known.quantile_seconds(0.5), seconds, p90=known.quantile_seconds(0.9))
         self.provisioning.put(str(pool), known.aged(at).started(seconds))
 
     def nodes_refused(self, pool: PoolRef, at: float = 0.0, after_seconds: float | None = None) -> None:
@@ -211,8 +217,11 @@ class Learning:
         self.provisioning.put(str(pool), known.aged(at).refused(after_seconds))
 
     def waited(self, cluster: str, said_seconds: float, seconds: float) -> None:
-        """A workload waited so long on a member's own capacity, where so long was said."""
+        """A workload waited so long on a member's own capacity, where so long was said; what cannot be, but for a
+        minute of skew between clocks, teaches nothing."""
         offset = WAIT_OFFSET_SECONDS
+        if not (said_seconds >= -offset and seconds >= -offset):
+            return
         self.waits.learn(cluster, max(0.0, said_seconds) + offset, max(0.0, seconds) + offset)
 
     def paid(self, pool: PoolRef, said_usd: float, p90_usd: float, paid_usd: float) -> None:
@@ -221,7 +230,10 @@ class Learning:
 
     def served(self, uid: str, at: float, p95_seconds: float, per_second: float | None, replicas: int) -> None:
         """What the latency metrics of a workload that serves say; `per_second`: requests, of all replicas."""
-        self.serving.touch(uid, Served).learn(at, p95_seconds, per_second, replicas)
+        known = self.serving.touch(uid, Served)
+        said = known.forecast(at)
+        if known.learn(at, p95_seconds, per_second, replicas) and said is not None:
+            self.latencies.learn(uid, said, p95_seconds)
 
     def spot_used(self, pool: PoolRef, zone: str, hour: int, reclaims: int, node_hours: float) -> None:
         self.hazards.learn(str(pool), zone, hour, reclaims, node_hours)
@@ -319,7 +331,10 @@ class Learning:
 
     def corrections(self) -> dict[str, dict[str, Correction]]:
         """How what was said was off, by what and name."""
-        return {"wait": self.waits.all(), "cost": self.costs.all()}
+        serving = {uid: one for uid, one in self.latencies.all().items() if uid in self.serving}
+        return {
+            "wait": self.waits.all(), "cost": self.costs.all(), "start": self.starts.all(), "latency": serving,
+        }  # fmt: skip
 
     def state(self) -> dict[str, Any]:
         """All that was learned, as JSON values."""
@@ -335,10 +350,10 @@ class Learning:
             "provisioning": [[name, one.state()] for name, one in self.provisioning.items()],
             "waits": self.waits.state(),
             "costs": self.costs.state(),
+            "starts": self.starts.state(),
+            "latencies": self.latencies.state(),
             "serving": [[uid, one.state()] for uid, one in self.serving.items()],
-            "lengths": [
-                [name, *(span.logs or (span.low, span.median, span.high))] for name, span in self._lengths.items()
-            ],
+            "lengths": [[name, span.low, span.median, span.high, *span.shape] for name, span in self._lengths.items()],
             "open": [[uid, *_told(one)] for uid, one in self._open.items()],
             "fitted_at": self._fitted_at - self.durations.examples_seen,
         }
@@ -368,6 +383,8 @@ class Learning:
             self.sharing = SharingModel.from_state(state["sharing"])
         self.waits = Ratios.from_state(state.get("waits", []))
         self.costs = Ratios.from_state(state.get("costs", []))
+        self.starts = Ratios.from_state(state.get("starts", []))
+        self.latencies = Ratios.from_state(state.get("latencies", []))
         for uid, one in state.get("serving", []):
             self.serving.put(str(uid), Served.from_state(one))
         for pool, one in state["provisioning"]:
@@ -460,7 +477,8 @@ def _medians(forest: Forest, rows: np.ndarray[Any, np.dtype[np.float64]]) -> np.
 
 
 def _span_of(logs: tuple[float, ...]) -> Span:
-    return Span(math.exp(logs[LOW]), math.exp(logs[MIDDLE]), math.exp(logs[HIGH]), logs)
+    shape = tuple(each - logs[MIDDLE] for each in logs)
+    return Span(math.exp(logs[LOW]), math.exp(logs[MIDDLE]), math.exp(logs[HIGH]), shape)
 
 
 def _end_of(opened: _Open) -> float:
@@ -486,13 +504,12 @@ def _told(one: _Open) -> list[Any]:
 
 
 def _read_span(numbers: list[float]) -> Span:
-    """Logs at all levels, or seconds at 5, 50 and 95 % where there was no forest (earlier versions: always)."""
-    rising = all(map(math.isfinite, numbers)) and numbers == sorted(numbers)
-    if rising and len(numbers) == len(LEVELS) and max(map(abs, numbers)) < 700:
-        return _span_of(tuple(numbers))
-    if rising and len(numbers) == 3 and numbers[0] > 0:
-        return Span(numbers[0], numbers[1], numbers[2])
-    raise ValueError("lengths that cannot be")
+    """Seconds at 5, 50 and 95 %, and the shape; none where there was no forest (earlier versions: always)."""
+    (low, median, high), shape = numbers[:3], numbers[3:]
+    usable = 0 < low <= median <= high < math.inf and all(map(math.isfinite, shape)) and shape == sorted(shape)
+    if not usable or len(shape) not in (0, len(LEVELS)):
+        raise ValueError("lengths that cannot be")
+    return Span(low, median, high, tuple(shape))
 
 
 def _read_open(told: list[Any]) -> _Open:

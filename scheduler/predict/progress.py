@@ -70,7 +70,10 @@ class Attempt:
         return replace(self, said=(at, speed)) if math.isfinite(speed) and speed >= 0 and math.isfinite(at) else self
 
     def looked(self, at: float, *, throttled: bool) -> Attempt:
-        """Whether it was throttled since the last look; for runs without a metric, too."""
+        """Whether it was throttled since the last look; for runs without a metric, too. A time that is none is passed
+        over."""
+        if not math.isfinite(at):
+            return self
         since = self.started_at if self.looked_at is None else self.looked_at
         slow = self.throttled_seconds + (max(0.0, at - since) if throttled else 0.0)
         return replace(self, looked_at=at, throttled_seconds=slow)

@@ -19,6 +19,8 @@ _PRIOR_SPREAD: Final = 0.5
 _PRIOR_SUCCESSES, _PRIOR_FAILURES = 4.5, 0.5
 PRIOR_AVAILABILITY: Final = _PRIOR_SUCCESSES / (_PRIOR_SUCCESSES + _PRIOR_FAILURES)
 _LONGEST_SECONDS: Final = 86400.0
+_WORST: Final = 3.0
+"""Log units from the median that one start-up counts at most: a single outlier decides nothing."""
 _HALF_LIFE_SECONDS: Final = 12 * 3600.0
 """In which what succeeded and failed loses half of its weight: capacity comes and goes within a day."""
 _PRIOR_FAILING_SECONDS: Final = 600.0
@@ -56,7 +58,8 @@ class Provisioning:
         """With one scale-up that came after `seconds`; times that cannot be teach nothing."""
         if not (math.isfinite(seconds) and 0 < seconds <= _LONGEST_SECONDS):
             return self
-        value, count = math.log(seconds), self.count + 1
+        usual = math.log(self.quantile_seconds(0.5))
+        value, count = min(usual + _WORST, max(usual - _WORST, math.log(seconds))), self.count + 1
         mean = self.mean_log + (value - self.mean_log) / count
         squares = self.squares + (value - self.mean_log) * (value - mean)
         return replace(self, count=count, mean_log=mean, squares=squares, successes=self.successes + 1)

@@ -64,6 +64,8 @@ class Ratios:
         finite or not above 0 teach nothing."""
         if not (math.isfinite(said) and math.isfinite(actual) and said > 0 and actual > 0):
             return
+        if p90 is not None and not (math.isfinite(p90) and p90 > 0):
+            p90 = None
         ratio = max(-_WORST, min(_WORST, math.log(actual) - math.log(said)))
         before = self.of(name)
         seen = self._seen.touch(name, lambda: _Seen(deque(maxlen=_KEPT), deque(maxlen=_KEPT), deque(maxlen=_LATELY)))

@@ -131,12 +131,12 @@ class Served:
         self._view: Serving | None = None
         """Worked out once for each interval."""
 
-    def learn(self, at: float, p95_seconds: float, requests_per_second: float | None, replicas: int) -> None:
-        """One interval; one too early after the last, or that cannot be, teaches nothing."""
+    def learn(self, at: float, p95_seconds: float, requests_per_second: float | None, replicas: int) -> bool:
+        """One interval; one too early after the last, or that cannot be, teaches nothing: False."""
         if not (math.isfinite(at) and math.isfinite(p95_seconds) and p95_seconds > 0) or replicas < 1:
-            return
+            return False
         if self._last is not None and at < self._last[0] + INTERVAL_SECONDS:
-            return
+            return False
         load = requests_per_second
         if load is None or not (math.isfinite(load) and load >= 0):
             load = None
@@ -145,6 +145,11 @@ class Served:
         self._last = at, p95_seconds, load, replicas
         if load is not None:
             self._loads.append((load / replicas, p95_seconds))
+        return True
+
+    def forecast(self, at: float) -> float | None:
+        """p95 in seconds of the interval that begins at `at`, as it was foretold an hour before; None: it was not."""
+        return self._forecaster.forecast(at) if math.isfinite(at) else None
 
     def view(self) -> Serving | None:
         """None: nothing was learned."""

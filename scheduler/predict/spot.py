@@ -16,6 +16,8 @@ from scheduler.predict.bounded import Recent
 PRIOR_RECLAIMS_PER_HOUR: Final = 0.03
 """Of one node, before anything is observed; as in `first`."""
 PRIOR_HOURS: Final = 24.0
+_MOST_HOURS: Final = 100_000.0
+"""Told at once: more is a clock that jumped, not nodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class ReclaimHazards:
 
     def learn(self, pool: str, zone: str, hour: int, reclaims: int, node_hours: float) -> None:
         """Exposure of `node_hours` with `reclaims`; counts that cannot be teach nothing."""
-        if reclaims < 0 or not math.isfinite(node_hours) or node_hours <= 0:
+        if reclaims < 0 or not 0 < node_hours <= _MOST_HOURS:
             return
         for key in _levels(pool, zone, hour):
             n, t = self._seen.get(key) or (0.0, 0.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +79,20 @@ async def test_the_runs_own_metric_says_what_is_left_and_a_pause_keeps_what_was_
             assert 0.03 < kept < 0.9
         async with world.daemon() as (daemon, _):
             assert await until(lambda: begun(daemon, common), "what was done to be known again") == kept
+
+
+async def test_a_federation_may_forbid_queries_of_workloads_own(tmp_path: Path) -> None:
+    """What common exporters say of its own pods is then believed, not what its query would have found."""
+    query: dict[str, Any] = {"overspill.dev/progress-query": 'training_steps_total{namespace="$namespace"}'}
+    async with a_world(tmp_path) as world, world.outside() as outside:
+        daemon = Daemon(replace(outside, federation=replace(outside.federation, own_queries=False)), shadow=False)
+        task = asyncio.get_running_loop().create_task(daemon.run())
+        try:
+            slow = await submit(world, "slow", SPEED, **query)
+            quick = await submit(world, "quick", 2 * SPEED, **query)
+            for uid, speed in ((slow, SPEED), (quick, 2 * SPEED)):
+                found = await until(lambda uid=uid: told(daemon, uid), "its speed to be known")  # type: ignore[misc]
+                assert found.per_second == pytest.approx(speed / STEPS, rel=0.1)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)

@@ -37,7 +37,7 @@ def mistakes(tmp_path: Path, text: str | bytes, **arguments: Any) -> list[str]:
 def test_the_example_becomes_what_the_daemon_uses() -> None:
     found = load_federation(EXAMPLE, as_of=1000.0, validate_provider=validate_settings)
     folder = EXAMPLE.parent
-    assert (found.name, found.mode) == ("example", "shadow")
+    assert (found.name, found.mode, found.own_queries) == ("example", "shadow", True)
     assert found.hub == Hub("hub", folder / "kubeconfigs/hub.yaml", "hub")
     assert (found.listen_address, found.listen_port, found.clock_file) == ("127.0.0.1", 8080, None)
     assert found.history_url == f"sqlite+aiosqlite:///{folder.absolute()}/overspill.db"

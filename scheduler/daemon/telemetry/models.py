@@ -23,17 +23,17 @@ class Models(Metrics):
     )
     said_error = gauge(
         "overspill_model_said_error_ratio",
-        "Mean absolute log error of the last 50 queue waits (by cluster) and costs (by pool) that were said.",
+        "Mean absolute log error of the last 50 said: wait (by cluster), cost and start (by pool), latency.",
         ["what", "name"],
     )
     said_coverage = gauge(
         "overspill_model_said_coverage_ratio",
-        "Share of the last 20 queue waits and costs that stayed under their 90 % quantile.",
+        "Share of the last 20 outcomes (wait, cost, start, latency) that stayed under their 90 % quantile.",
         ["what", "name"],
     )
     said_drifting = gauge(
         "overspill_model_said_drifting",
-        "1 while far fewer queue waits or costs stay under their 90 % quantile than wanted.",
+        "1 while far fewer outcomes (wait, cost, start, latency) stay under their 90 % quantile than wanted.",
         ["what", "name"],
     )
     model_refits = counter(
