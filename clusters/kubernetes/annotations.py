@@ -76,7 +76,7 @@ class HintsRead:
     gpu_models: tuple[str, ...]
     topology: str
     """A node label; "": none."""
-    excluded_nodes: tuple[NodeName, ...]
+    excluded_nodes: tuple[tuple[ClusterId, NodeName], ...]
     queued_at: Instant | None
     progress_query: str
     speed_query: str
@@ -169,7 +169,8 @@ def parse_hints(annotations: Mapping[str, Any], created_at: Instant) -> HintsRea
         ),
         topology=_topology(annotations, problems),
         excluded_nodes=tuple(
-            sorted({NodeName(node) for _, node in parse_places(annotations.get(ANNOTATION_EXCLUDED_NODES))})
+            (ClusterId(cluster), NodeName(node))
+            for cluster, node in parse_places(annotations.get(ANNOTATION_EXCLUDED_NODES))
         ),
         queued_at=_time(annotations, ANNOTATION_QUEUED_AT, problems),
         progress_query=_query(annotations, ANNOTATION_PROGRESS_QUERY, problems),

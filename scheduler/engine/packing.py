@@ -35,6 +35,8 @@ class Bin:
     """Those that a pod must tolerate by itself."""
     taken: int = 0
     """Pods assumed onto it in this cycle."""
+    cluster: str = ""
+    """Of a node that exists."""
 
     def copy(self) -> Bin:
         """Another one with the same room. By hand: `dataclasses.replace` is five times slower, and looking ahead copies
@@ -49,6 +51,7 @@ class Bin:
             self.labels,
             self.taints,
             self.taken,
+            self.cluster,
         )
 
     def room_for(self, pod: Resources, limit: int) -> int:
@@ -80,7 +83,7 @@ class Bin:
         """Whether its labels and taints let the pods in, and nobody keeps them off."""
         if pod_set.node_selector and not self.labels.issuperset(pod_set.node_selector):
             return False
-        if pod_set.excluded_nodes and self.key in pod_set.excluded_nodes:
+        if pod_set.excluded_nodes and (self.cluster, self.key) in pod_set.excluded_nodes:
             return False
         return not self.taints or all(tolerated(taint, pod_set.tolerations) for taint in self.taints)
 
@@ -98,6 +101,7 @@ def make_bin(
     free: Resources,
     labels: Iterable[tuple[str, str]] = (),
     taints: Iterable[Taint] = (),
+    cluster: str = "",
 ) -> Bin:
     return Bin(
         key,
@@ -108,6 +112,7 @@ def make_bin(
         dict(free.extended),
         frozenset(labels),
         tuple(taint for taint in taints if taint.effect in REFUSING_EFFECTS),
+        cluster=cluster,
     )
 
 

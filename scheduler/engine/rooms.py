@@ -75,7 +75,7 @@ class PoolRoom:
         self.base = max(pool.desired_nodes or 0, self.staying)
         """The size that the provider aims at (or has already passed)."""
         declared = set(pool.taints)
-        self.ready = [_bin_of(node, declared) for node in usable]
+        self.ready = [_bin_of(node, declared, pool.ref.cluster) for node in usable]
         self.booked: list[Bin] = []
         """Machines that have been asked for and have no node yet."""
         if pool.scaling == "managed" and pool.desired_nodes is not None:
@@ -203,11 +203,12 @@ def domain_taken(pod_sets: Sequence[PodSet], takes: Sequence[Take]) -> tuple[str
     return None if value is None else (topology, value)
 
 
-def _bin_of(node: Node, declared: set[Taint]) -> Bin:
+def _bin_of(node: Node, declared: set[Taint], cluster: str) -> Bin:
     """What is free on a node. Written out for the plain ones, which are nearly all: every cycle makes many."""
     there, used = node.allocatable, node.used
     if node.taints or there.extended or used.extended:
-        return make_bin(node.name, there - used, node.labels, (each for each in node.taints if each not in declared))
+        taints = (each for each in node.taints if each not in declared)
+        return make_bin(node.name, there - used, node.labels, taints, cluster)
     return Bin(
         node.name,
         there.cpu_milli - used.cpu_milli,
@@ -216,6 +217,7 @@ def _bin_of(node: Node, declared: set[Taint]) -> Bin:
         there.pods - used.pods,
         {},
         frozenset(node.labels),
+        cluster=cluster,
     )
 
 

@@ -34,8 +34,8 @@ class PodSet:
     """Accepted GPU models, any of them; empty: no preference."""
     topology: str = ""
     """A node label: all pods of the workload are to be on nodes with one value of it. "": anywhere in a pool."""
-    excluded_nodes: tuple[NodeName, ...] = ()
-    """Where they must not run: a remedy said so. By name alone, whatever the cluster."""
+    excluded_nodes: tuple[tuple[ClusterId, NodeName], ...] = ()
+    """Where they must not run: a remedy said so."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -10,6 +10,7 @@ touches, whatever it says: kinder than what incidents are held to.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -20,8 +21,9 @@ from numpy.typing import NDArray
 from scheduler.aiops.findings import Table
 from scheduler.aiops.monitor import View
 from scheduler.aiops.series import Floats
+from scheduler.simulate.faults.fault import POOL, RULE, SERVICE, STATISTICAL, UNNAMED, Fault
 from scheduler.simulate.faults.fleet import GPUS_PER_NODE
-from scheduler.simulate.faults.kinds import KINDS, POOL, RULE, SERVICE, STATISTICAL, Fault
+from scheduler.simulate.faults.kinds import KINDS
 from scheduler.simulate.faults.scoring import GRACE_MINUTES
 from scheduler.simulate.faults.study import Study
 from scheduler.simulate.faults.telemetry import START_SECONDS
@@ -33,17 +35,24 @@ GAUGES = {
     "workload": ("serving_latency_p95_seconds",),
     "pool": ("spend_usd_per_hour",),
 }  # fmt: skip
+SITE_GAUGES = {
+    "gpu": (*GAUGES["gpu"], "gpu_sm_clock_hertz", "gpu_link_replays_per_second"),
+    "node": (*GAUGES["node"], "node_network_errors_per_second", "node_disk_latency_seconds", "node_coolant_celsius"),
+    "workload": GAUGES["workload"],
+    "pool": GAUGES["pool"],
+}  # fmt: skip
+"""The same where the site has gauges of its own."""
 _SPAN, _SIGMAS, _HOLD_MINUTES = 1440.0, 6.0, 30
 Flags = NDArray[np.bool_]
 Alarm = tuple[int, str, int]
 """Minute, scope, row."""
 
 
-def _gauges(view: View) -> tuple[Floats, list[tuple[str, int]]]:
+def _gauges(view: View, gauges: Mapping[str, tuple[str, ...]]) -> tuple[Floats, list[tuple[str, int]]]:
     """All gauges as one array, and where each series belongs."""
     values: list[Floats] = []
     owners: list[tuple[str, int]] = []
-    for scope, names in GAUGES.items():
+    for scope, names in gauges.items():
         table = view.tables[scope]
         for name in names:
             values.append(table.of(name))
@@ -56,6 +65,7 @@ class Thresholds:
     """Plain limits per series."""
 
     alarms: list[Alarm] = field(default_factory=list)
+    gauges: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: GAUGES)
     _count: float = 0.0
     _mean: Floats | None = None
     _variance: Floats | None = None
@@ -65,7 +75,7 @@ class Thresholds:
 
     def watch(self, view: View) -> None:
         minute = round((view.at - START_SECONDS) / 60.0)
-        value, owners = _gauges(view)
+        value, owners = _gauges(view, self.gauges)
         if self._mean is None or self._variance is None or self._held is None:
             self._mean, self._variance = np.nan_to_num(value), np.zeros(len(value))
             self._held = np.zeros(len(value))
@@ -102,7 +112,7 @@ class Thresholds:
 
 def judged(study: Study, alarms: list[Alarm]) -> dict[str, Any]:
     """Recall, precision and delay of such alarms."""
-    found: dict[str, list[float | None]] = {RULE: [], STATISTICAL: []}
+    found: dict[str, list[float | None]] = {RULE: [], STATISTICAL: [], UNNAMED: []}
     matched: set[int] = set()
     near: set[int] = set()
     for fault in study.faults:
@@ -117,6 +127,7 @@ def judged(study: Study, alarms: list[Alarm]) -> dict[str, Any]:
         "incidents": len(alarms),
         "recall_rule": _share(found[RULE]),
         "recall_statistical": _share(found[STATISTICAL]),
+        "recall_unnamed": _share(found[UNNAMED]),
         "precision": len(matched) / len(alarms) if alarms else None,
         "false_per_day": round((len(alarms) - len(near)) / study.scenario.days, 3),
         "median_delay_samples": median(delays) if delays else None,

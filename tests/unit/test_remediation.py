@@ -391,6 +391,19 @@ def test_lost_memory_counts_what_the_nodes_show() -> None:
     assert "OverRate" in story.codes()
 
 
+def test_what_has_just_come_is_not_replaced_again_so_that_lost_memory_hides_nothing() -> None:
+    """Found by hypothesis: of two replacements in one place only one shows after a loss of memory."""
+    policy = a_policy("gpu", REPLACE, max_unavailable=Limit(count=9), rate=2, rate_seconds=3600.0)
+    story = Story(Emulated().add(9), policy)
+    story.open(an_incident("n0"))
+    assert story.round() == ["replace-node n0"]
+    story.world.deliver(ref())
+    story.open(an_incident("n9", "gpu.ecc"))
+    assert story.round(10) == []
+    assert "JustCome" in story.codes()
+    assert "replace-node n9" in story.round(3600)
+
+
 def test_outcomes_shift_the_order() -> None:
     policy = a_policy("gpu", NOTIFY, DRAIN, verified(REBOOT), verified(REPLACE))
     assert ordered(policy, XID, ()) == (NOTIFY, DRAIN, REBOOT, REPLACE)

@@ -117,17 +117,21 @@ def test_a_quarantined_pool_takes_nothing_new(one_by_one: bool) -> None:
 
 @pytest.mark.parametrize("one_by_one", [False, True])
 @pytest.mark.parametrize(
-    ("count", "excluded", "want"), [(2, (), 1), (2, ("n1",), 0), (1, ("n1",), 1), (1, ("n1", "n2"), 0)]
+    ("count", "excluded", "want"),
+    [(2, "", 1), (2, "c/n1", 0), (1, "c/n1", 1), (1, "c/n1,c/n2", 0), (2, "other/n1,other/n2", 1)],
 )
-def test_a_node_that_is_excluded_is_no_room(one_by_one: bool, count: int, excluded: tuple[str, ...], want: int) -> None:
-    """A gang that would fit only with it waits, instead of hanging half started."""
-    gang = workload("gang", pods(count, 8, excluded_nodes=excluded))
+def test_a_node_that_is_excluded_is_no_room(one_by_one: bool, count: int, excluded: str, want: int) -> None:
+    """A gang that would fit only with it waits, instead of hanging half started. A node of that name in another cluster
+    is another node."""
+    nodes = parse_hints({"overspill.dev/excluded-nodes": excluded}, 0.0).excluded_nodes
+    gang = workload("gang", pods(count, 8, excluded_nodes=nodes))
     here = cluster("c", (pool("c", "p"),), (node("p", "n1"), node("p", "n2")))
     plan = cycle(
         snapshot(here, workloads=(gang,)), policy_set(policy(burst=None)), FirstPredictor(), one_by_one=one_by_one
     )
     assert len(plan.placements) == want
-    assert parse_hints({"overspill.dev/excluded-nodes": "c/n2,c/n1"}, 0.0).excluded_nodes == ("n1", "n2")
+    said = parse_hints({"overspill.dev/excluded-nodes": "c/n2,c/n1"}, 0.0).excluded_nodes
+    assert said == (("c", "n1"), ("c", "n2"))
 
 
 @pytest.mark.parametrize("one_by_one", [False, True])

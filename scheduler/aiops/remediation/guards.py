@@ -19,6 +19,7 @@ from scheduler.model.remediation import (
     NOTIFY,
     QUARANTINE_CLUSTER,
     QUARANTINES,
+    REPLACE,
     SCALE_UP,
     WORKLOAD_ACTIONS,
     ActionRule,
@@ -146,6 +147,15 @@ def cooling_down(step: Step) -> Reason | None:
     return None
 
 
+def just_come(step: Step) -> Reason | None:
+    """A node is not replaced while it may itself have replaced another: of two disruptions in one place only one would
+    show when memory is lost."""
+    node = step.node
+    if step.action == REPLACE and node is not None and node.created_at > step.now - step.policy.guards.rate_seconds:
+        return Reason("JustCome", "the node came not long ago and is not replaced yet")
+    return None
+
+
 def breaker_open(step: Step) -> Reason | None:
     breaker = step.breaker
     if breaker is None or step.action == NOTIFY or step.approved or breaker.trial == step.incident.id:
@@ -220,6 +230,7 @@ GUARDS: Final[tuple[Guard, ...]] = (
     busy,
     too_young,
     cooling_down,
+    just_come,
     breaker_open,
     outside_window,
     too_much_quarantine,

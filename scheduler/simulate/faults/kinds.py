@@ -1,74 +1,23 @@
 """The faults that can be planted: what they are about, how they show, and what finds them.
 
 A kind's `apply` changes the telemetry of one minute; `begin` does, in the fault's first minute, what stays (a counter,
-a code, a job that will end). The names of the findings that count as having found it are in `wants`.
+a code, a job that will end). The names of the findings that count as having found it are in `wants`. Kinds that no rule
+names are in `unnamed`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
+from scheduler.simulate.faults.fault import GPU, JOB, NODE, POOL, RULE, SERVICE, STATISTICAL, ZONE, Fault, Kind, Step
 from scheduler.simulate.faults.fleet import GPUS_PER_NODE
-from scheduler.simulate.faults.jobs import Job
 from scheduler.simulate.faults.telemetry import START_SECONDS, Telemetry
+from scheduler.simulate.faults.unnamed import UNNAMED_KINDS
 
-RULE: Final = "rule"
-STATISTICAL: Final = "statistical"
-GPU, NODE, JOB, SERVICE, POOL, ZONE = "gpu", "node", "job", "service", "pool", "zone"
 _NCCL_MINUTES = 10
 """How long a collective waits for a rank that is gone."""
-
-
-@dataclass(slots=True)
-class Fault:
-    """One planted fault. `starts` and `ends` are minutes; the target is set when it begins."""
-
-    kind: str
-    starts: int
-    minutes: int
-    strength: float
-    """What the kind makes of it."""
-    target: int = -1
-    """Number of the GPU, node, service, pool or domain."""
-    job: Job | None = None
-    """That it hits, if it does."""
-    nodes: tuple[int, ...] = ()
-    """That show something."""
-    workload: str = ""
-
-    @property
-    def ends(self) -> int:
-        return self.starts + self.minutes
-
-    @property
-    def gpus(self) -> np.ndarray:
-        return (np.asarray(self.nodes, dtype=np.int64)[:, None] * GPUS_PER_NODE + np.arange(GPUS_PER_NODE)).ravel()
-
-
-Step = Callable[[Telemetry, Fault, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    name: str
-    shape: str
-    """rule or statistical."""
-    about: str
-    """gpu, node, job, service, pool or zone."""
-    wants: tuple[str, ...]
-    """Beginnings of the kinds of findings that tell it."""
-    minutes: tuple[int, int]
-    strength: tuple[float, float] = (1.0, 1.0)
-    begin: Step | None = None
-    apply: Step | None = None
-    busy: bool = True
-    """Only where a job runs."""
-    least_nodes: int = 1
-    """Of the job that is hit."""
 
 
 def _xid(code: int, *, crash_after: int | None, waits: bool = False, mute: bool = False, double: bool = False) -> tuple[
@@ -259,76 +208,6 @@ _KINDS: Final = (
     Kind("latency-2", STATISTICAL, SERVICE, ("workload.latency",), (90, 240), (2.0, 2.0), _rolled_out, _slow, False),
     Kind("cost-spike", STATISTICAL, POOL, ("cost.spike",), (60, 180), (1.4, 2.5), apply=_spend, busy=False),
 )  # fmt: skip
-KINDS: Final = {kind.name: kind for kind in _KINDS}
-
-
-@dataclass(slots=True)
-class Targets:
-    """Chooses where a fault goes, and keeps faults apart."""
-
-    last_on: dict[tuple[str, int], int] = field(default_factory=dict)
-    apart_minutes: int = 150
-
-    def choose(self, world: Telemetry, fault: Fault) -> bool:
-        """Sets the fault's target; False where there is none just now."""
-        kind, rng, fleet = KINDS[fault.kind], world.rng, world.fleet
-        free = [node for node in range(fleet.nodes) if self._free("node", node, fault) and world.ready[node]
-                and not world.cordoned[node]]  # fmt: skip
-        match kind.about:
-            case "service":
-                options = [one for one in range(len(fleet.services)) if self._free("service", one, fault)]
-            case "pool":
-                options = [one for one in range(len(fleet.pools)) if self._free("pool", one, fault)]
-            case "zone":
-                whole = np.bincount(fleet.domain, minlength=len(fleet.domains))
-                able = np.bincount(fleet.domain[free], minlength=len(fleet.domains))
-                options = np.flatnonzero((whole == able) & (whole >= 4)).tolist()
-            case "spot":
-                options = [node for node in free if fleet.spot[node]]
-            case "serving-gpu":
-                options = [node for node in free if fleet.serves[node]]
-            case _:
-                options = [node for node in free if self._suits(world, node, fault, kind)]
-        if not options:
-            return False
-        self._aim(world, fault, kind, int(options[int(rng.integers(len(options)))]))
-        return True
-
-    def _suits(self, world: Telemetry, node: int, fault: Fault, kind: Kind) -> bool:
-        job = world.jobs.on(node)
-        if job is None:
-            return not kind.busy and not world.fleet.serves[node]
-        needs = fault.minutes if kind.wants == ("memory.leak",) else min(fault.minutes, 60)
-        settled, lasts = fault.starts - job.starts >= 40, job.ends - fault.starts >= needs + 5
-        alone = all(self._free("node", one, fault) for one in job.nodes.tolist())
-        return settled and lasts and alone and len(job.nodes) >= kind.least_nodes and job.hangs_from is None
-
-    def _aim(self, world: Telemetry, fault: Fault, kind: Kind, choice: int) -> None:
-        fleet = world.fleet
-        if kind.about in ("service", "pool"):
-            fault.target = choice
-            fault.workload = fleet.services[choice] if kind.about == "service" else ""
-            self.last_on[kind.about, choice] = fault.ends
-            return
-        if kind.about == "zone":
-            fault.target, fault.nodes = choice, tuple(np.flatnonzero(fleet.domain == choice).tolist())
-        else:
-            fault.job = world.jobs.on(choice)
-            fault.workload = fault.job.uid if fault.job else ""
-            whole = kind.about == "job" and fault.job is not None
-            fault.nodes = tuple(fault.job.nodes.tolist()) if whole and fault.job else (choice,)
-            lane = int(world.rng.integers(GPUS_PER_NODE))
-            fault.target = choice * GPUS_PER_NODE + lane if kind.about.endswith("gpu") else choice
-            service = int(fleet.service_of[choice * GPUS_PER_NODE + lane])
-            if service >= 0:
-                fault.workload = fleet.services[service]
-                self.last_on["service", service] = fault.ends
-        touched = set(fault.nodes)
-        for node in fault.nodes:
-            job = world.jobs.on(node)
-            touched.update(job.nodes.tolist() if job else ())
-        for node in touched:
-            self.last_on["node", node] = fault.ends
-
-    def _free(self, what: str, number: int, fault: Fault) -> bool:
-        return fault.starts >= self.last_on.get((what, number), -self.apart_minutes) + self.apart_minutes
+NAMED: Final = tuple(sorted(kind.name for kind in _KINDS))
+"""Kinds that rules are meant to find: what a scenario plants unless it says which."""
+KINDS: Final = {kind.name: kind for kind in (*_KINDS, *UNNAMED_KINDS)}

@@ -7,7 +7,7 @@ days: 7             # or hours: 36
 quietDays: 1        # at the start: no faults, the detectors learn
 seed: 1
 perKind: 6          # of each kind, at random times
-kinds: [xid-79]     # only of these; default: all
+kinds: [xid-79]     # only of these; default: all that a rule is meant to find
 recorded: FILE.csv.gz   # duty cycles of serving GPUs (pod,t_s,gpu_duty_pct), instead of drawn ones
 faults:             # and these
   - {kind: straggler, atMinute: 3000, minutes: 60, strengthPercent: 15}
@@ -26,7 +26,8 @@ from pydantic import Field, model_validator
 from policies.documents import Problem, Strict, refuse, validate
 from policies.errors import PolicyError, PolicyErrors, did_you_mean, shown
 from policies.source import decode, parse, read_bytes
-from scheduler.simulate.faults.kinds import KINDS, Fault
+from scheduler.simulate.faults.fault import UNNAMED, Fault
+from scheduler.simulate.faults.kinds import KINDS, NAMED
 
 DAY_MINUTES: Final = 1440
 MOST_FAULTS: Final = 5000
@@ -99,6 +100,11 @@ class Scenario:
     def days(self) -> float:
         return self.hours / 24.0
 
+    @property
+    def site_gauges(self) -> bool:
+        """Whether the site scrapes gauges of its own: where faults are planted that show in them."""
+        return any(KINDS[name].shape == UNNAMED for name in (*self.kinds, *(one.kind for one in self.planted)))
+
     def faults(self, rng: np.random.Generator) -> list[Fault]:
         """Those that are written, and those that are drawn: evenly over the time after the quiet days, by start."""
         found = []
@@ -109,7 +115,7 @@ class Scenario:
             if one.strength_percent is not None:
                 strength = one.strength_percent / 100.0
             found.append(Fault(one.kind, one.at_minute, minutes, strength))
-        for name in sorted(self.kinds or KINDS):
+        for name in sorted(self.kinds or NAMED):
             kind = KINDS[name]
             for _ in range(self.per_kind):
                 minutes = int(rng.integers(kind.minutes[0], kind.minutes[1] + 1))

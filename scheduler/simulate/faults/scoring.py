@@ -14,8 +14,9 @@ from statistics import median
 from typing import Any, Final
 
 from scheduler.aiops.incidents import Incident
+from scheduler.simulate.faults.fault import JOB, POOL, RULE, SERVICE, STATISTICAL, UNNAMED, ZONE, Fault
 from scheduler.simulate.faults.fleet import Fleet
-from scheduler.simulate.faults.kinds import JOB, KINDS, POOL, RULE, SERVICE, STATISTICAL, ZONE, Fault
+from scheduler.simulate.faults.kinds import KINDS
 from scheduler.simulate.faults.study import Study
 from scheduler.simulate.faults.telemetry import START_SECONDS
 
@@ -92,6 +93,7 @@ def described(result: Score) -> dict[str, Any]:
         "incidents": result.incidents,
         "recall_rule": result.recall(RULE),
         "recall_statistical": result.recall(STATISTICAL),
+        "recall_unnamed": result.recall(UNNAMED),
         "precision": result.precision,
         "duplicates": result.duplicates,
         "false_per_day": round(result.false_per_day, 3),

@@ -19,10 +19,13 @@ from scheduler.aiops.monitor import Monitor, View, look, new_monitor
 from scheduler.aiops.series import Floats
 from scheduler.aiops.topology import Run, Topology, topology
 from scheduler.model.errors import InvalidObjectError
+from scheduler.simulate.faults.fault import Fault
 from scheduler.simulate.faults.fleet import GPUS_PER_NODE, Fleet, build
 from scheduler.simulate.faults.jobs import Jobs
-from scheduler.simulate.faults.kinds import KINDS, Fault, Targets
+from scheduler.simulate.faults.kinds import KINDS
 from scheduler.simulate.faults.scenario import Scenario
+from scheduler.simulate.faults.site_gauges import SiteGauges
+from scheduler.simulate.faults.targets import Targets
 from scheduler.simulate.faults.telemetry import START_SECONDS, Telemetry
 
 _SERVICES_FROM = 1_000_000
@@ -52,19 +55,22 @@ class Study:
 
 
 def run(
-    scenario: Scenario, *, detectors: bool = True, watch: Watcher | None = None, tell: Teller | None = None
-) -> Study:
-    """The same for the same scenario. `watch` sees each round's telemetry before it is judged, `tell` what is found in
-    each minute. Raises: InvalidObjectError for a recording that cannot be used."""
-    world_seed, fault_seed = np.random.SeedSequence(scenario.seed).spawn(2)
+    scenario: Scenario, *, detectors: bool = True, alarms_per_day: float = ALARMS_PER_DAY,
+    watch: Watcher | None = None, tell: Teller | None = None,
+) -> Study:  # fmt: skip
+    """The same for the same scenario. `alarms_per_day`: false ones that the detectors may raise. `watch` sees each
+    round's telemetry before it is judged, `tell` what is found in each minute. Raises: InvalidObjectError for a
+    recording that cannot be used."""
+    world_seed, fault_seed, site_seed = np.random.SeedSequence(scenario.seed).spawn(3)
     fleet, rng = build(scenario.nodes), np.random.default_rng(world_seed)
     jobs = Jobs(fleet, rng)
     recorded = read_recorded(scenario.recorded) if scenario.recorded else None
-    world = Telemetry(fleet, jobs, rng, recorded)
+    site = SiteGauges(fleet, np.random.default_rng(site_seed)) if scenario.site_gauges else None
+    world = Telemetry(fleet, jobs, rng, recorded, site)
     waiting = scenario.faults(np.random.default_rng(fault_seed))
     study, targets, scene = Study(scenario, fleet, [], 0), Targets(), Scene(fleet)
     rows = {"gpu": fleet.gpus, "node": fleet.nodes, "workload": len(fleet.services), "pool": len(fleet.pools)}
-    monitor = new_monitor(rows, ALARMS_PER_DAY if detectors else 0.0)
+    monitor = new_monitor(rows, alarms_per_day if detectors else 0.0)
     active: list[Fault] = []
     for minute in range(scenario.minutes):
         jobs.step(minute)

@@ -14,6 +14,7 @@ from scheduler.aiops.findings import Table
 from scheduler.aiops.series import Floats
 from scheduler.simulate.faults.fleet import GPUS_PER_NODE, Fleet
 from scheduler.simulate.faults.jobs import Jobs
+from scheduler.simulate.faults.site_gauges import SiteGauges
 
 START_SECONDS = 1_767_571_200.0
 """A Monday, 00:00 UTC."""
@@ -27,8 +28,12 @@ class Telemetry:
     """The fleet's true state, and what of it is seen in a minute. Faults change the arrays between `advance` and
     `tables`."""
 
-    def __init__(self, fleet: Fleet, jobs: Jobs, rng: np.random.Generator, recorded: Floats | None = None) -> None:
+    def __init__(
+        self, fleet: Fleet, jobs: Jobs, rng: np.random.Generator, recorded: Floats | None = None,
+        site: SiteGauges | None = None,
+    ) -> None:  # fmt: skip
         self.fleet, self.jobs, self.rng = fleet, jobs, rng
+        self._site = site
         gpus, nodes, services = fleet.gpus, fleet.nodes, len(fleet.services)
         self._recorded = recorded
         """Duty cycles of real serving GPUs (minutes by pod), instead of drawn ones."""
@@ -60,6 +65,15 @@ class Telemetry:
         self._count()
         self._hosts(minute)
         self._money()
+        if self._site is not None:
+            self._site.advance(minute)
+
+    @property
+    def site(self) -> SiteGauges:
+        """Raises: LookupError where the site has no gauges of its own."""
+        if self._site is None:
+            raise LookupError("this fleet has no gauges of the site's own")
+        return self._site
 
     def _serve(self, minute: int) -> None:
         fleet, rng = self.fleet, self.rng
@@ -202,7 +216,8 @@ class Telemetry:
             ("gpu_pcie_replays_count", self.replays),
             ("workload_step_compute_seconds", self.step),
         )
-        return {name: np.where(seen, value, np.nan) for name, value in whole}
+        own = self._site.gpu() if self._site is not None else {}
+        return {name: np.where(seen, value, np.nan) for name, value in (*whole, *own.items())}
 
     def _services(self) -> dict[str, Floats]:
         return {
@@ -216,7 +231,8 @@ class Telemetry:
         reporting = seen.reshape(-1, GPUS_PER_NODE).sum(axis=1).astype(float)
         known: Floats = np.where(there, 1.0, np.nan)
         scraped = np.where(self.unseen, np.nan, known)
-        return {
+        own = self._site.node() if self._site is not None else {}
+        return {name: value * scraped for name, value in own.items()} | {
             "node_ready_count": self.ready * known,
             "node_unschedulable_count": np.asarray(self.cordoned * known),
             "node_reclaim_notice_count": self.notice * known,
