@@ -62,6 +62,7 @@ def queue(document: schema.QueueDocument) -> model.QueueSpec:
             lower_priority=spec.preemption.priority == "lower",
             max_lost_seconds=spec.preemption.max_lost_work,
         ),
+        wait_objective_seconds=spec.wait_objective,
     )
 
 

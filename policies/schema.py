@@ -291,6 +291,8 @@ class QueueSpecification(Strict):
     """true: the oldest workload blocks those behind it. Default false."""
     preemption: PreemptionSpec = Field(default_factory=PreemptionSpec)
     """What may be stopped for it. Default: nothing."""
+    wait_objective: PositiveDuration | None = None
+    """A forecast wait that is longer is an incident. Default: `aiops.queueWait` of the federation file."""
 
     @model_validator(mode="after")
     def _resources(self) -> QueueSpecification:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -147,6 +148,16 @@ LEARNED: Final = sql.Table(
     sql.Column("body", sql.Text, nullable=False),
 )
 """What was learned, as one versioned JSON object."""
+MOST_ROWS: Final = {
+    DECISIONS: (DECISIONS.c.at, 1_000_000),
+    INCIDENTS: (INCIDENTS.c.opened_at, 20_000),
+    REMEDIES: (REMEDIES.c.began_at, 100_000),
+    RECLAIMS: (RECLAIMS.c.noticed_at, 100_000),
+}
+"""Tables that only tell what was, with their time: the oldest rows beyond so many go. The others' rows are still needed
+(spend is metered from all lifetimes), or are replaced by key."""
+_PRUNED_EVERY: Final = 1000
+"""Rows written."""
 
 
 class History:
@@ -157,6 +168,7 @@ class History:
         self._telemetry = telemetry
         self._waiting: asyncio.Queue[tuple[sql.Table, dict[str, Any]]] = asyncio.Queue(_WAITING_AT_MOST)
         self._writing: asyncio.Future[None] | None = None
+        self._written: Counter[sql.Table] = Counter()
 
     @classmethod
     async def open(cls, url: str, telemetry: Telemetry) -> History:
@@ -216,6 +228,7 @@ class History:
                     rows = _last_by_key(table, [row for owner, row in batch if owner is table])
                     if rows:
                         await self._replace(connection, table, rows)
+                        await self._prune(connection, table, len(rows))
         except SQLAlchemyError as error:
             self._telemetry.history_dropped.inc(len(batch))
             log.warning("history_not_written", rows=len(batch), error=first_line(error))
@@ -227,6 +240,18 @@ class History:
             table.delete().where(condition), [{f"key_{key}": row[key] for key in keys} for row in rows]
         )
         await connection.execute(table.insert(), rows)
+
+    async def _prune(self, connection: Any, table: sql.Table, written: int) -> None:
+        """Delete the oldest rows beyond the table's limit, now and then."""
+        if table not in MOST_ROWS:
+            return
+        self._written[table] += written
+        if self._written[table] < _PRUNED_EVERY:
+            return
+        self._written[table] = 0
+        at, most = MOST_ROWS[table]
+        oldest = sql.select(at).order_by(at.desc()).limit(1).offset(most).scalar_subquery()
+        await connection.execute(table.delete().where(at <= oldest))
 
     async def decisions_of(self, uid: str, limit: int = 50) -> list[dict[str, Any]]:
         """The decisions about one workload, newest first, as they were recorded."""

@@ -29,7 +29,7 @@ Digests = dict[str, tuple[int, Instant | None]]
 
 
 class Facts:
-    """Belongs to the event loop. `queue_wait_objective_seconds` None: there is none."""
+    """Belongs to the event loop. `queue_wait_objective_seconds`: of queues that name none; None: there is none."""
 
     def __init__(
         self, mirror: Mirror, policies: LivePolicies, predictor: Callable[[], Predictor],
@@ -56,9 +56,13 @@ class Facts:
         def policy_of(workload: Workload) -> PlacementPolicy | None:
             return matcher.policy_of(workload) if limited else None
 
+        def objective_of(workload: Workload) -> float | None:
+            return objectives.get(workload.queue) or self._objective
+
+        objectives = {each.id: each.wait_objective_seconds for each in policies.queues}
         limited = any(each.constraints.deadline_seconds is not None for each in policies.policies)
         matcher = Matcher(policies)
-        return lambda: WorkloadFacts(pods, rolled_out, forecasts(snapshot, policy_of, predictor, self._objective))
+        return lambda: WorkloadFacts(pods, rolled_out, forecasts(snapshot, policy_of, predictor, objective_of))
 
     def _look_for_rollouts(self, now: Instant) -> None:
         """Of what runs for ever: its pods' template is another than before."""
@@ -98,7 +102,7 @@ def forecasts(
     snapshot: Snapshot,
     policy_of: Callable[[Workload], PlacementPolicy | None],
     predictor: Predictor,
-    wait_objective_seconds: float | None,
+    objective_of: Callable[[Workload], float | None],
 ) -> dict[str, Forecast]:
     """By UID, of workloads that wait or have a deadline. A wait is that for room on the best owned or bought pool as it
     is now, first come first served (`predict.waits`); None where that cannot be told."""
@@ -116,7 +120,7 @@ def forecasts(
         if uid in waits:
             wait, ends = waits[uid]
             finish = None if ends is None else snapshot.now + ends
-            found[uid] = Forecast(wait, wait_objective_seconds, workload.queued_at, finish, deadline)
+            found[uid] = Forecast(wait, objective_of(workload), workload.queued_at, finish, deadline)
         elif deadline is not None and placement is not None and not workload.finished:
             left = _left(workload, pools.get(placement.pool_ref), running.get(uid), snapshot.now, predictor)
             found[uid] = Forecast(finish_at=None if left is None else snapshot.now + left, deadline_at=deadline)

@@ -56,6 +56,8 @@ class QueueSpec:
     strict_fifo: bool = False
     """True: the oldest workload blocks those behind it; False: those behind may go first if it does not fit."""
     preemption: PreemptionRule = PreemptionRule()
+    wait_objective_seconds: float | None = None
+    """A forecast wait that is longer is an incident; nothing is placed by it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -291,3 +291,9 @@ def test_durations(text: str, want: float) -> None:
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(InvalidObjectError, match="write"):
         parse_duration(text)
+
+
+def test_a_queue_may_say_how_long_its_workloads_are_meant_to_wait_at_most() -> None:
+    text = "apiVersion: overspill.dev/v1alpha1\nkind: Queue\nmetadata: {name: research}\nspec: {waitObjective: 2h}\n"
+    (queue,) = loaded(text).queues
+    assert queue.wait_objective_seconds == 7200.0

@@ -113,7 +113,9 @@ def test_a_wait_is_foretold_by_what_is_left_of_those_who_run(
     waits = workload("waits", pods(1, 8), queued_at=NOW - 60.0, hints=Hints(deadline_at=NOW + 9000.0))
     copy = copy_of(runs, holds=(("n1", amount(8)),), started_at=NOW - 3600.0)
     here = replace(HERE, nodes=(node("a", "n1", used=amount(8)), *([node("a", "n2")] if free else [])))
-    told = forecasts(snapshot(here, workloads=(runs, waits), copies=(copy,)), lambda _: None, Hours(hours), 600.0)
+    told = forecasts(
+        snapshot(here, workloads=(runs, waits), copies=(copy,)), lambda _: None, Hours(hours), lambda _: 600.0
+    )
     found = told["uid-waits"]
     assert (found.wait_seconds, found.queued_at, found.deadline_at) == (want_wait, NOW - 60.0, NOW + 9000.0)
     assert found.finish_at == (None if want_finish is None else NOW + want_finish)
@@ -125,7 +127,7 @@ def test_a_deadline_that_will_be_missed_is_an_incident_of_the_workload() -> None
     copy = copy_of(late, holds=(("n1", amount(8)),), started_at=NOW)
     world = snapshot(HERE, workloads=(late,), copies=(copy,))
     mirror: Any = SimpleNamespace(members={}, hub={})
-    policies: Any = SimpleNamespace(current=SimpleNamespace(policies=()))
+    policies: Any = SimpleNamespace(current=SimpleNamespace(policies=(), queues=()))
     now = [NOW]
     watch = FleetWatch(
         lambda: replace(world, now=now[0]),
@@ -149,7 +151,7 @@ def test_a_rollout_is_another_template_and_not_another_size() -> None:
     assert digest_of(serving("a:1", 2)) == digest_of(serving("a:1", 9)) != digest_of(serving("a:2", 2))
     entry = SimpleNamespace(workload=SERVE, raw=serving("a:1", 2))
     mirror: Any = SimpleNamespace(members={}, hub={"uid-serve": entry})
-    policies: Any = SimpleNamespace(current=SimpleNamespace(policies=()))
+    policies: Any = SimpleNamespace(current=SimpleNamespace(policies=(), queues=()))
     facts = Facts(mirror, policies, lambda: Hours(None), None)
 
     def rolled_out(at: float) -> dict[str, float]:
