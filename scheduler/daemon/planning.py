@@ -198,6 +198,7 @@ class Planner:
         for budget in plan.budgets:
             left = budget.limit_usd - budget.spent_usd - budget.committed_usd
             self._telemetry.budget_left.labels(budget.policy, budget.budget).set(float(left))
+            self._telemetry.budget_limit.labels(budget.policy, budget.budget).set(float(budget.limit_usd))
 
 
 def phase_of(workload: Workload) -> str:

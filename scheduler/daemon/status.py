@@ -143,7 +143,10 @@ class StatusReport:
             self.telemetry.spend.labels(*labels).set(float(line["usd"]))
         for member in self.mirror.members.values():
             self.telemetry.member_reachable.labels(member.member.id).set(0 if member.unreachable_since else 1)
+            down = member.unreachable_since
+            self.telemetry.mirror_age.labels(member.member.id).set(0.0 if down is None else max(0.0, now - down))
             pools = self._cluster(member, now)["pools"]
+            bought = {pool.ref.pool for pool in member.pools() if pool.bought}
             unpriced = sum(pool["usd_per_hour"] is None for pool in pools)
             self.telemetry.unpriced_pools.labels(member.member.id).set(unpriced)
             for pool in pools:
@@ -153,6 +156,8 @@ class StatusReport:
                 self.telemetry.pool_nodes.labels(*where, "ready").set(pool["nodes_ready"])
                 self.telemetry.pool_gpus.labels(*where, "all").set(pool["gpus"])
                 self.telemetry.pool_gpus.labels(*where, "used").set(pool["gpus_used"])
+                if pool["pool"] in bought:
+                    self.telemetry.idle_bought_gpus.labels(*where).set(max(0, pool["gpus"] - pool["gpus_used"]))
 
     def _measure_price_age(self, where: tuple[str, str], as_of: float | None, now: float) -> None:
         """A pool whose price is not known has no age: one that stays would be a lie."""

@@ -1,0 +1,62 @@
+"""Metrics of what is decided, and how long it takes."""
+
+from __future__ import annotations
+
+from scheduler.daemon.telemetry.declared import SECONDS, WAITS, Metrics, counter, gauge, histogram
+
+
+class Decisions(Metrics):
+    cycles = counter(
+        "overspill_cycles",
+        "Scheduling cycles run.",
+    )
+    cycle_seconds = histogram(
+        "overspill_cycle_duration_seconds",
+        "Time of one pure scheduling cycle.",
+        buckets=SECONDS,
+    )
+    decisions = counter(
+        "overspill_decisions",
+        "Decisions by outcome and reason.",
+        ["outcome", "reason"],
+    )
+    bursts = counter(
+        "overspill_bursts",
+        "Workloads placed on bought capacity.",
+        ["cluster"],
+    )
+    returns = counter(
+        "overspill_returns",
+        "Bought nodes given back.",
+        ["cluster"],
+    )
+    workloads = gauge(
+        "overspill_workloads",
+        "Workloads by queue and phase.",
+        ["queue", "phase"],
+    )
+    queue_share = gauge(
+        "overspill_queue_dominant_share_ratio",
+        "Weighted dominant share of a queue.",
+        ["queue"],
+    )
+    shadow_price = gauge(
+        "overspill_shadow_price_usd",
+        "What one more unit of what binds would have saved in the last cycle, by pool or budget and resource.",
+        ["name", "resource", "unit"],
+    )
+    solver = counter(
+        "overspill_solver_runs",
+        "Cycles in which the backlog was weighed as a whole: optimal, or greedy where no optimum was found.",
+        ["result"],
+    )
+    queue_wait = histogram(
+        "overspill_queue_wait_seconds",
+        "From being queued to the copy's start, in the federation's time.",
+        ["queue"],
+        buckets=WAITS,
+    )
+    shadow_saved = gauge(
+        "overspill_shadow_saved_usd",
+        "Shadow mode: expected cost below running each workload on the cheapest on-demand offering open to it.",
+    )
