@@ -61,6 +61,15 @@ def prometheus_binary() -> Path:
     return Path(found)
 
 
+def promtool_binary() -> Path:
+    """Debian's, as `make servers` unpacks it or as the machine has it. Skips the test where there is none."""
+    unpacked = Path(sys.prefix) / "servers" / "prometheus" / "usr" / "bin" / "promtool"
+    found = str(unpacked) if unpacked.is_file() else shutil.which("promtool")
+    if found is None:
+        pytest.skip("no prometheus here: run `make servers`, or install Debian's package prometheus")
+    return Path(found)
+
+
 @asynccontextmanager
 async def prometheus(
     folder: Path, jobs: Sequence[Scraped], *, prefix: str = "", more: Mapping[str, object] | None = None

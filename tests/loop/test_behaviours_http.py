@@ -26,7 +26,7 @@ COUNTS = {
     "workloads", "pool_nodes", "pool_gpus", "unpriced_pools", "member_reachable", "reconcile_queue_keys", "leader",
     "incidents_open", "paused", "remedies_refused", "remedy_breakers_open", "remedy_cases", "model_drifting",
     "model_said_drifting",
-    "detector_series", "detector_metrics",
+    "detector_series", "detector_metrics", "idle_bought_gpus",
 }  # fmt: skip
 """Gauges of things that are counted, or of yes and no."""
 
