@@ -70,6 +70,7 @@ class Board:
         self._named: dict[tuple[int, int], Candidate] = {}
         self._refused: dict[tuple[int, int, int], Candidate] = {}
         self._refused_at: dict[tuple[int, int, int], Candidate] = {}
+        self._last: tuple[tuple[int, int, int], View] | None = None
         self._affordable = Affordable(world, table, self._code) if world.tracks_money else None
 
     @staticmethod
@@ -84,6 +85,13 @@ class Board:
 
     def view(self, ask: Ask) -> View:
         """Every room weighed for the class, as it is now."""
+        # Who has just been told that nothing fits asks once more for the reasons.
+        stamp = ask.number, self.table.changes, self._world.commitments.version
+        if self._last is None or self._last[0] != stamp:
+            self._last = stamp, self._weighed(ask)
+        return self._last[1]
+
+    def _weighed(self, ask: Ask) -> View:
         space = self.table.space(ask.shape)
         codes = self._room_codes(ask, space, self._static_codes(ask))
         fitting = np.flatnonzero(codes == 0)

@@ -93,6 +93,11 @@ class RoomTable:
         self._counts: dict[int, _Counts] = {}
         self._log: list[int] = []
 
+    @property
+    def changes(self) -> int:
+        """How often a room has been touched."""
+        return len(self._log)
+
     def touched(self, room: PoolRoom) -> None:
         """The bins of the room have changed."""
         number = self.index[room.pool.ref]
