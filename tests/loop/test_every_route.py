@@ -12,7 +12,6 @@ from scheduler.daemon import http
 from tests.loop.test_behaviours_http import served
 
 READING = {"GET", "HEAD", "OPTIONS"}
-TOO_LARGE = b" " * (1 << 20) + b"{}"
 
 
 async def test_no_route_changes_anything_without_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,10 +34,8 @@ async def test_no_route_changes_anything_without_a_token(tmp_path: Path, monkeyp
         assert ("POST", "/webhooks/alertmanager") in writing
         for method, path in sorted(writing):
             for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic eDp4"}):
-                for body in (b"{}", TOO_LARGE):
-                    async with session.request(method, f"{url}{path}", data=body, headers=headers) as answer:
-                        refused = {401} if body != TOO_LARGE else {401, 413}
-                        assert answer.status in refused, f"{method} {path} with {headers or 'no token'}"
+                async with session.request(method, f"{url}{path}", data=b"{}", headers=headers) as answer:
+                    assert answer.status == 401, f"{method} {path} with {headers or 'no token'}"
         for method, path in sorted(routes - writing):
             for other in {"POST", "PUT", "PATCH", "DELETE"} - {way for way, where in routes if where == path}:
                 async with session.request(other, f"{url}{path}", data=b"{}") as answer:
