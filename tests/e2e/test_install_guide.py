@@ -1,5 +1,7 @@
-"""docs/install.md, command by command: the emulated federation as it stands there, then the part for one's own clusters,
-whose kubectl commands run against the same APIs, and whose Helm commands are made by the Helm engine of the chart's tests."""
+"""docs/install.md, command by command.
+
+First the emulated federation as it stands there, then the part for one's own clusters: there kubectl runs against the same
+APIs, and what Helm would install is made by the Helm engine of the chart's tests."""
 
 from __future__ import annotations
 
@@ -67,8 +69,7 @@ def own_port() -> tuple[str, int]:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = int(one.getsockname()[1])
-    change = f"s/^spec:$/spec:\\n  listen: {{address: 127.0.0.1, port: {port}}}/"
-    return f"sed -i '{change}' first/sandbox/federation.yaml\n", port
+    return f"sed -i 's/port: 8080$/port: {port}/' first/sandbox/federation.yaml\n", port
 
 
 def kubectl_part() -> str:
