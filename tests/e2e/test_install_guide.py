@@ -1,7 +1,7 @@
 """docs/install.md, command by command.
 
-First the emulated federation as it stands there, then the part for one's own clusters: there kubectl runs against the same
-APIs, and what Helm would install is made by the Helm engine of the chart's tests."""
+First the emulated federation as it stands there, then the part for one's own clusters: there kubectl runs against the
+same APIs, and what Helm would install is made by the Helm engine of the chart's tests."""
 
 from __future__ import annotations
 
