@@ -90,7 +90,12 @@ def test_the_guide_from_nothing_to_a_burst(clone: Path) -> None:
     assert "0 fail" in said
     assert "condition met" in said
     assert "onprem" in said.partition("finetune-llama serverside-applied")[2]
-    assert "job.batch/big-3 condition met" in said
+    assert "job.batch/train-3 condition met" in said
+    spend = re.search(r"^total +\$([\d.]+) *$", said.rpartition("Spend")[2], re.M)
+    assert spend is not None
+    assert 20 < float(spend[1]) < 60, (
+        "one machine at 22 USD an hour for an hour and a half, its start and its idle time"
+    )
     assert "configmap/overspill-my-policies created" in said
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from scheduler.daemon import http
 from tests.loop.test_behaviours_http import served
 
 READING = {"GET", "HEAD", "OPTIONS"}
@@ -22,7 +21,7 @@ async def test_no_route_changes_anything_without_a_token(tmp_path: Path, monkeyp
             apps.append(app)
             super().__init__(app, **settings)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(http.web, "AppRunner", Runner)
+    monkeypatch.setattr(web, "AppRunner", Runner)
     async with served(tmp_path) as (_, url, session):
         app = apps[-1]  # the sandbox has its own
         routes = {
