@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scheduler.cli.output import UNKNOWN, console, duration, print_error
-from scheduler.simulate.comparison import Standing, comparison_json, gap_percent, savings, standings
+from scheduler.simulate.comparison import Change, Standing, changes, comparison_json, gap_percent, savings, standings
 from scheduler.simulate.measures import Measures
 from scheduler.simulate.study import Findings, Run
 from scheduler.simulate.study import Progress as ToldProgress
@@ -87,7 +87,11 @@ def tables(findings: Findings) -> RenderableType:
     """Means over the seeds of every policy set and baseline, and what the policy sets save."""
     all_of_them = standings(findings)
     parts: list[RenderableType] = [_measures_table(all_of_them, findings)]
-    parts += [_savings_table(one, all_of_them) for one in all_of_them if one.kind == "policy"]
+    further = changes(all_of_them)
+    if further:
+        parts.append(_changes_table(further))
+    if not further or any(one.kind == "baseline" for one in all_of_them):
+        parts += [_savings_table(one, all_of_them) for one in all_of_them if one.kind == "policy"]
     return Group(*[part for table in parts for part in (table, Text())][:-1])
 
 
@@ -123,6 +127,19 @@ def _cells(one: Standing, findings: Findings) -> list[str]:
         UNKNOWN if use is None else f"{100 * use:.0f}%",
         UNKNOWN if gap is None else f"{gap:+.0f}%",
     ]
+
+
+def _changes_table(further: Sequence[Change]) -> Table:
+    table = _table(f"What changes from {further[0].first}")
+    table.add_column("to", no_wrap=True, overflow="ellipsis")
+    for heading in ("total $", "cloud $", "wait", "p95 wait"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for one in further:
+        table.add_row(
+            Text(one.name), _signed_usd(one.total_cost_usd), _signed_usd(one.cloud_spend_usd),
+            _signed_duration(one.wait_mean_seconds), _signed_duration(one.wait_p95_seconds),
+        )  # fmt: skip
+    return table
 
 
 def _savings_table(policy: Standing, all_of_them: tuple[Standing, ...]) -> RenderableType:
@@ -172,6 +189,10 @@ def _table(title: str) -> Table:
 
 def _usd(amount: float | None) -> str:
     return UNKNOWN if amount is None else f"{amount:,.0f}" if abs(amount) >= 100 else f"{amount:,.2f}"
+
+
+def _signed_usd(amount: float | None) -> str:
+    return UNKNOWN if amount is None else ("-" if amount < 0 else "+") + _usd(abs(amount))
 
 
 def _percent(value: float | None) -> str:

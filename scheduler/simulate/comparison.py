@@ -49,6 +49,20 @@ class Saving:
     """The policy's less the baseline's, mean over the seeds: above 0 it waits longer."""
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """From the first policy set to another: the other's less the first's, means over the seeds.
+
+    None where one of the two is unknown, or has runs that cannot be compared."""
+
+    name: str
+    first: str
+    total_cost_usd: float | None
+    cloud_spend_usd: float | None
+    wait_mean_seconds: float | None
+    wait_p95_seconds: float | None
+
+
 def standings(findings: Findings) -> tuple[Standing, ...]:
     """In the order of the runs."""
     grouped: dict[tuple[str, str], list[Run]] = {}
@@ -66,6 +80,25 @@ def savings(policy: Standing, others: Sequence[Standing]) -> tuple[Saving, ...]:
         best = next((one for one in others if one.family == family and one.best), None)
         found.append(_saving(policy, family, best))
     return tuple(found)
+
+
+def changes(all_of_them: Sequence[Standing]) -> tuple[Change, ...]:
+    """What each further policy set changes; empty where there is but one."""
+    first, *further = [one for one in all_of_them if one.kind == "policy"]
+    return tuple(_change(first, one) for one in further)
+
+
+def _change(first: Standing, other: Standing) -> Change:
+    def difference(measure: str) -> float | None:
+        before, after = first.mean(measure), other.mean(measure)
+        if before is None or after is None or not (first.comparable and other.comparable):
+            return None
+        return after - before
+
+    return Change(
+        other.name, first.name, difference("total_cost_usd"), difference("cloud_spend_usd"),
+        difference("wait_mean_seconds"), difference("wait_p95_seconds"),
+    )  # fmt: skip
 
 
 def gap_percent(standing: Standing, findings: Findings) -> float | None:
@@ -98,6 +131,17 @@ def comparison_json(findings: Findings) -> dict[str, Any]:
             }
             for one in all_of_them
             if one.kind == "baseline"
+        ],
+        "changes": [
+            {
+                "name": one.name,
+                "first": one.first,
+                "total_cost_usd": _rounded(one.total_cost_usd),
+                "cloud_spend_usd": _rounded(one.cloud_spend_usd),
+                "wait_mean_seconds": _rounded(one.wait_mean_seconds),
+                "wait_p95_seconds": _rounded(one.wait_p95_seconds),
+            }
+            for one in changes(all_of_them)
         ],
         "bound_total_cost_usd": None if findings.bound is None else _rounded(findings.bound.total_cost_usd),
     }

@@ -159,6 +159,14 @@ def test_it_grants_what_the_roles_grant_and_nothing_beyond(mode: str, *, shadow:
             assert subject == {"kind": "ServiceAccount", "name": "overspill", "namespace": "overspill"}
 
 
+def test_the_checkout_of_policies_logs_in_with_a_secret_by_reference() -> None:
+    pod = of_kind(render(FULL), "Deployment")["spec"]["template"]["spec"]
+    for container in (pod["initContainers"][0], pod["containers"][1]):
+        given = {one["name"]: one for one in container["env"]}
+        assert given["GITSYNC_USERNAME"]["value"] == "git"
+        assert given["GITSYNC_PASSWORD"]["valueFrom"] == {"secretKeyRef": {"name": "git", "key": "token"}}
+
+
 def test_the_lease_that_it_may_write_is_that_of_the_federation() -> None:
     role = of_kind(render(FULL), "Role", "leader")
     assert {name for rule in role["rules"] for name in rule.get("resourceNames", ())} == {"overspill-prod"}

@@ -262,3 +262,34 @@ def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     )
     (run,) = json.loads(out)["runs"]
     assert (status, run["finished"]) == (0, 60)
+
+
+def test_a_second_policy_set_is_compared_with_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    later = write(tmp_path / "later" / "a.yaml", (POLICIES / "value-of-time.yaml").read_text().replace(
+        '"1.00"', '"100.00"')).parent  # fmt: skip
+    log = "arrival_s,run_s,gpus\n" + "0,36000,8\n" * 3
+    arguments = [*usual(tmp_path, trace=log), "--policies", later]
+    status, out, _ = simulate(capsys, *arguments, "--json")
+    found = json.loads(out)
+    assert status == 0
+    runs = {run["name"]: run for run in found["runs"]}
+    (change,) = found["comparison"]["changes"]
+    assert (change["first"], change["name"]) == ("policies", "later")
+    for measure in ("total_cost_usd", "cloud_spend_usd", "wait_mean_seconds", "wait_p95_seconds"):
+        assert change[measure] == pytest.approx(runs["later"][measure] - runs["policies"][measure])
+    assert change["wait_p95_seconds"] < 0 < change["cloud_spend_usd"], "the third does not wait any more"
+    status, out, _ = simulate(capsys, *arguments)
+    assert "What changes from policies" in out
+    assert "no baseline" not in out
+    _, out, _ = simulate(capsys, *usual(tmp_path, trace=log), "--json")
+    assert json.loads(out)["comparison"]["changes"] == []
+
+
+def test_what_cannot_be_compared_is_no_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    none = write(tmp_path / "none" / "a.yaml", (POLICIES / "value-of-time.yaml").read_text().replace(
+        "burst: {}", "constraints: {capacityTypes: [spot]}")).parent  # fmt: skip
+    _, out, _ = simulate(capsys, *usual(tmp_path), "--policies", none, "--json")
+    found = json.loads(out)
+    assert found["runs"][1]["unfinished"]
+    (change,) = found["comparison"]["changes"]
+    assert {change[key] for key in change.keys() - {"name", "first"}} == {None}

@@ -48,9 +48,10 @@ env:
   - {name: GITSYNC_LINK, value: current}
   - {name: GITSYNC_PERIOD, value: {{ .Values.policiesFrom.git.period | quote }}}
   {{- if .Values.policiesFrom.git.secret }}
+  - {name: GITSYNC_USERNAME, value: {{ .Values.policiesFrom.git.username | quote }}} # it refuses a password without one
   - name: GITSYNC_PASSWORD
     valueFrom:
-      secretKeyRef: {name: {{ .Values.policiesFrom.git.secret }}, key: token, optional: true}
+      secretKeyRef: {name: {{ .Values.policiesFrom.git.secret }}, key: token}
   {{- end }}
 resources:
   requests: {cpu: 10m, memory: 32Mi}
