@@ -34,7 +34,7 @@ def test_it_knows_queues_apart_and_says_how_sure_it_is(tmp_path: Path, capsys: p
 @pytest.mark.parametrize(
     ("arguments", "want"),
     [
-        ([], "--durations, --serving or --throughput"),
+        ([], "--durations, --serving, --throughput or --colocation"),
         (["--durations", "missing.csv"], "missing.csv"),
         (["--durations", "few.csv"], "too few runs"),
         (["--durations", "few.csv", "--serving", "few.csv"], "name one file"),
