@@ -11,7 +11,7 @@ time. Whether a pair fits at all is an additive account too: logistic regression
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -112,8 +112,8 @@ def prior_weights() -> Floats:
 
 
 Margins = dict[str, float]
-"""What standard deviations are multiplied by for 90 % intervals that hold: `pair|GPU` where both models were seen
-beside others, `model|GPU` where one was not; `pair`, `model`: on any GPU."""
+"""What standard deviations are multiplied by for 90 % intervals that hold: `batch|GPU` where both models were seen
+beside each other, `pair|GPU` where each was beside others, `model|GPU` where one was not; without a GPU: on any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +125,8 @@ class SharingFit:
     inverse: Floats
     models: dict[str, int]
     gpus: dict[str, int]
+    together: frozenset[tuple[int, int]]
+    """Models seen beside each other, the smaller number first."""
     margins: Margins
 
     def predict(self, asked: Sequence[Beside]) -> tuple[Floats, Floats]:
@@ -137,8 +139,10 @@ class SharingFit:
         return self.mean + cross @ self.alpha, spread * np.array([self._margin(one) for one in asked])
 
     def _margin(self, one: Beside) -> float:
-        seen = one.own.model in self.models and one.other.model in self.models
-        kind = "pair" if seen else "model"
+        own, other = self.models.get(one.own.model), self.models.get(one.other.model)
+        kind = "model"
+        if own is not None and other is not None:
+            kind = "batch" if (min(own, other), max(own, other)) in self.together else "pair"
         return self.margins.get(f"{kind}|{one.gpu}", self.margins.get(kind, _UNLEARNED))
 
 
@@ -159,7 +163,8 @@ def fit(seen: Sequence[tuple[Beside, float]], weights: Floats | None = None) -> 
     inverse: Floats = np.asarray(np.linalg.inv(total), dtype=float)
     mean = float(values.mean())
     alpha: Floats = np.asarray(inverse @ (values - mean), dtype=float)
-    return SharingFit(rows, mean, weights, alpha, inverse, models, gpus, _margins(asked, rows, alpha, inverse))
+    margins = _margins(asked, rows, alpha, inverse)
+    return SharingFit(rows, mean, weights, alpha, inverse, models, gpus, frozenset(_couples(rows)), margins)
 
 
 def learn_weights(rows: Columns, values: Floats) -> Floats:
@@ -188,11 +193,12 @@ def learn_weights(rows: Columns, values: Floats) -> Floats:
 
 def _margins(asked: Sequence[Beside], rows: Columns, alpha: Floats, inverse: Floats) -> Margins:
     """Split conformal prediction on residuals over their standard deviations (J. Lei et al., 2018, ch. 5.2): each pair
-    of models, and each model with all its pairs, foretold from the rest. Models, of which there are few, count the same
-    each (`evenly_held`); of pairs, each row does."""
+    of workloads, each of models, and each model with all its pairs, foretold from the rest. Models, of which there are
+    few, count the same each (`evenly_held`); of pairs, each row does."""
     found: Margins = {}
     gpus = np.array([one.gpu for one in asked])
-    for kind, groups in (("pair", list(_pairs(rows))), ("model", list(_each_model(rows)))):
+    kinds = (("batch", _workloads(rows)), ("pair", _pairs(rows)), ("model", _each_model(rows)))
+    for kind, groups in ((kind, list(groups)) for kind, groups in kinds):
         off = [(which, _left_out(which, alpha, inverse)) for which in groups if len(which) < len(rows)]
         if len(off) < 3:
             continue
@@ -212,9 +218,26 @@ def _margin(kind: str, groups: Sequence[Floats]) -> float:
 
 def _pairs(rows: Columns) -> Iterator[NDArray[np.intp]]:
     """Both directions, all batch sizes and GPUs of two models."""
-    low, high = np.minimum(rows.own, rows.other), np.maximum(rows.own, rows.other)
-    for first, second in sorted(set(zip(low.tolist(), high.tolist(), strict=True))):
-        yield np.flatnonzero((low == first) & (high == second))
+    yield from _alike(_couples(rows))
+
+
+def _couples(rows: Columns) -> list[tuple[int, int]]:
+    return [(min(both), max(both)) for both in zip(rows.own.tolist(), rows.other.tolist(), strict=True)]
+
+
+def _workloads(rows: Columns) -> Iterator[NDArray[np.intp]]:
+    """Both directions, on all GPUs, of two models each at one batch size."""
+    own = zip(rows.own.tolist(), rows.own_log2_batch.tolist(), strict=True)
+    other = zip(rows.other.tolist(), rows.other_log2_batch.tolist(), strict=True)
+    yield from _alike([(min(both), max(both)) for both in zip(own, other, strict=True)])
+
+
+def _alike(names: Sequence[Hashable]) -> Iterator[NDArray[np.intp]]:
+    """Where each name stands."""
+    places: dict[Hashable, list[int]] = {}
+    for at, name in enumerate(names):
+        places.setdefault(name, []).append(at)
+    yield from (np.array(found) for found in places.values())
 
 
 def _each_model(rows: Columns) -> Iterator[NDArray[np.intp]]:
