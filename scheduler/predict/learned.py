@@ -21,7 +21,6 @@ from scheduler.model.cluster import SPOT, NodePool
 from scheduler.model.ids import PoolRef
 from scheduler.model.ports import Prediction
 from scheduler.model.resources import Resources
-from scheduler.model.spread import MIDDLE
 from scheduler.model.workload import Workload
 from scheduler.predict.alike import configuration_of, groups_of, replicas_of
 from scheduler.predict.cost import RunCost, predicted_cost
