@@ -4,7 +4,7 @@ find becomes incidents. What is remembered outlives the daemon (`watch_store`)."
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from scheduler.aiops.findings import Finding, Subject
 from scheduler.aiops.incidents import Incident, Incidents, SignalKey, placed
 from scheduler.aiops.keeping import kept, revived
 from scheduler.aiops.monitor import Monitor, View, look, new_monitor, rearranged
-from scheduler.aiops.rules import GPU, NODE
+from scheduler.aiops.rules import GPU
 from scheduler.aiops.telemetry import Telemetry, rows_of, telemetry_of
 from scheduler.aiops.topology import Topology
 from scheduler.aiops.workload_rows import WorkloadFacts
@@ -26,7 +26,7 @@ from scheduler.daemon.telemetry import Telemetry as Metrics
 from scheduler.daemon.watch_store import WatchStore
 from scheduler.daemon.workload_facts import Facts
 from scheduler.model.errors import OverspillError
-from scheduler.model.ids import Instant
+from scheduler.model.ids import ClusterId, Instant
 from scheduler.model.metrics import Reading
 from scheduler.model.snapshot import Snapshot
 
@@ -85,7 +85,7 @@ class FleetWatch:
             clock = asyncio.get_running_loop().time
             began, snapshot, readings = clock(), self._snapshot(), list(self._readings())
             facts = self._beside.facts.gather(snapshot) if self._beside.facts is not None else WorkloadFacts
-            told, over = self._alerts(snapshot.now)
+            told, over = self._alerts(snapshot)
             try:
                 now, monitor, found = await asyncio.to_thread(self._round, snapshot, readings, facts, told, over)
             except (OverspillError, ValueError, ArithmeticError) as error:
@@ -109,8 +109,9 @@ class FleetWatch:
             await book.changed.wait()
             book.changed.clear()
             async with self._turn:
-                now = self._snapshot().now
-                told, over = self._alerts(now)
+                snapshot = self._snapshot()
+                now = snapshot.now
+                told, over = self._alerts(snapshot)
                 monitor = self._monitor or self._new()
                 incidents = grouping.observe(monitor.incidents, told, self._fleet, now, over=over)
                 self._monitor = replace(monitor, incidents=incidents)
@@ -160,26 +161,20 @@ class FleetWatch:
             self._monitor = replace(self._new(), incidents=self._monitor.incidents)
         self._subjects = {}
 
-    def _alerts(self, now: Instant) -> tuple[list[Finding], frozenset[SignalKey]]:
+    def _alerts(self, snapshot: Snapshot) -> tuple[list[Finding], frozenset[SignalKey]]:
         """What Alertmanager says: alerts that name a node but no cluster are those of the only cluster with such a
         node."""
         if self._beside.alerts is None:
             return [], frozenset()
-        told, over = self._beside.alerts.findings(now)
-        if any(each.subject.node and not each.subject.cluster for each in told):
-            told = [self._placed(each) for each in told]
-        over = frozenset((kind, self._at_home(subject)) for kind, subject in over)
+        told, over = self._beside.alerts.findings(snapshot.now)
+        homeless = {
+            one.node for one in (*(each.subject for each in told), *(one for _, one in over)) if not one.cluster
+        }
+        homes = _homes(snapshot, homeless - {None, ""})
+        told = [replace(each, subject=_at_home(each.subject, homes)) for each in told]
+        over = frozenset((kind, _at_home(subject, homes)) for kind, subject in over)
         self._alert_keys = over | {(each.kind, each.subject) for each in told}
         return told, over
-
-    def _placed(self, finding: Finding) -> Finding:
-        return replace(finding, subject=self._at_home(finding.subject))
-
-    def _at_home(self, subject: Subject) -> Subject:
-        if not subject.node or subject.cluster:
-            return subject
-        homes = [each for each in self._subjects.get(NODE, ()) if each.node == subject.node]
-        return replace(subject, cluster=homes[0].cluster) if len(homes) == 1 else subject
 
     # -- telling ---------------------------------------------------------------------------------------------------
 
@@ -289,3 +284,20 @@ class FleetWatch:
                 for each in monitor.incidents.open
             ],
         }
+
+
+def _homes(snapshot: Snapshot, nodes: Collection[str | None]) -> dict[str | None, ClusterId]:
+    """The cluster of each of these nodes, where but one has a node of that name. As the snapshot knows them, not as the
+    last round did: an alert may come before the first one."""
+    found: dict[str | None, set[ClusterId]] = {}
+    for cluster in snapshot.clusters if nodes else ():
+        for node in cluster.nodes:
+            if node.name in nodes:
+                found.setdefault(node.name, set()).add(cluster.id)
+    return {node: next(iter(clusters)) for node, clusters in found.items() if len(clusters) == 1}
+
+
+def _at_home(subject: Subject, homes: Mapping[str | None, ClusterId]) -> Subject:
+    if subject.cluster or subject.node not in homes:
+        return subject
+    return replace(subject, cluster=homes[subject.node])
