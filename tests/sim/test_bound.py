@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from scheduler.model.errors import OverspillError
 from scheduler.model.policy import PolicySet, ValueOfTime
+from scheduler.simulate import bound_whole
 from scheduler.simulate.assumptions import Assumptions
 from scheduler.simulate.baselines import baseline
 from scheduler.simulate.bound import lower_bound
@@ -121,6 +123,14 @@ def test_faster_hardware_counts_at_its_speed() -> None:
     assert bound_of(what, site(1)) == pytest.approx(2.0, rel=1e-6)
     slow = trace(job("a", profile="p"), speeds={"p": {"A100-80GB": 0.5}})
     assert bound_of(slow, replace(site(1), clusters=site(1).clusters[:1])) == pytest.approx(16.0, rel=1e-6)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def impatience() -> Iterator[None]:
+    """HiGHS' interior point method now and then comes to no end; without an optimum the fluid bound stands."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bound_whole, "_SECONDS", 3.0)
+        yield
 
 
 JOBS = st.lists(
