@@ -130,6 +130,8 @@ class Status(Answer):
     spend: list[Spend]
     spend_usd: Exact
     unpriced_node_seconds: float
+    unpriced_transfers: int
+    """Copies whose data nobody knows the price of bringing there."""
     workloads: dict[str, int]
     """How many by phase."""
     counters: dict[str, int]
@@ -158,6 +160,8 @@ class Placement(Answer):
     decision: str
     reason: str
     moved_from: str | None
+    exploration_usd: Exact | None
+    """What it counts for in the policy's exploration budget, where it was placed to learn."""
     domain: tuple[str, str] | None
 
 
