@@ -6,7 +6,6 @@ node for each of its pods.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,8 +21,21 @@ from scheduler.model.ids import QueueId
 from scheduler.model.money import Usd, cost_usd
 from scheduler.model.verdict import Reason
 
-CodeOf = Callable[[tuple[Reason, ...]], int]
-"""The number by which reasons are known to those who ask."""
+
+class ReasonCodes:
+    """Numbers for what a room is refused for, so that arrays can hold them; 0: nothing."""
+
+    def __init__(self) -> None:
+        self.reasons: list[tuple[Reason, ...]] = [()]
+        """By number."""
+        self._code_of: dict[tuple[Reason, ...], int] = {(): 0}
+
+    def of(self, reasons: tuple[Reason, ...]) -> int:
+        code = self._code_of.get(reasons)
+        if code is None:
+            code = self._code_of[reasons] = len(self.reasons)
+            self.reasons.append(reasons)
+        return code
 
 
 @dataclass(slots=True, eq=False)
@@ -43,10 +55,10 @@ class _Charges:
 class Affordable:
     """Made once a cycle, where money is tracked."""
 
-    def __init__(self, world: World, table: RoomTable, code_of: CodeOf) -> None:
+    def __init__(self, world: World, table: RoomTable, codes: ReasonCodes) -> None:
         self._world = world
         self._table = table
-        self._code_of = code_of
+        self._codes = codes
         self._accounts: dict[QueueId, list[tuple[Account, Flags]]] = {}
         self._bounds: dict[int, tuple[float, Usd]] = {}
         self._charges: dict[int, _Charges] = {}
@@ -69,14 +81,14 @@ class Affordable:
         for account, covered in reversed(near):
             over = covered[members] & (usd > account.left).astype(bool)
             if over.any():
-                codes[over] = self._code_of((account.over,))
+                codes[over] = self._codes.of((account.over,))
         if most is not None and full:
             over = in_use + charges.nodes[members] > most
             if over.any():
                 # Its words are the same for all.
                 reason = burst_limit(ask, Offer(weighed.room, False, policy_nodes=most + 1))
                 assert reason is not None
-                codes[over] = self._code_of((reason,))
+                codes[over] = self._codes.of((reason,))
         return codes if codes.any() else None
 
     def _bound(self, ask: Ask, weighed: Weighed) -> tuple[float, Usd]:

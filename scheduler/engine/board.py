@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 
 from scheduler.engine import filters
-from scheduler.engine.affordable import Affordable
+from scheduler.engine.affordable import Affordable, ReasonCodes
 from scheduler.engine.candidates import DEADLINE_MISSED, Weighed, Weigher, described, expected_end
 from scheduler.engine.explain import MAX_ALTERNATIVES, MAX_REFUSED
 from scheduler.engine.filling import Way
@@ -61,8 +61,8 @@ class Board:
         self._world = world
         self._weigher = weigher
         self.table = table
-        self.reasons: list[tuple[Reason, ...]] = [()]
-        self._code_of: dict[tuple[Reason, ...], int] = {(): 0}
+        self._codes = ReasonCodes()
+        self.reasons = self._codes.reasons
         self._static: dict[tuple[object, ...], Indices] = {}
         self._static_of: dict[int, Indices] = {}
         self._priced: dict[tuple[int, int], Weighed] = {}
@@ -71,7 +71,7 @@ class Board:
         self._refused: dict[tuple[int, int, int], Candidate] = {}
         self._refused_at: dict[tuple[int, int, int], Candidate] = {}
         self._last: tuple[tuple[int, int, int], View] | None = None
-        self._affordable = Affordable(world, table, self._code) if world.tracks_money else None
+        self._affordable = Affordable(world, table, self._codes) if world.tracks_money else None
 
     @staticmethod
     def suits(ask: Ask) -> bool:
@@ -102,7 +102,7 @@ class Board:
             members = fitting[likes == like]
             weighed = self._price_like(ask, like, int(members[0]))
             if weighed.fit is None:
-                codes[members] = self._code(weighed.candidate.refused)
+                codes[members] = self._codes.of(weighed.candidate.refused)
                 continue
             refused = None if self._affordable is None else self._affordable.refused(ask, weighed, members)
             if refused is not None:
@@ -125,7 +125,7 @@ class Board:
         late = [group for group, end in zip(view.groups, ends, strict=True) if end is not None and end > deadline]
         if not late:
             return view
-        codes, missed = view.codes.copy(), self._code((DEADLINE_MISSED,))
+        codes, missed = view.codes.copy(), self._codes.of((DEADLINE_MISSED,))
         for group in late:
             codes[group.members] = missed
         kept = tuple(group for group, end in zip(view.groups, ends, strict=True) if end is None or end <= deadline)
@@ -213,13 +213,6 @@ class Board:
 
     # -- why not -----------------------------------------------------------------------------------------------
 
-    def _code(self, reasons: tuple[Reason, ...]) -> int:
-        code = self._code_of.get(reasons)
-        if code is None:
-            code = self._code_of[reasons] = len(self.reasons)
-            self.reasons.append(reasons)
-        return code
-
     def _static_codes(self, ask: Ask) -> Indices:
         """(J,) why each room, as it is, is not for the class."""
         known = self._static_of.get(ask.group)
@@ -244,7 +237,7 @@ class Board:
         """
         part = self._static.setdefault((*key, held), np.full(len(holds), -1, dtype=np.int64))
         for number in np.flatnonzero((part < 0) & (holds == held)).tolist():
-            part[number] = self._code(self._weigher.static_reasons(ask, self.table.rooms[number]))
+            part[number] = self._codes.of(self._weigher.static_reasons(ask, self.table.rooms[number]))
         return part
 
     def _room_codes(self, ask: Ask, space: Space, static: Indices) -> Indices:
@@ -271,7 +264,7 @@ class Board:
         fit = Fit(bool(space.now[number]), int(space.new[number]), Fraction(0)) if space.fits[number] else None
         reason = refusing(ask, Offer(self.table.rooms[number], self._world.snapshot.bursting_paused, fit))
         assert reason is not None
-        return self._code((reason,))
+        return self._codes.of((reason,))
 
     def _refused_candidate(self, ask: Ask, view: View, number: int) -> Candidate:
         code = int(view.codes[number])
