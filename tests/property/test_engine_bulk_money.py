@@ -29,7 +29,18 @@ from scheduler.model.workload import Hints, PlacementState, Workload
 from scheduler.predict.first import FirstPredictor
 from tests.property.test_engine_bulk import federations, gangs
 from tests.property.test_engine_properties import CAREFUL
-from tests.unit.engine_world import NOW, copy_of, placement, policy, policy_set, snapshot, workload
+from tests.unit.engine_world import (
+    NOW,
+    bought_pool,
+    cluster,
+    copy_of,
+    placement,
+    pods,
+    policy,
+    policy_set,
+    snapshot,
+    workload,
+)
 
 SOME = settings(CAREFUL, max_examples=25)
 QUEUES = ("blue", "red")
@@ -232,3 +243,20 @@ def test_a_run_leaves_the_ledgers_as_each_by_itself_would(
     assert fast.budgets.states() == slow.budgets.states()
     for each in how.policies:
         assert fast.commitments.nodes_in_use(each.name) == slow.commitments.nodes_in_use(each.name)
+
+
+def test_a_gang_over_several_nodes_that_is_refused_leaves_no_trace_on_them() -> None:
+    """The first takes one node whole and half of another; the second would share that half and need a third node."""
+    how = policy_set(policy(burst=BurstRule(0.0, 2)))
+    what = tuple(workload(f"w{index}", pods(3, 4)) for index in range(2))
+    snap = snapshot(cluster("eks", (bought_pool("eks", "od"),)), workloads=what)
+    slow, fast = worlds = [World(snap, how, FirstPredictor()) for _ in range(2)]
+    for world in worlds:
+        settle(world, Weigher(world))
+    Assignment(slow, Weigher(slow), one_by_one=True).run()
+    rule = fast.policy_of(what[0])
+    assert rule is not None
+    assert Bulk(fast, Weigher(fast), [], []).place(fast.ask_of(what[0], rule), what) == 1
+    (room,) = fast.rooms.values()
+    assert [node.bin.gpus for node in fast.commitments.with_room(room)] == [4]
+    assert imagined(fast.commitments, fast) == imagined(slow.commitments, slow)

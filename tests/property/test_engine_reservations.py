@@ -31,7 +31,7 @@ from tests.unit.engine_world import (
 )
 
 LONGEST = 1800
-CAREFUL = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+CAREFUL = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def job(name: str, gpus: int, seconds: float | None, *, at: float = 0.0, count: int = 1, **changes: object) -> Workload:
