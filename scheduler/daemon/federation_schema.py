@@ -59,6 +59,9 @@ class ListenSpec(Strict):
     token_file: LongText | None = None
     """Path, relative to this file, of a bearer token whose bearer may look and throw switches. Default: only users of
     the hub cluster who may do the like there."""
+    workload_metrics: Annotated[int, Field(ge=0, le=5000)] = 200
+    """Of so many workloads /metrics tells by name, those that are not finished first; 0: of none. It is open to whoever
+    may connect."""
 
     @model_validator(mode="after")
     def _loopback(self) -> ListenSpec:

@@ -26,6 +26,7 @@ from scheduler.daemon.exploration import ExplorationBook
 from scheduler.daemon.federation import Federation
 from scheduler.daemon.fleet_watch import Beside, FleetWatch
 from scheduler.daemon.gathered import Gathered
+from scheduler.daemon.gauges import WorkloadGauges
 from scheduler.daemon.history import History
 from scheduler.daemon.incident_log import IncidentLog
 from scheduler.daemon.incident_views import IncidentViews
@@ -197,6 +198,9 @@ class Daemon:
             progress=self.progress.of,
             waits=self.waits.of,
             cost=self.costs.of,
+            gauges=WorkloadGauges(
+                telemetry, self.mirror, self.ledger, self.waits, self.progress.of, federation.workload_metrics
+            ),
             gathered=Gathered(clock, self.mirror, self.prices, self.readings),
             is_leader=lambda: self.leader.is_leader,
             is_idle=self.is_idle,
