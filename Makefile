@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: demo test verify style types security pytest servers bench lock setup format kustomize
+.PHONY: demo test verify style types security pytest servers bench lock setup format dashboards kustomize
 
 setup: $(STAMP)
 
@@ -49,6 +49,9 @@ bench: setup
 
 lock: setup
 	@$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 --universal --extra dev --output-file requirements.lock pyproject.toml
+
+dashboards: setup
+	@$(BIN)/python -m deploy.grafana.build
 
 # The base for those without Helm is what the chart makes by default.
 kustomize: setup
