@@ -142,6 +142,7 @@ class StatusReport:
         for (queue, phase), count in phases.items():
             self.telemetry.workloads.labels(queue, phase).set(count)
         self.gauges.refresh(now)
+        self.telemetry.shadow_mode.set(self.mode == "shadow")
         self.telemetry.shortage.clear()
         for line in self.ledger.by_queue():
             labels = (line["queue"] or "", line["cluster"], line["capacity_type"])
