@@ -11,7 +11,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 import pytest
@@ -20,6 +20,7 @@ import yaml
 from clusters.sandbox.scenario import FaultPlan
 from scheduler.daemon.http import HttpServer
 from scheduler.daemon.parts import Daemon
+from scheduler.daemon.planning import phase_of
 from scheduler.model.contract import JOBS, NODES
 from tests.builders.dashboards import panels_of
 from tests.builders.prometheus_process import RunningPrometheus, Scraped, prometheus
@@ -29,6 +30,8 @@ from tests.loop.harness import World, a_job, a_world, tiny_scenario, until
 DEPLOY: Final = Path(__file__).parents[2] / "deploy"
 RULES: Final = DEPLOY / "prometheus" / "alerts.rules.yaml"
 _PATIENCE_SECONDS: Final = 120.0
+_FOR_EVER: Final = 1e6
+"""Virtual seconds: longer than the test."""
 LIFE: Final = "job/default/life"
 """The workload whose life is looked at: it waits, is burst, and tells how far it is."""
 FINE: Final = "all is well there"
@@ -110,9 +113,8 @@ metadata: {name: valued}
 spec:
   match: {queues: [valued]}
   objective: cost
+  constraints: {clusters: [onprem]}
   valueOfTime: {usdPerGpuHour: "1.00"}
-  burst: {}
-  return: {idle: 2m}
 ---
 apiVersion: overspill.dev/v1alpha1
 kind: RemediationPolicy
@@ -201,40 +203,59 @@ async def watched(folder: Path) -> AsyncIterator[tuple[World, Daemon, RunningPro
             await server.stop()
 
 
-async def submit(world: World, name: str, queue: str = "research", *, gpus: int = 8, seconds: float = 1800.0,
-                 **annotations: str) -> None:  # fmt: skip
-    job = a_job(name, gpus=gpus, seconds=seconds)
+async def submit(
+    world: World,
+    name: str,
+    queue: str = "research",
+    *,
+    gpus: int = 8,
+    seconds: float,
+    selector: Mapping[str, str] | None = None,
+    **annotations: str,
+) -> None:
+    """A Job that says what it is and, while it runs, how far it is."""
+    job = a_job(name, gpus=gpus, seconds=seconds, backoffLimit=6)
     job["metadata"]["labels"]["overspill.dev/queue"] = queue
     job["metadata"]["annotations"] = SAID | {f"overspill.dev/{key}": value for key, value in annotations.items()}
-    template = job["spec"]["template"]["metadata"]["annotations"]
-    template["sandbox.overspill.dev/steps-per-second"] = str(6000 / seconds)
-    job["spec"]["backoffLimit"] = 6
+    template = job["spec"]["template"]
+    template["metadata"]["annotations"]["sandbox.overspill.dev/steps-per-second"] = str(6000 / seconds)
+    template["spec"]["nodeSelector"] = dict(selector or {})
     await world.hub.create(JOBS, "default", job)
 
 
-def alert() -> dict[str, Any]:
+def alert(status: str) -> bytes:
     labels = {"alertname": "Rack on fire", "severity": "critical", "cluster": "onprem"}
-    return {"status": "firing", "labels": labels, "startsAt": "2026-03-01T00:00:00Z", "fingerprint": "a1"}
+    told = {"status": status, "labels": labels, "startsAt": "2026-03-01T00:00:00Z", "fingerprint": "a1"}
+    return json.dumps({"version": "4", "alerts": [told]}).encode()
 
 
 async def live(world: World, daemon: Daemon) -> None:
-    """All that is to be seen."""
-    for number in range(4):
-        await submit(world, f"alike-{number}", gpus=4, seconds=600.0)
+    """All that is to be seen. What is there only for a while lasts until the end, so that no scrape can miss it."""
+    alike = [f"alike-{number}" for number in range(4)]
+    for name in alike:
+        await submit(world, name, gpus=4, seconds=600.0)
+    daemon.alerts.receive(alert("firing"))
+    await until(lambda: world.all_done(*alike), "runs to learn from", 60)
     node = (await world.member("onprem").list(NODES)).items[0]["metadata"]["name"]
-    await until(lambda: world.all_done(*(f"alike-{number}" for number in range(4))), "runs to learn from", 30)
     world.sandbox.strike(FaultPlan(0.0, "onprem", "gpu-xid", node=node, code=79))
-    daemon.alerts.receive(json.dumps({"version": "4", "alerts": [alert()]}).encode())
-    await submit(world, "stopped")
-    for number in range(3):
-        await submit(world, f"batch-{number}", "batch", seconds=1200.0, deadline="10m")
-    await submit(world, "life")
-    await submit(world, "valued", "valued")
-    spot = await until(lambda: a_spot_node(world), "a spot node is bought", 30)
-    world.sandbox.strike(FaultPlan(0.0, "eks", "capacity-shortage", pool="p4d-spot", seconds=3600.0))
+    daemon.alerts.receive(alert("resolved"))
+    for name, queue in (("stopped", "research"), ("batch-0", "batch")):
+        await submit(world, name, queue, seconds=_FOR_EVER)
+    await until(lambda: running(daemon) == 2, "what is owned is full", 60)
+    await submit(world, "batch-1", "batch", seconds=_FOR_EVER, deadline="10m")
+    for number in range(4):
+        await submit(world, f"valued-{number}", "valued", seconds=_FOR_EVER)
+    await submit(world, "life", seconds=_FOR_EVER)
+    await submit(world, "short", gpus=1, seconds=300.0, selector={"nvidia.com/gpu.product": "A10G"})
+    spot = await until(lambda: a_spot_node(world), "a spot node is bought", 60)
+    world.sandbox.strike(FaultPlan(0.0, "eks", "capacity-shortage", pool="p4d-spot"))
     world.sandbox.strike(FaultPlan(0.0, "eks", "spot-reclaim", node=spot))
-    await submit(world, "urgent", priority="100")
-    await submit(world, "another")
+    await submit(world, "urgent", seconds=_FOR_EVER, priority="100")
+
+
+def running(daemon: Daemon) -> int:
+    phases = (phase_of(entry.workload) for entry in daemon.mirror.hub.values())
+    return sum(phase == "started" for phase in phases)
 
 
 async def a_spot_node(world: World) -> str | None:
