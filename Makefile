@@ -52,8 +52,9 @@ lock: setup
 
 dashboards: setup
 	@$(BIN)/python -m deploy.grafana.build
+	@$(MAKE) --no-print-directory kustomize
 
-# The base for those without Helm is what the chart makes by default.
+# The chart's copies of the other folders of deploy/; and the base for those without Helm, which is what it makes by default.
 kustomize: setup
 	@$(BIN)/python deploy/helm/render.py 2>/dev/null
 

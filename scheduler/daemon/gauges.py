@@ -36,7 +36,7 @@ class WorkloadGauges:
         told = self.telemetry
         for each in (
             told.oldest_wait, told.wait_forecast, told.workload_phase, told.workload_placed, told.workload_gpus,
-            told.workload_attempt, told.workload_waiting, told.workload_wait_forecast, told.workload_progress,
+            told.workload_waiting, told.workload_wait_forecast, told.workload_progress,
             told.workload_spend,
         ):  # fmt: skip
             each.clear()
@@ -73,7 +73,6 @@ class WorkloadGauges:
         if placement is not None:
             where = (placement.cluster, placement.pool, placement.capacity_type)
             told.workload_placed.labels(*name, *where).set(1)
-            told.workload_attempt.labels(*name).set(placement.attempt)
         if phase in _WAITING:
             told.workload_waiting.labels(*name).set(max(0.0, now - workload.queued_at))
             waits = self.waits.of(workload.ref.uid)

@@ -29,7 +29,7 @@ COUNTS = {
     "incidents_open", "paused", "remedies_refused", "remedy_breakers_open", "remedy_cases", "model_drifting",
     "model_said_drifting",
     "detector_series", "detector_metrics", "idle_bought_gpus", "bought_nodes", "pool_shortage", "shadow_mode",
-    "workload_phase", "workload_placed", "workload_gpus", "workload_attempt",
+    "workload_phase", "workload_placed", "workload_gpus",
 }  # fmt: skip
 """Gauges of things that are counted, or of yes and no."""
 

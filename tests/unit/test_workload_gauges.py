@@ -67,7 +67,6 @@ def test_what_is_told() -> None:
         ("workload_gpus", "team", "job/default/runs"): 8.0,
         ("workload_gpus", "team", "job/default/waits"): 1.0,
         ("workload_gpus", "other", "job/default/later"): 1.0,
-        ("workload_attempt", "team", "job/default/runs"): 1.0,
         ("workload_waiting_seconds", "team", "job/default/waits"): 500.0,
         ("workload_waiting_seconds", "other", "job/default/later"): 300.0,
         ("workload_wait_forecast_seconds", "team", "job/default/waits", "0.5"): 40.0,

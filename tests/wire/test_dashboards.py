@@ -1,7 +1,8 @@
 """Every query of every dashboard, alert and recording rule, asked of a real Prometheus that scrapes a working daemon.
 
-The federation is emulated and its time runs fast: in ten seconds jobs wait, run, burst, are reclaimed and stopped for
-others, an alert comes and a cloud runs dry. A query has returned data when it did at some moment of that.
+The federation is emulated and its time runs fast: within seconds jobs wait, run, burst, are reclaimed and stopped for
+others, an alert comes and goes, a GPU fails and a cloud runs dry. A query has returned data when it did at some moment
+of that.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ metadata: {name: onprem-first}
 spec:
   match: {queues: [research]}
   objective: onprem-first
-  burst: {afterWait: 20m, maxNodes: 8}
+  burst: {afterWait: 30m, maxNodes: 8}
   return: {idle: 2m}
   budgets: [{name: month, limitUsd: "5000", window: total}]
 ---
@@ -231,6 +232,7 @@ def alert(status: str) -> bytes:
 
 async def live(world: World, daemon: Daemon) -> None:
     """All that is to be seen. What is there only for a while lasts until the end, so that no scrape can miss it."""
+    world.sandbox.strike(FaultPlan(0.0, "eks", "capacity-shortage", pool="p4d"))
     alike = [f"alike-{number}" for number in range(4)]
     for name in alike:
         await submit(world, name, gpus=4, seconds=600.0)
@@ -246,9 +248,9 @@ async def live(world: World, daemon: Daemon) -> None:
     for number in range(4):
         await submit(world, f"valued-{number}", "valued", seconds=_FOR_EVER)
     await submit(world, "life", seconds=_FOR_EVER)
+    await submit(world, "dry", seconds=_FOR_EVER, selector={"eks.amazonaws.com/capacityType": "ON_DEMAND"})
     await submit(world, "short", gpus=1, seconds=300.0, selector={"nvidia.com/gpu.product": "A10G"})
     spot = await until(lambda: a_spot_node(world), "a spot node is bought", 60)
-    world.sandbox.strike(FaultPlan(0.0, "eks", "capacity-shortage", pool="p4d-spot"))
     world.sandbox.strike(FaultPlan(0.0, "eks", "spot-reclaim", node=spot))
     await submit(world, "urgent", seconds=_FOR_EVER, priority="100")
 

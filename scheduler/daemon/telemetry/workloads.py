@@ -21,11 +21,6 @@ class Workloads(Metrics):
         "GPUs that all pods of a workload ask for.",
         ["queue", "workload"],
     )
-    workload_attempt = gauge(
-        "overspill_workload_attempt",
-        "How many times a workload has been placed.",
-        ["queue", "workload"],
-    )
     workload_waiting = gauge(
         "overspill_workload_waiting_seconds",
         "How long a workload has waited since it was last queued; none once it has started.",
