@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from deploy.grafana.boards import Board
 from deploy.grafana.panels import COUNT, GPU_SECONDS, PER_MINUTE, RATIO, View
+from deploy.grafana.promql import events
 
 _BOUGHT = (
     View(
@@ -117,10 +118,10 @@ _CLOUDS = (
         "Reclaims of spot nodes, and advice that they may come, within the time shown.",
         COUNT,
         {
-            "{{cluster}}/{{pool}} taken": "sum by (cluster, pool) (increase(overspill_reclaims_total"
-            '{cluster=~"$cluster"}[$__range]))',
-            "{{cluster}}/{{pool}} advised": "sum by (cluster, pool) (increase(overspill_reclaim_advice_total"
-            '{cluster=~"$cluster"}[$__range]))',
+            "{{cluster}}/{{pool}} taken": events("cluster, pool", 'overspill_reclaims_total{cluster=~"$cluster"}'),
+            "{{cluster}}/{{pool}} advised": events(
+                "cluster, pool", 'overspill_reclaim_advice_total{cluster=~"$cluster"}'
+            ),
         },
         none="none",
         width=12,

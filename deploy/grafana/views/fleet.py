@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from deploy.grafana.boards import Board
 from deploy.grafana.panels import COUNT, GOOD_IF_NONE, PER_MINUTE, RATIO, SECONDS, SINCE, USD, WARN_IF_ANY, View
+from deploy.grafana.promql import total
 
 _NOW = (
     View(
@@ -184,7 +185,7 @@ _PROCESS = (
         "Loops that failed",
         "Restarts of loops within the time shown.",
         COUNT,
-        {"restarts": "sum(increase(overspill_loop_restarts_total[$__range])) or vector(0)"},
+        {"restarts": f"{total('overspill_loop_restarts_total')} or vector(0)"},
         width=4,
         height=4,
         steps=WARN_IF_ANY,
@@ -194,7 +195,7 @@ _PROCESS = (
         "Watches that failed",
         "Lists and watches that failed within the time shown.",
         COUNT,
-        {"failed": 'sum(increase(overspill_watch_failures_total{cluster=~"$cluster"}[$__range])) or vector(0)'},
+        {"failed": total('overspill_watch_failures_total{cluster=~"$cluster"}') + " or vector(0)"},
         width=4,
         height=4,
         steps=WARN_IF_ANY,
@@ -204,7 +205,7 @@ _PROCESS = (
         "Objects not understood",
         "API objects that could not be read within the time shown.",
         COUNT,
-        {"malformed": 'sum(increase(overspill_malformed_objects_total{cluster=~"$cluster"}[$__range])) or vector(0)'},
+        {"malformed": total('overspill_malformed_objects_total{cluster=~"$cluster"}') + " or vector(0)"},
         width=4,
         height=4,
         steps=WARN_IF_ANY,
@@ -214,10 +215,7 @@ _PROCESS = (
         "Records dropped",
         "Of history and Events, because too many were waiting.",
         COUNT,
-        {
-            "dropped": "sum(increase(overspill_history_dropped_total[$__range])) + "
-            "sum(increase(overspill_events_dropped_total[$__range]))"
-        },
+        {"dropped": f"{total('overspill_history_dropped_total')} + {total('overspill_events_dropped_total')}"},
         width=4,
         height=4,
         steps=GOOD_IF_NONE,

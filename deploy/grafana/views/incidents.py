@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from deploy.grafana.boards import Board
 from deploy.grafana.panels import COUNT, GOOD_IF_NONE, GPU_SECONDS, PER_MINUTE, SECONDS, USD, WARN_IF_ANY, View
+from deploy.grafana.promql import events, named, total
 
 _NOW = (
     View(
@@ -23,8 +24,11 @@ _NOW = (
         "By where they are.",
         COUNT,
         {
-            "{{cluster}}": "sum by (cluster) (max by (severity, cluster) (overspill_incidents_open"
-            '{cluster=~"$cluster"}))'
+            "{{cluster}}": named(
+                "cluster",
+                "of no member",
+                'sum by (cluster) (max by (severity, cluster) (overspill_incidents_open{cluster=~"$cluster"}))',
+            )
         },
         none="none",
     ),
@@ -59,7 +63,7 @@ _NOW = (
         "Work saved",
         "By remedies, within the time shown.",
         GPU_SECONDS,
-        {"saved": "sum(increase(overspill_incident_saved_gpu_seconds_total[$__range]))"},
+        {"saved": total("overspill_incident_saved_gpu_seconds_total")},
         width=6,
         height=4,
     ),
@@ -68,7 +72,7 @@ _NOW = (
         "Money saved",
         "The same at the nodes' prices, where known.",
         USD,
-        {"saved": "sum(increase(overspill_incident_saved_usd_total[$__range]))"},
+        {"saved": total("overspill_incident_saved_usd_total")},
         width=6,
         height=4,
     ),
@@ -79,7 +83,7 @@ _REMEDIES = (
         "Actions",
         "That came to their end within the time shown, by what came of them.",
         COUNT,
-        {"{{action}} {{outcome}}": "sum by (action, outcome) (increase(overspill_remedies_total[$__range]))"},
+        {"{{action}} {{outcome}}": events("action, outcome", "overspill_remedies_total")},
         none="none",
     ),
     View(
@@ -95,7 +99,7 @@ _REMEDIES = (
         "Not done now",
         "Actions that guards hold back, by why (DryRun: they would be taken).",
         COUNT,
-        {"{{policy}} {{action}}: {{reason}}": "max by (policy, action, reason) (overspill_remedies_refused) > 0"},
+        {"{{reason}} {{policy}} {{action}}": "max by (policy, action, reason) (overspill_remedies_refused) > 0"},
         none="none",
     ),
     View(
@@ -122,7 +126,7 @@ _REMEDIES = (
         "Incidents that ended",
         "Within the time shown, by kind and what came of them.",
         COUNT,
-        {"{{kind}} {{outcome}}": "sum by (kind, outcome) (increase(overspill_incidents_total[$__range]))"},
+        {"{{kind}} {{outcome}}": events("kind, outcome", "overspill_incidents_total")},
         none="none",
     ),
 )
@@ -168,7 +172,7 @@ _WATCH = (
         "Webhooks",
         "Of Alertmanager within the time shown, by what came of them.",
         COUNT,
-        {"{{result}}": "sum by (result) (increase(overspill_webhooks_total[$__range]))"},
+        {"{{result}}": events("result", "overspill_webhooks_total")},
         width=12,
         height=4,
         none="none",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from deploy.grafana.boards import Board
 from deploy.grafana.panels import COUNT, GOOD_IF_NONE, PER_MINUTE, RATIO, SECONDS, WARN_IF_ANY, View
+from deploy.grafana.promql import events, total
 
 _DRIFT = {"0": "well", "1": "drifting"}
 _RUNS = (
@@ -85,7 +86,7 @@ _LEARNING = (
         "Refits",
         "By what came of them, within the time shown.",
         COUNT,
-        {"{{model}} {{result}}": "sum by (model, result) (increase(overspill_model_refits_total[$__range]))"},
+        {"{{model}} {{result}}": events("model, result", "overspill_model_refits_total")},
         width=4,
         none="none",
     ),
@@ -102,7 +103,7 @@ _LEARNING = (
         "Observations dropped",
         "Because too many were waiting, within the time shown.",
         COUNT,
-        {"dropped": "sum(increase(overspill_model_observations_dropped_total[$__range]))"},
+        {"dropped": total("overspill_model_observations_dropped_total")},
         width=4,
         steps=WARN_IF_ANY,
     ),

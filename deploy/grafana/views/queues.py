@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from deploy.grafana.boards import Board
-from deploy.grafana.panels import COUNT, PER_MINUTE, RATIO, SECONDS, View
+from deploy.grafana.panels import COUNT, RATIO, SECONDS, View
+from deploy.grafana.promql import events
 
 _BUCKETS = 'sum by (le) (rate(overspill_queue_wait_seconds_bucket{queue=~"$queue"}[$__rate_interval]))'
 _THIS = "${__data.fields.workload:percentencode}"
@@ -71,23 +72,18 @@ _WAITS = (
     View(
         "bars",
         "Waits and deadlines in danger",
-        "What forecasts say will be late: a longer wait than the objective, or an end after the deadline.",
+        "How often forecasts said so within the time shown: a longer wait than the objective, or an end after the "
+        "deadline.",
         COUNT,
-        {
-            "{{kind}}": 'sum by (kind) (increase(overspill_findings_total{kind=~"workload.(queue-wait|deadline)"}'
-            "[$__range]))"
-        },
+        {"{{kind}}": events("kind", 'overspill_findings_total{kind=~"workload.(queue-wait|deadline)"}')},
         none="none",
     ),
     View(
-        "lines",
+        "bars",
         "Stopped for others",
-        "Runs that were reclaimed or preempted.",
-        PER_MINUTE,
-        {
-            "{{queue}} {{reason}}": 'sum by (queue, reason) (rate(overspill_preemptions_total{queue=~"$queue"}'
-            "[$__rate_interval])) * 60"
-        },
+        "Runs that were reclaimed or preempted within the time shown.",
+        COUNT,
+        {"{{queue}} {{reason}}": events("queue, reason", 'overspill_preemptions_total{queue=~"$queue"}')},
         none="none",
     ),
 )
@@ -97,7 +93,7 @@ _WHY = (
         "Why they wait",
         "Decisions to keep workloads queued within the time shown, by reason.",
         COUNT,
-        {"{{reason}}": 'sum by (reason) (increase(overspill_decisions_total{outcome="held"}[$__range]))'},
+        {"{{reason}}": events("reason", 'overspill_decisions_total{outcome="held"}')},
         width=8,
     ),
     View(

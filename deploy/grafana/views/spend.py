@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from deploy.grafana.boards import Board
 from deploy.grafana.panels import COUNT, RATIO, SECONDS, USD, USD_PER_HOUR, View
+from deploy.grafana.promql import events, named, total
 
 _KEYS = "queue, cluster, capacity_type"
 _SPEND = f'max by ({_KEYS}) (overspill_spend_usd{{queue=~"$queue", cluster=~"$cluster"}})'
@@ -12,7 +13,7 @@ _RATE = (
 )
 _SOFAR = tuple(
     View("areas", f"Spend by {words}", f"Metered on bought nodes so far, by {words}.", USD,
-         {f"{{{{{label}}}}}": f"sum by ({label}) ({_SPEND})"})
+         {f"{{{{{label}}}}}": named(label, "nobody", f"sum by ({label}) ({_SPEND})")})
     for label, words in (("queue", "queue"), ("cluster", "member"), ("capacity_type", "capacity type"))
 )  # fmt: skip
 _PACE = (
@@ -21,7 +22,7 @@ _PACE = (
         "Pace by queue",
         "What is spent in an hour, over the last one.",
         USD_PER_HOUR,
-        {"{{queue}}": f"sum by (queue) ({_RATE})"},
+        {"{{queue}}": named("queue", "nobody", f"sum by (queue) ({_RATE})")},
         width=12,
     ),
     View(
@@ -71,7 +72,7 @@ _BUDGETS = (
 _SAVED = (
     View(
         "number",
-        "Saved by shadow mode's choices",
+        "Saved against on-demand",
         "Expected cost below running each workload on the cheapest on-demand offering open to it.",
         USD,
         {"saved": "max(overspill_shadow_saved_usd)"},
@@ -84,7 +85,7 @@ _SAVED = (
         "Saved by remedies",
         "Work that would have been lost, at the nodes' prices, within the time shown.",
         USD,
-        {"saved": "sum(increase(overspill_incident_saved_usd_total[$__range]))"},
+        {"saved": total("overspill_incident_saved_usd_total")},
         width=6,
         height=6,
     ),
@@ -94,7 +95,7 @@ _SAVED = (
         "What placements were expected to cost above the cheapest that stood open to each "
         "workload by itself, within the time shown.",
         USD,
-        {"regret": 'sum(increase(overspill_regret_usd_total{queue=~"$queue"}[$__range]))'},
+        {"regret": total('overspill_regret_usd_total{queue=~"$queue"}')},
         width=6,
         height=6,
     ),
@@ -132,9 +133,8 @@ _PRICES = (
         "Readings that failed, and prices that changed, within the time shown.",
         COUNT,
         {
-            "changed at {{cluster}}": 'sum by (cluster) (increase(overspill_price_changes_total{cluster=~"$cluster"}'
-            "[$__range]))",
-            "failed: {{source}}": "sum by (source) (increase(overspill_price_source_failures_total[$__range]))",
+            "changed at {{cluster}}": events("cluster", 'overspill_price_changes_total{cluster=~"$cluster"}'),
+            "failed: {{source}}": events("source", "overspill_price_source_failures_total"),
         },
     ),
 )
