@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from scheduler.daemon.ledger import Ledger
@@ -42,7 +43,7 @@ class WorkloadGauges:
             each.clear()
         workloads = [entry.workload for entry in self.mirror.hub.values()]
         self._queues(workloads, now)
-        named = heapq.nsmallest(self.most, workloads, key=_order)
+        named = _foremost(workloads, self.most)
         for workload in named:
             self._tell(workload, now)
         paid = self.ledger.paid_each({workload.ref.uid for workload in named})
@@ -52,10 +53,12 @@ class WorkloadGauges:
                 told.workload_spend.labels(workload.queue, str(workload.ref)).set(float(usd))
 
     def _queues(self, workloads: list[Workload], now: Instant) -> None:
-        oldest: dict[str, float] = {}
+        since: dict[str, Instant] = {}
         for workload in workloads:
-            waited = max(0.0, now - workload.queued_at) if phase_of(workload) in _WAITING else 0.0
-            oldest[workload.queue] = max(waited, oldest.get(workload.queue, 0.0))
+            first = since.setdefault(workload.queue, now)
+            if workload.queued_at < first and phase_of(workload) in _WAITING:
+                since[workload.queue] = workload.queued_at
+        oldest = {queue: now - first for queue, first in since.items()}
         longest: dict[str, float] = {}
         for uid in self.waits.said():
             found, forecast = self.mirror.workload(uid), _soonest(self.waits.of(uid), "expected_seconds")
@@ -85,9 +88,13 @@ class WorkloadGauges:
             told.workload_progress.labels(*name).set(progress.done)
 
 
-def _order(workload: Workload) -> tuple[bool, Instant]:
+def _foremost(workloads: list[Workload], most: int) -> list[Workload]:
     """What is not finished first, the oldest first; then what is, the youngest first."""
-    return workload.finished, -workload.created_at if workload.finished else workload.created_at
+    created = attrgetter("created_at")
+    found = heapq.nsmallest(most, (each for each in workloads if not each.finished), key=created)
+    if len(found) < most:
+        found += heapq.nlargest(most - len(found), (each for each in workloads if each.finished), key=created)
+    return found
 
 
 def _soonest(waits: list[dict[str, Any]], key: str) -> float | None:
