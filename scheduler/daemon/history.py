@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
 import sqlalchemy as sql
 import structlog
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -168,6 +169,10 @@ MOST_ROWS: Final = {
 }
 """Tables that only tell what was, with their time: the oldest rows beyond so many go. The others' rows are still needed
 (spend is metered from all lifetimes), or are replaced by key."""
+_MEMORY: Final = frozenset({STATES, MEMORIES, LEARNED})
+"""What a leader remembers as a whole: a standby's own would be something else."""
+_HELD_SECONDS: Final = 120.0
+"""Longer than it takes to notice that a leader is gone, of wall time."""
 _PRUNED_EVERY: Final = 1000
 """Rows written."""
 
@@ -179,6 +184,10 @@ class History:
         self._engine = engine
         self._telemetry = telemetry
         self._waiting: asyncio.Queue[tuple[sql.Table, dict[str, Any]]] = asyncio.Queue(_WAITING_AT_MOST)
+        self._held: deque[tuple[float, sql.Table, dict[str, Any]]] | None = None
+        """What a standby saw lately, with when; None: this process writes."""
+        self.may_write: Callable[[], bool] = lambda: True
+        """Asked before each write: what one who was fenced still has to tell is older than what the next leader has."""
         self._writing: asyncio.Future[None] | None = None
         self._written: Counter[sql.Table] = Counter()
 
@@ -205,8 +214,24 @@ class History:
             raise InvalidObjectError(f"history.url {shown}: {first_line(error)}") from error
         return cls(engine, telemetry)
 
+    def stand_by(self) -> None:
+        """Write nothing until `lead`: the leader sees the same, and two would overwrite each other's rows."""
+        self._held = deque(maxlen=_WAITING_AT_MOST)
+
+    def lead(self) -> None:
+        """Write from now on, first what was seen lately: the last leader may have stopped before it wrote that."""
+        held, self._held = self._held or (), None
+        since = asyncio.get_running_loop().time() - _HELD_SECONDS
+        for at, table, row in held:
+            if at >= since:
+                self.record(table, row)
+
     def record(self, table: sql.Table, row: dict[str, Any]) -> None:
         """Queue one row; an existing row of the same key is replaced."""
+        if self._held is not None:
+            if table not in _MEMORY:
+                self._held.append((asyncio.get_running_loop().time(), table, row))
+            return
         try:
             self._waiting.put_nowait((table, row))
         except asyncio.QueueFull:
@@ -222,18 +247,26 @@ class History:
             self._writing = asyncio.ensure_future(self._write(batch))
             await asyncio.shield(self._writing)
 
-    async def close(self) -> None:
-        """Write what is left, then disconnect."""
+    async def flush(self) -> None:
+        """Write what is left. Cut off, it goes on by itself, and `close` waits for it."""
         if self._writing is not None:
-            await self._writing
+            await asyncio.shield(self._writing)
         batch = []
         while not self._waiting.empty():
             batch.append(self._waiting.get_nowait())
         if batch:
-            await self._write(batch)
+            self._writing = asyncio.ensure_future(self._write(batch))
+            await asyncio.shield(self._writing)
+
+    async def close(self) -> None:
+        """Write what is left, then disconnect."""
+        await self.flush()
         await self._engine.dispose()
 
     async def _write(self, batch: Sequence[tuple[sql.Table, dict[str, Any]]]) -> None:
+        if not self.may_write():
+            log.warning("history_fenced", rows=len(batch))
+            return
         try:
             async with self._engine.begin() as connection:
                 for table in METADATA.sorted_tables:
@@ -246,12 +279,14 @@ class History:
             log.warning("history_not_written", rows=len(batch), error=first_line(error))
 
     async def _replace(self, connection: Any, table: sql.Table, rows: list[dict[str, Any]]) -> None:
+        """In one statement, since another process may write the same key; in the order of the keys, so that two do not
+        wait for each other."""
         keys = [column.name for column in table.primary_key.columns]
-        condition = sql.and_(*(table.c[key] == sql.bindparam(f"key_{key}") for key in keys))
-        await connection.execute(
-            table.delete().where(condition), [{f"key_{key}": row[key] for key in keys} for row in rows]
-        )
-        await connection.execute(table.insert(), rows)
+        insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
+        statement = insert(table)
+        others = {name: statement.excluded[name] for name in table.columns.keys() if name not in keys}  # noqa: SIM118  (a ColumnCollection)
+        rows.sort(key=lambda row: tuple(row[key] for key in keys))
+        await connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=others), rows)
 
     async def _prune(self, connection: Any, table: sql.Table, written: int) -> None:
         """Delete the oldest rows beyond the table's limit, now and then."""

@@ -73,16 +73,19 @@ class FixedClock:
 
 
 class Hand:
-    """A monotonic clock that a test moves."""
+    """The clock of a Lease, moved by a test."""
 
     def __init__(self) -> None:
         self.at = 0.0
 
-    def __call__(self) -> float:
+    def now(self) -> float:
         return self.at
 
+    async def sleep(self, _seconds: float) -> None:
+        await asyncio.sleep(0)
 
-def a_leader(api: OneLease, name: str, hand: Callable[[], float]) -> Leader:
+
+def a_leader(api: OneLease, name: str, hand: Hand) -> Leader:
     return Leader(api, name, FixedClock(), Telemetry(), SETTINGS, hand)  # type: ignore[arg-type]
 
 
