@@ -323,8 +323,8 @@ class Daemon:
         await self.watch.take_over()
 
     async def _save(self) -> None:
-        """What is remembered, before the Lease is released: the next leader reads it. What one that was fenced has to say
-        the history does not take."""
+        """What is remembered, before the Lease is released: the next leader reads it. From one that was fenced the
+        history takes nothing."""
         try:
             async with asyncio.timeout(_SAVE_SECONDS):
                 await self.watch.close()
