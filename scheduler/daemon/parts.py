@@ -51,6 +51,7 @@ from scheduler.daemon.status import StatusReport
 from scheduler.daemon.stream import DecisionStream
 from scheduler.daemon.supervise import measure_lag, supervised
 from scheduler.daemon.telemetry import Telemetry
+from scheduler.daemon.traces import Trace, TraceBook
 from scheduler.daemon.waits import WaitBook
 from scheduler.daemon.watch_store import WatchStore
 from scheduler.daemon.workload_facts import Facts
@@ -94,6 +95,8 @@ class Outside:
     lease: LeaseSettings = field(default_factory=LeaseSettings)
     lease_clock: Clock = field(default_factory=BootClock)
     """Times the Lease; never set, and the same for no two machines."""
+    export_trace: Callable[[Trace], None] | None = None
+    """None: no traces are told."""
     ping_seconds: float = 15.0
     """Between two small reads of a member, of wall time."""
 
@@ -163,6 +166,7 @@ class Daemon:
             placements=None if shadow else self.reconciler,
             pools={} if shadow else self.keepers,
         )
+        self.traces = self._traces()
         self.control = Control(outside.hub_api, outside.lease.namespace, outside.lease.name)
         self.stream = DecisionStream(f"{outside.clock.now():.0f}")
         self.decisions.on_add = self.stream.add
@@ -219,6 +223,15 @@ class Daemon:
         monotonic = asyncio.get_running_loop().time
         access = Access(outside.hub_reviews, outside.federation.api_token_file, throw, monotonic)
         return Served(self.report, outside.telemetry, self.alerts, self.incidents, self.control, self.stream, access)
+
+    def _traces(self) -> TraceBook | None:
+        """None: nobody wants them, or nothing is done that they could tell of."""
+        if self.outside.export_trace is None or self.shadow:
+            return None
+        book = TraceBook(lambda uid: (entry.copy for entry in self.mirror.copies(uid)), self.outside.export_trace)
+        self.planner.on_decision = book.decided
+        self.reconciler.on_write = book.wrote
+        return book
 
     def _remedies(self) -> Remedies:
         outside = self.outside
@@ -450,6 +463,8 @@ class Daemon:
             await self.waits.look()
 
     def _run_started(self, started: RunStarted) -> None:
+        if self.traces is not None and self.leader.is_leader:
+            self.traces.started(started)
         self.waits.started(started)
         self.costs.started(started)
         if self.learner is not None:

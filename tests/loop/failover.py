@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import math
 import random
 import tempfile
 import time
@@ -45,6 +46,8 @@ class LeaseTime:
 
     def __init__(self) -> None:
         self.at = 0.0
+        self.until = math.inf
+        """It stands still from here."""
         self.clocks: list[LeaseClock] = []
 
     def clock(self) -> LeaseClock:
@@ -56,7 +59,7 @@ class LeaseTime:
         """A step at a time, each once every process that is not stopped sleeps again."""
         while True:
             await asyncio.sleep(0.002)
-            if all(clock.sleeps or clock.is_stopped() for clock in self.clocks):
+            if self.at < self.until and all(clock.sleeps or clock.is_stopped() for clock in self.clocks):
                 self.at += STEP_SECONDS
                 for clock in self.clocks:
                     clock.look()
@@ -294,7 +297,7 @@ class Story:
             await self._check(where, names, uids)
             if kind != "clock":
                 await self._check_bill(where, leader)
-            if leader is second:
+            if outcome.taken_seconds is not None:
                 assert not fate.late, f"{where}: wrote after it had woken up: {fate.late}"
         return outcome
 
@@ -330,30 +333,37 @@ class Story:
 
     async def _run(self, time: LeaseTime, first: Process, second: Process, names: list[str]) -> Outcome:
         fate, kind = first.fate, first.fate.kind
+        stays = kind == "pause" and self._draw.random() < 0.3
+        lasts = self._draw.uniform(1.0, 5.0) if stays else self._draw.uniform(16.0, 120.0)
+        struck_at: list[float] = []
+
+        def strike() -> None:
+            struck_at.append(time.at)
+            if kind == "clock":
+                first.clock.off_seconds = self._draw.choice([-300.0, -10.0, 10.0, 3600.0, 86400.0])
+            elif stays:
+                time.until = time.at + lasts
+
+        fate.on_strike = strike
         if kind == "clock":
-            fate.on_strike = lambda: self._set_clock(first)
             second.clock.off_seconds = self._draw.choice([-300.0, -30.0, 30.0, 7200.0])
-        await until(lambda: fate.struck.is_set() or self._over(names, first), f"{kind}: struck, or over")
-        if not fate.struck.is_set():
-            return Outcome(kind, "never struck", None)
-        if kind == "clock":
-            return Outcome(kind, fate.where, None)
-        struck_at = time.at
         taking = asyncio.ensure_future(_when_acquired(second, time))
+        await until(lambda: fate.struck.is_set() or self._over(names, first), f"{kind}: struck, or over")
+        if kind == "clock" or not fate.struck.is_set():
+            taking.cancel()
+            return Outcome(kind, fate.where or "never struck", None)
         if kind == "kill":
             first.kill()
-        stays = kind == "pause" and self._draw.random() < 0.3
         if kind == "pause":
-            lasts = self._draw.uniform(1.0, 6.0) if stays else self._draw.uniform(16.0, 120.0)
-            await until(lambda: time.at - struck_at >= lasts, f"{kind}: time passes")
+            await until(lambda: time.at - struck_at[0] >= lasts, f"{kind}: time passes")
+            assert not (stays and taking.done()), "nobody takes over from one that slept for a moment"
             fate.awake.set()
+            time.until = math.inf
         if stays:
-            await until(lambda: first.daemon.leader.is_leader, "it leads on")
-            assert not taking.done(), "nobody takes over from one that slept for a moment"
             taking.cancel()
             return Outcome(kind, f"{fate.where}, for {lasts:.0f} s", None)
         await until(taking.done, f"{kind} {fate.where}: taken over")
-        taken = taking.result() - struck_at
+        taken = taking.result() - struck_at[0]
         assert taken <= TAKEN_WITHIN_SECONDS, f"{kind} {fate.where}: taken over after {taken} s"
         with suppress(Dead, asyncio.CancelledError):
             await until(first.task.done, f"{kind} {fate.where}: the first ends")
@@ -362,9 +372,6 @@ class Story:
                 assert isinstance(escaped, BaseExceptionGroup), f"{kind}: {escaped!r}"
                 assert escaped.split(FencedError)[1] is None, f"{kind}: {escaped!r}"
         return Outcome(kind, fate.where, taken)
-
-    def _set_clock(self, process: Process) -> None:
-        process.clock.off_seconds = self._draw.choice([-300.0, -10.0, 10.0, 3600.0, 86400.0])
 
     async def _over(self, names: list[str], leader: Process) -> bool:
         if leader.task.done() and not leader.task.cancelled():

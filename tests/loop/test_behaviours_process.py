@@ -28,7 +28,7 @@ from tests.loop.harness import POLICIES, World, a_job, a_world, counting, until
 
 HOUR = 3600.0
 QUICK = Limits(connect_seconds=0.3, read_seconds=0.3, call_seconds=0.3)
-SHORT_LEASE = LeaseSettings(duration_seconds=2.0, renew_deadline_seconds=1.0, retry_seconds=0.1)
+SHORT_LEASE = LeaseSettings(duration_seconds=4.0, renew_deadline_seconds=2.5, retry_seconds=0.1)
 HANDED_OVER = LeaseSettings(duration_seconds=20.0, renew_deadline_seconds=10.0, retry_seconds=0.1)
 """Only one that is released can change hands within a test."""
 
