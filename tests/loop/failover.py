@@ -351,6 +351,7 @@ class Story:
         await until(lambda: fate.struck.is_set() or self._over(names, first), f"{kind}: struck, or over")
         if kind == "clock" or not fate.struck.is_set():
             taking.cancel()
+            fate.kind = "none"
             return Outcome(kind, fate.where or "never struck", None)
         if kind == "kill":
             first.kill()
