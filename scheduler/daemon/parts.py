@@ -49,7 +49,7 @@ from scheduler.daemon.runs import RunEnded, RunLog, RunStarted
 from scheduler.daemon.sinks import HubSink, MemberSink, NodeEventSink
 from scheduler.daemon.status import StatusReport
 from scheduler.daemon.stream import DecisionStream
-from scheduler.daemon.supervise import measure_lag, supervised
+from scheduler.daemon.supervise import Pulse, measure_lag, supervised
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.daemon.traces import Trace, TraceBook
 from scheduler.daemon.waits import WaitBook
@@ -108,6 +108,7 @@ class Daemon:
         self.outside = outside
         self.shadow = shadow
         federation, clock, telemetry = outside.federation, outside.clock, outside.telemetry
+        self.pulse = Pulse(asyncio.get_running_loop().time)
         self.mirror = Mirror(federation, outside.kinds, clock, telemetry)
         self.ledger = Ledger(self.mirror, outside.history, clock)
         self.reclaims = ReclaimLog(outside.history, clock, telemetry)
@@ -211,6 +212,7 @@ class Daemon:
             waits=self.waits.of,
             cost=self.costs.of,
             gathered=Gathered(clock, self.mirror, self.prices, self.readings),
+            pulse=self.pulse,
             is_leader=lambda: self.leader.is_leader,
             is_idle=self.is_idle,
         )
@@ -308,19 +310,19 @@ class Daemon:
         try:
             async with asyncio.TaskGroup() as group:
                 for name, loop in self._watches().items():
-                    group.create_task(supervised(name, loop, self.outside.telemetry))
-                group.create_task(measure_lag(self.outside.telemetry))
-                group.create_task(supervised("policies", self.outside.policies.run, self.outside.telemetry))
-                group.create_task(supervised("history", self.outside.history.run, self.outside.telemetry))
+                    group.create_task(supervised(name, loop, self.outside.telemetry, self.pulse))
+                group.create_task(measure_lag(self.outside.telemetry, self.pulse))
+                group.create_task(supervised("policies", self.outside.policies.run, self.outside.telemetry, self.pulse))
+                group.create_task(supervised("history", self.outside.history.run, self.outside.telemetry, self.pulse))
                 if self.learner is not None:
-                    group.create_task(supervised("learner", self.learner.run, self.outside.telemetry))
+                    group.create_task(supervised("learner", self.learner.run, self.outside.telemetry, self.pulse))
                 if not self.shadow:
                     group.create_task(self.leader.run())
                     await self.leader.acquired.wait()
                     await self._take_over()
                 await self.explorations.load()
                 for name, loop in self._deciders().items():
-                    group.create_task(supervised(name, loop, self.outside.telemetry))
+                    group.create_task(supervised(name, loop, self.outside.telemetry, self.pulse))
         finally:
             self.reconciler.keys.close()
             try:

@@ -21,7 +21,7 @@ from clusters.sandbox.scenario import FaultPlan
 from scheduler.daemon.history import History
 from scheduler.daemon.leader import LeaseSettings
 from scheduler.daemon.telemetry import Telemetry
-from scheduler.model.contract import NODES
+from scheduler.model.contract import LEASES, NODES
 from scheduler.model.errors import FencedError, InvalidObjectError
 from scheduler.model.money import Usd, cost_usd
 from tests.loop.harness import POLICIES, World, a_job, a_world, counting, until
@@ -217,8 +217,9 @@ async def test_the_process_reloads_on_sighup_answers_and_ends_on_sigterm(tmp_pat
             async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
                 await world.submit("one")
                 await until(lambda: world.is_done("one"), "complete")
-                async with session.get(f"{url}/readyz") as answer:
-                    assert (answer.status, await answer.text()) == (200, "ok")
+                for path in ("readyz", "healthz"):
+                    async with session.get(f"{url}/{path}") as answer:
+                        assert (answer.status, await answer.text()) == (200, "ok")
             other = tmp_path / "other"
             other.mkdir()
             (other / "policies.yaml").write_text(POLICIES.replace("afterWait: 1m", "afterWait: 3m"))
@@ -229,6 +230,8 @@ async def test_the_process_reloads_on_sighup_answers_and_ends_on_sigterm(tmp_pat
             process.terminate()
             await lines.until("stopped")
             assert await process.wait() == 0
+            [lease] = (await world.hub.list(LEASES, namespace="kube-system")).items
+            assert not lease["spec"].get("holderIdentity"), "the Lease is released, for a standby to take"
         finally:
             if process.returncode is None:
                 process.kill()
