@@ -94,8 +94,10 @@ async def test_the_lag_is_measured() -> None:
     await asyncio.gather(running, return_exceptions=True)
 
 
-@pytest.mark.parametrize(("synced", "error", "want"), [(False, None, "not synced: listing"), (False, "x", "not synced: x"),
-                                                       (True, None, None)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("synced", "error", "want"),
+    [(False, None, "not synced: listing"), (False, "x", "not synced: x"), (True, None, None)],
+)
 def test_it_is_ready_once_hub_and_members_have_been_listed(synced: bool, error: str | None, want: str | None) -> None:
     told: Any = SimpleNamespace(mirror=SimpleNamespace(ever_synced=synced, hub_error=error))
     assert StatusReport.not_ready(told) == want
