@@ -119,6 +119,8 @@ class Federation:
     """How long a workload may wait; None: for ever."""
     own_queries: bool = True
     """Whether queries in workloads' annotations are asked."""
+    traces_endpoint: str | None = None
+    """Base URL of an OTLP/HTTP collector; None: the environment's, if any."""
 
     @property
     def names(self) -> FederationNames:
@@ -284,6 +286,7 @@ def _federation(document: FederationDocument, folder: Path, as_of: Instant, file
         queue_wait_seconds=spec.aiops.queue_wait,
         predictor=spec.predictor,
         own_queries=spec.own_queries,
+        traces_endpoint=spec.traces.endpoint,
         clock_file=_beside(folder, spec.clock_file),
         prices=tuple(_source(entry, folder) for entry in spec.prices or ()),
         currencies={

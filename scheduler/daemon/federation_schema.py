@@ -302,6 +302,14 @@ class AiopsSpec(Strict):
     """How long a workload may wait in its queue before the forecast of a longer wait is an incident. Default: any."""
 
 
+class TracesSpec(Strict):
+    """OpenTelemetry traces of workloads, from when they are queued to when they run."""
+
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s/]+(/\S*)?$", max_length=2000)] | None = None
+    """Base URL of an OTLP/HTTP collector, such as http://collector:4318. Default: OTEL_EXPORTER_OTLP_ENDPOINT of the
+    environment; without it there are no traces."""
+
+
 class FederationSpec(Strict):
     """A federation: one hub, its members, and how the daemon runs."""
 
@@ -321,6 +329,7 @@ class FederationSpec(Strict):
     """USD for one unit of each currency that prices are in: EUR: {usdPerUnit: 1.08, asOf: 2026-03-31}, or EUR: 1.08."""
     alerts: AlertsSpec = Field(default_factory=AlertsSpec)
     aiops: AiopsSpec = Field(default_factory=AiopsSpec)
+    traces: TracesSpec = Field(default_factory=TracesSpec)
     metric_queries: LongText | None = None
     """Path, relative to this file, of queries that are laid over the shipped ones. Default: those."""
     own_queries: bool = True

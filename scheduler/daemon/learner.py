@@ -191,9 +191,11 @@ class Learner:
 
     async def close(self) -> None:
         """Learn from what is left, and save it."""
-        await self._learn(refit=False)
-        await self._save()
-        self._worker.shutdown(wait=False, cancel_futures=True)
+        try:
+            await self._learn(refit=False)
+            await self._save()
+        finally:
+            self._worker.shutdown(wait=False, cancel_futures=True)
 
     async def _learn(self, *, refit: bool = True, anyway: bool = False) -> None:
         """From what is waiting; `anyway`: as time alone makes what is known older."""

@@ -17,13 +17,17 @@ from scheduler.daemon.live_policies import LivePolicies
 from scheduler.daemon.member_mirror import MemberMirror
 from scheduler.daemon.mirror import HubEntry, Mirror
 from scheduler.daemon.planning import Planner, phase_of
+from scheduler.daemon.supervise import Pulse
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.ids import Uid
 from scheduler.model.money import to_cents
 from scheduler.model.ports import Clock
 from scheduler.model.snapshot import Progress
 
-_STUCK_SECONDS = 120.0
+_STUCK_SECONDS: Final = 120.0
+_LATE_SECONDS: Final = 10.0
+_NEEDED: Final = ("planner", "reconciler", "ledger", "control", "history")
+"""Loops that fail by a fault of our own only, and without which a leader is none."""
 _PHASES = ("pending", "reserved", "started", "paused", "releasing", "suspended", "finished", "invalid")
 
 
@@ -46,6 +50,7 @@ class StatusReport:
     waits: Callable[[Uid], list[dict[str, Any]]]
     cost: Callable[[Uid], dict[str, Any] | None]
     gauges: WorkloadGauges
+    pulse: Pulse
     is_leader: Callable[[], bool]
     is_idle: Callable[[], bool]
 
@@ -56,7 +61,14 @@ class StatusReport:
         return None
 
     def not_healthy(self) -> str | None:
-        """What is wrong with this process, or None. A leader whose cycles hang or fail each time is not healthy."""
+        """What is wrong with this process, or None: cycles of a leader that hang or fail each time, a loop that others
+        depend on and that does not stay up, an event loop that is late. What others do wrong is not."""
+        lag = self.pulse.lag_seconds
+        if lag > _LATE_SECONDS:
+            return f"the event loop is {lag:.0f} s late; see overspill_event_loop_lag_seconds"
+        for name in _NEEDED:
+            if self.pulse.failing_seconds(name) > _STUCK_SECONDS:
+                return f"loop {name} has not stayed up for {self.pulse.failing_seconds(name):.0f} s; see the log for it"
         overdue = self.planner.seconds_overdue
         if overdue > _STUCK_SECONDS and (self.is_leader() or self.mode == "shadow"):
             return f"no scheduling cycle has come to its end for {overdue:.0f} s; see the log for loop_crashed"
