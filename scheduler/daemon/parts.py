@@ -57,7 +57,7 @@ from scheduler.engine.matching import Matcher
 from scheduler.model import contract
 from scheduler.model.errors import ExternalError, TransientError
 from scheduler.model.ids import ClusterId, Uid
-from scheduler.model.ports import Clock, KubeApi, NodePoolProvider, Predictor, WorkloadKind
+from scheduler.model.ports import Clock, KubeApi, NodePoolProvider, Predictor, Resource, WorkloadKind
 from scheduler.model.remediation import NOTIFY, Action
 from scheduler.model.workload import Workload
 
@@ -330,11 +330,15 @@ class Daemon:
                 label_selector=contract.LABEL_QUEUE,
             ).run
         for cluster, api in self.outside.member_apis.items():
-            watched = {NODES: (contract.NODES, ""), PODS: (contract.PODS, "")}
-            for name, kind in self.outside.kinds.items():
-                watched[name] = (kind.member_resource, contract.LABEL_ORIGIN_UID)
-            for name, (resource, selector) in watched.items():
-                sink = MemberSink(self.mirror, self.mirror.members[cluster], name)
+            watched: dict[str, tuple[Resource, str, WorkloadKind | None]] = {
+                NODES: (contract.NODES, "", None),
+                PODS: (contract.PODS, "", None),
+            }
+            for kind in self.outside.kinds.values():
+                for resource in kind.member_resources:
+                    watched[resource.key] = (resource, contract.LABEL_ORIGIN_UID, kind)
+            for name, (resource, selector, copied) in watched.items():
+                sink = MemberSink(self.mirror, self.mirror.members[cluster], name, copied)
                 loops[f"watch:{cluster}:{name}"] = Reflector(
                     api,
                     resource,
@@ -343,6 +347,7 @@ class Daemon:
                     jitter=random.random,
                     on_failure=partial(self._watch_failed, cluster, name),
                     label_selector=selector,
+                    optional=resource.custom,
                 ).run
             loops[f"watch:{cluster}:{NODE_EVENTS}"] = Reflector(
                 api,

@@ -214,7 +214,7 @@ class Reconciler:
         if hub is None or hub.workload.finished or hub.workload.unmanaged is not None:
             return {}
         kind = self._mirror.kinds[hub.workload.ref.kind]
-        status = kind.mirror_status(hub.raw, copy.raw if copy is not None else None)
+        status = self._status_patch(kind, hub.raw, copy)
         if copy is None:
             return {"status_differs": status is not None}
         return {
@@ -293,11 +293,18 @@ class Reconciler:
         decision = wanted.decision if wanted else None
         condition = _condition_patch(kind, hub.raw, decision, self._clock) if decision is not None else None
         raw = _merged(hub.raw, condition) if condition is not None else hub.raw
-        status = kind.mirror_status(raw, entry.raw if entry is not None else None)
+        status = self._status_patch(kind, raw, entry)
         patch = _merged(condition, status) if condition and status else condition or status
         if patch is not None:
             await self._writes.patch_hub(hub, patch, subresource="status")
         self._told(uid, decision)
+
+    def _status_patch(self, kind: WorkloadKind, raw: RawObject, entry: CopyEntry | None) -> RawObject | None:
+        if entry is None:
+            return kind.mirror_status(raw, None)
+        member = self._mirror.members.get(entry.copy.cluster)
+        ready = member.ready_pods(entry.copy.origin) if member is not None else None
+        return kind.mirror_status(raw, entry.raw, ready)
 
     # -- placements and conditions ----------------------------------------------------------------------------------
 
