@@ -170,7 +170,7 @@ def _suspended(obj: RawObject) -> bool:
 
 
 def _template(obj: RawObject) -> tuple[Mapping[str, Any], Template]:
-    """The wrapped object, and what knows its kind. Raises: InvalidObjectError when it is none that a member would take."""
+    """The wrapped object, and what knows its kind. Raises: InvalidObjectError when no member would take it."""
     spec = obj.get("spec")
     template = spec.get("template") if isinstance(spec, Mapping) else None
     if not isinstance(template, Mapping):
@@ -205,8 +205,8 @@ def _name(plugin: Template, ref: WorkloadRef) -> str:
     name = copy_name(ref.name, ref.uid, plugin.longest_name)
     if plugin.resource.custom and not (name[0].isalpha() and "." not in name):
         raise InvalidObjectError(
-            f"metadata.name {ref.name} cannot be part of a host name, as a {plugin.resource.kind}'s is; begin it with a "
-            "letter and leave dots out"
+            f"metadata.name {ref.name} cannot be part of a host name, as a {plugin.resource.kind}'s is; "
+            "begin it with a letter and leave dots out"
         )
     return name
 

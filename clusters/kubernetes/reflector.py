@@ -82,8 +82,10 @@ class Reflector:
         field_selector: str = "",
         optional: bool = False,
     ) -> None:
-        """`optional`: it may be taken away again while the cluster lives (a custom resource): then that is told as it is
-        when it was never there. `wall`: the machine's own clock, not the federation's: pauses are about real servers. `jitter`: uniform in
+        """`optional`: it may be taken away again while the cluster lives (a custom resource); that is told as it is
+        when it was never there.
+
+        `wall`: the machine's own clock, not the federation's: pauses are about real servers. `jitter`: uniform in
         [0, 1), such as `random.random`. `on_failure` is told of every list and watch that fails, also of those that
         are resumed at once; not of an absent resource."""
         self._api = api

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import structlog
 
+from clusters.kubernetes.conditions import with_note
 from scheduler.daemon.keys import KeyQueue
 from scheduler.daemon.member_mirror import CopyEntry
 from scheduler.daemon.mirror import HubEntry, Mirror
@@ -341,7 +342,9 @@ class Reconciler:
         if decision is not None and hub is not None and not hub.workload.finished and not hub.workload.deleting:
             if _waits_for_status(decision, hub.workload) or asyncio.get_running_loop().time() < wanted.told_at:
                 return
-            await self._say(hub, decision.reason.code, decision.sentence, placed=decision.outcome in _PLACING)
+            placing = decision.outcome in _PLACING
+            sentence = decision.sentence if placing else with_note(decision.sentence, self._mirror.note(hub.workload))
+            await self._say(hub, decision.reason.code, sentence, placed=placing)
         self._told(uid, decision)
 
     async def _take_back_refusal(self, hub: HubEntry | None) -> None:

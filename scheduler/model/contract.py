@@ -98,6 +98,9 @@ EVENTS: Final = Resource("", "v1", "events", "Event")
 NODE_EVENTS_NAMESPACE: Final = "default"
 """Where Events about cluster-scoped objects such as nodes are written."""
 CONFIG_MAPS: Final = Resource("", "v1", "configmaps", "ConfigMap")
+SECRETS: Final = Resource("", "v1", "secrets", "Secret")
+SERVICE_ACCOUNTS: Final = Resource("", "v1", "serviceaccounts", "ServiceAccount")
+VOLUME_CLAIMS: Final = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 NAMESPACES: Final = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
 JOBS: Final = Resource("batch", "v1", "jobs", "Job")
 DEPLOYMENTS: Final = Resource("apps", "v1", "deployments", "Deployment")

@@ -1,4 +1,4 @@
-"""What a FederatedWorkload may wrap, one module each, found by name: a module here exposes `TEMPLATE`, a pure `Template`."""
+"""What a FederatedWorkload may wrap, one module each, found by name: it exposes `TEMPLATE`, a pure `Template`."""
 
 from __future__ import annotations
 

@@ -131,7 +131,10 @@ def _in_list(parent: list[Any], part: str, how: str, value: Any, at: str) -> lis
 
 
 def strategic_merge(document: Any, patch: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The document with the patch merged into it. Raises: InvalidObjectError naming the path, which begins with `where`."""
+    """The document with the patch merged into it. `where` begins the path in errors.
+
+    Raises: InvalidObjectError naming the path.
+    """
     base: Mapping[str, Any] = document if isinstance(document, Mapping) else {}
     directive = patch.get(_DIRECTIVE)
     if directive not in (None, "replace", "merge"):

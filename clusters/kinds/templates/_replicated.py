@@ -16,8 +16,8 @@ from scheduler.model.ports import MemberFacts, RawObject, Resource
 
 
 class Replicated:
-    """`spec.replicas` is Overspill's to set, unless the template leaves it out, or an autoscaler has set it on the member:
-    an HPA (KEDA makes one) does so through the scale subresource, as the copy's managed fields tell."""
+    """`spec.replicas` is Overspill's to set, unless the template leaves it out, or an autoscaler has set it on the
+    member: an HPA (KEDA makes one) does so through the scale subresource, as the copy's managed fields tell."""
 
     name: ClassVar[str]
     resource: ClassVar[Resource]

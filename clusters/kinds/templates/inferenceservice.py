@@ -1,8 +1,8 @@
 """`serving.kserve.io/v1beta1` InferenceServices. Each component (predictor, transformer, explainer) is a pod spec with
 bounds of its scale in it: minReplicas (by default 1; 0: scale to nothing) and maxReplicas (0 or absent: none).
 
-Source of the fields: KServe's API reference, ComponentExtensionSpec and PredictorSpec of v1beta1. Suspended: KServe's own
-annotation serving.kserve.io/stop.
+Source of the fields: KServe's API reference, ComponentExtensionSpec and PredictorSpec of v1beta1. Suspended: by
+KServe's own annotation serving.kserve.io/stop.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ _MODE: Final = "serving.kserve.io/deploymentMode"
 _CLASS: Final = "serving.kserve.io/autoscalerClass"
 _COMPONENTS: Final = ("predictor", "transformer", "explainer")
 _MODELS: Final = (
-    "model", "sklearn", "xgboost", "tensorflow", "pytorch", "triton", "onnx", "huggingface", "pmml", "lightgbm", "paddle",
+    "model", "sklearn", "xgboost", "tensorflow", "pytorch", "triton", "onnx", "huggingface", "pmml", "lightgbm",
+    "paddle",
 )  # fmt: skip
 """Fields of a predictor that are a container, whose image its serving runtime fills in."""
 

@@ -1,4 +1,4 @@
-"""`apps/v1` StatefulSets, such as vLLM with a volume for each replica. Suspended as Deployments are; the volumes stay."""
+"""`apps/v1` StatefulSets, such as vLLM with a volume for each replica. Suspended as Deployments are; volumes stay."""
 
 from __future__ import annotations
 
