@@ -117,6 +117,8 @@ class Federation:
     """How long a workload may wait; None: for ever."""
     own_queries: bool = True
     """Whether queries in workloads' annotations are asked."""
+    dependents: frozenset[str] = frozenset()
+    """Kinds of objects that follow workloads to their members."""
 
     @property
     def names(self) -> FederationNames:
@@ -281,6 +283,7 @@ def _federation(document: FederationDocument, folder: Path, as_of: Instant, file
         queue_wait_seconds=spec.aiops.queue_wait,
         predictor=spec.predictor,
         own_queries=spec.own_queries,
+        dependents=frozenset(spec.dependents),
         clock_file=_beside(folder, spec.clock_file),
         prices=tuple(_source(entry, folder) for entry in spec.prices or ()),
         currencies={

@@ -108,6 +108,7 @@ class MemberMirror:
         self.on_reclaim_withdrawn: Callable[[Reclaim], None] = lambda reclaim: None
         """Its cloud has taken the notice back."""
         self.on_node_gone: Callable[[ClusterId, str], None] = lambda cluster, uid: None
+        self.on_copy_gone: Callable[[], None] = lambda: None
         self.on_advice: Callable[[Reclaim], None] = lambda advice: None
         """The cloud says that it may take the node soon; called again and again while it says so."""
         self._node_notices: dict[str, tuple[Notice, ...]] = {}
@@ -322,6 +323,7 @@ class MemberMirror:
         if not keys:
             del self.copies_of[entry.copy.origin]
         self._touched(entry.copy.origin)
+        self.on_copy_gone()
 
     def mark_deleting(self, key: CopyKey, uid: str) -> None:
         """Its deletion was accepted; the watch will tell when it is gone."""

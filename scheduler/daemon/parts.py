@@ -183,6 +183,7 @@ class Daemon:
             member.on_reclaim_withdrawn = self.reclaims.withdrawn
             member.on_node_gone = self.reclaims.node_gone
             member.on_advice = self.reclaims.advised
+            member.on_copy_gone = self.reconciler.dependents.look_soon
         self.report = StatusReport(
             name=federation.name,
             mode="shadow" if shadow else "active",
@@ -373,6 +374,8 @@ class Daemon:
         if not self.shadow:
             loops["reconciler"] = self.reconciler.run
             loops["events"] = self.events.run
+            if self.outside.federation.dependents:
+                loops["dependents"] = self.reconciler.dependents.run
             loops["control"] = self.control.run
             loops["remedies"] = self.remedies.run
             federation = self.outside.federation

@@ -15,6 +15,7 @@ from typing import Any, Final
 import structlog
 
 from clusters.kubernetes.conditions import with_note
+from scheduler.daemon.dependents import REASONS, DependentError, Dependents
 from scheduler.daemon.keys import KeyQueue
 from scheduler.daemon.member_mirror import CopyEntry
 from scheduler.daemon.mirror import HubEntry, Mirror
@@ -83,7 +84,7 @@ class Reconciler:
         emit: Callable[[Workload, str, str], None],
     ) -> None:
         self._mirror = mirror
-        self._writes = Writes(mirror, hub_api, member_apis, clock, telemetry)
+        self._writes = Writes(mirror, hub_api, member_apis, clock, telemetry, fence)
         self._clock = clock
         self._telemetry = telemetry
         self._fence = fence
@@ -94,6 +95,11 @@ class Reconciler:
         self._on_member: Counter[ClusterId] = Counter()
         """Writes under way, by member."""
         self.keys = KeyQueue()
+
+    @property
+    def dependents(self) -> Dependents:
+        """What follows workloads to their members; a loop of its own keeps it up to date."""
+        return self._writes.dependents
 
     # -- what the cycle hands over -------------------------------------------------------------------------------
 
@@ -241,7 +247,9 @@ class Reconciler:
             raise
         except (ExternalError, InvalidObjectError) as error:
             self._telemetry.writes.labels(cluster, name, type(error).__name__).inc()
-            if isinstance(error, _REFUSALS):
+            if isinstance(error, DependentError):
+                await self._report_refusal(uid, str(error), error.reason)
+            elif isinstance(error, _REFUSALS):
                 await self._report_refusal(uid, f"{cluster} refuses it: {error}")
             raise
         finally:
@@ -260,6 +268,7 @@ class Reconciler:
                 await self._writes.patch_copy(entry, self._kind(entry).suspend_patch(entry.raw, suspend=suspend))
             case lifecycle.RefreshCopy(copy):
                 entry = self._entry(uid, copy.uid)
+                await self._writes.bring_dependents(self._mirror.hub[uid], entry)
                 await self._writes.patch_copy(
                     entry, self._refresh_patch(self._kind(entry), self._mirror.hub[uid], entry)
                 )
@@ -270,13 +279,13 @@ class Reconciler:
             case lifecycle.RemoveFinalizer():
                 await self._writes.remove_finalizer(self._mirror.hub[uid])
 
-    async def _report_refusal(self, uid: Uid, message: str) -> None:
+    async def _report_refusal(self, uid: Uid, message: str, reason: str = _REFUSED) -> None:
         """Say on the hub object what stands in the way of its copy; it is tried again, with growing pauses."""
         hub = self._mirror.hub.get(uid)
         if hub is None or hub.workload.finished or hub.workload.deleting:
             return
-        if await self._say(hub, _REFUSED, message[:500], placed=False):
-            self._emit(hub.workload, _REFUSED, message[:500])
+        if await self._say(hub, reason, message[:500], placed=False):
+            self._emit(hub.workload, reason, message[:500])
 
     async def _say(self, hub: HubEntry, reason: str, message: str, *, placed: bool) -> bool:
         """Set the Overspill condition; False when it says that already."""
@@ -350,7 +359,9 @@ class Reconciler:
     async def _take_back_refusal(self, hub: HubEntry | None) -> None:
         """Nothing is left to write: what was refused before has been taken by now."""
         workload = hub.workload if hub is not None else None
-        if hub is None or workload is None or workload.condition is None or workload.condition[0] != _REFUSED:
+        if hub is None or workload is None or workload.condition is None:
+            return
+        if workload.condition[0] not in (_REFUSED, *REASONS):
             return
         placement = workload.placement
         if placement is not None and _current_copy(workload, self._mirror.copies(workload.ref.uid)) is not None:

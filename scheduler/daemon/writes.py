@@ -5,7 +5,7 @@ What is to be written is decided elsewhere (`scheduler.engine.lifecycle`); when,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -13,6 +13,7 @@ import structlog
 from clusters.kubernetes.annotations import format_placement, parse_places
 from clusters.kubernetes.codec import format_time
 from clusters.kubernetes.hubobjects import resource_of
+from scheduler.daemon.dependents import Dependents
 from scheduler.daemon.member_mirror import CopyEntry, MemberMirror
 from scheduler.daemon.mirror import HubEntry, Mirror
 from scheduler.daemon.telemetry import Telemetry
@@ -52,12 +53,21 @@ class Writes:
         member_apis: Mapping[ClusterId, KubeApi],
         clock: Clock,
         telemetry: Telemetry,
+        fence: Callable[[], None],
     ) -> None:
         self._mirror = mirror
         self._hub_api = hub_api
         self._member_apis = member_apis
         self._clock = clock
         self._telemetry = telemetry
+        self.dependents = Dependents(
+            mirror,
+            hub_api,
+            member_apis,
+            kinds=mirror.federation.dependents,
+            fence=fence,
+            facts=self.member_facts,
+        )
         self.uncertain: set[Uid] = set()
         """Workloads with a write of unknown outcome, or seen to be stale: looked at directly before the next step."""
 
@@ -75,6 +85,7 @@ class Writes:
         body = kind.make_copy(hub.raw, workload, placement, member)
         api, resource = self._member_apis[placement.cluster], resource_of(kind, body)
         namespace = workload.ref.namespace
+        await self.dependents.bring(hub, body, placement.cluster)
         try:
             made = await api.create(resource, namespace, body)
         except AlreadyExistsError:
@@ -157,6 +168,14 @@ class Writes:
         api = self._member_apis[copy.cluster]
         changed = await api.patch(entry.resource, copy.namespace, copy.name, body)
         self._mirror.members[copy.cluster].apply_copy(kind, changed)
+
+    async def bring_dependents(self, hub: HubEntry, entry: CopyEntry) -> None:
+        """Have what the copy will need there before it is changed."""
+        placement = hub.workload.placement
+        member = self.member_facts(placement, hub.raw) if placement is not None else None
+        if placement is not None and member is not None:
+            body = self._mirror.kinds[entry.copy.kind].make_copy(hub.raw, hub.workload, placement, member)
+            await self.dependents.bring(hub, body, entry.copy.cluster)
 
     async def write_placement(self, hub: HubEntry, placement: Placement) -> None:
         """Write the intent, and with it the finalizer that keeps the hub object until its copy is gone."""

@@ -64,6 +64,13 @@ ANNOTATION_OVERRIDDEN: Final = "overspill.dev/overridden-digest"
 ANNOTATION_REPLICAS: Final = "overspill.dev/replicas"
 """On a FederatedWorkload's copy while it is suspended: the replicas, or bounds of the scale, it is to have again."""
 
+LABEL_DEPENDENT: Final = "overspill.dev/dependent"
+"""On what followed a copy to its member: a ConfigMap, Secret, ServiceAccount or volume claim."""
+ANNOTATION_ORIGIN_VERSION: Final = "overspill.dev/origin-version"
+"""On such an object: UID and resourceVersion of the hub's, of which it is."""
+ANNOTATION_KEEP: Final = "overspill.dev/keep"
+"""By its user, on such an object of the hub: it stays on the member when nothing there needs it any more."""
+
 CONDITION_PLACED: Final = "overspill.dev/Placed"
 """On a hub object's status: True once its copy is to exist; the reason and message say why, or why not yet."""
 

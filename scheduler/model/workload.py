@@ -75,6 +75,8 @@ class Dependent:
     name: str
     optional: bool = False
     """The pods start without it."""
+    named: bool = False
+    """By the workload's user, beside what its pods refer to."""
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"

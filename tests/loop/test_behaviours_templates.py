@@ -185,7 +185,8 @@ class Service:
         return images == {"vllm:2"} and await self.serves()
 
     async def asleep(self) -> bool:
-        return not await self.pods()
+        told_of = await status(self.world, self.name)
+        return not await self.pods() and told_of.get("readyReplicas") == 0
 
     async def moved(self) -> bool:
         return [member for member, _ in await copies(self.world, self.resource, self.uid)] == ["eks"] and (

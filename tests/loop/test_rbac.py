@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from scheduler.model.ports import KubeApi
 from tests.builders import rbac
 from tests.loop import test_behaviours_remedies as remedies
 from tests.loop import test_behaviours_serving as serving
+from tests.loop import test_behaviours_templates as templates
 from tests.loop.harness import POLICIES, World, a_job, a_world, is_complete, until
 
 CLOUD_ONLY = {"nvidia.com/gpu.product": "A10G"}
@@ -105,6 +107,22 @@ async def a_service_comes_and_goes(world: World) -> None:
     await until(gone, "its copy is gone", 60)
 
 
+async def each_template_comes_and_goes(world: World) -> None:
+    """One of each kind that can be wrapped: made (and taken up), changed, deleted."""
+    uids = {name: await serving.submit(world, make(replicas=1), name) for name, make in templates.MAKERS.items()}
+    for name, uid in uids.items():
+        resource = templates.RESOURCES[name]
+        await until(partial(templates.copies, world, resource, uid), f"a copy of {name}", 60)
+        await world.hub.patch(FEDERATED_WORKLOADS, "default", name, {"spec": {"suspend": True}})
+
+        async def asleep(name: str) -> bool:
+            return (await serving.status(world, name)).get("readyReplicas") == 0
+
+        await until(partial(asleep, name), f"{name} is suspended", 60)
+        await world.hub.delete(FEDERATED_WORKLOADS, "default", name)
+        await until(partial(templates.gone, world, resource, uid, name), f"{name} is gone", 60)
+
+
 async def deleted_under_way(world: World) -> None:
     uid = (await world.submit("dropped", seconds=36000))["metadata"]["uid"]
     await until(lambda: world.copies(uid), "its copy is there", 60)
@@ -133,6 +151,7 @@ async def test_a_whole_life_under_the_roles_of_deploy_rbac(tmp_path: Path) -> No
     async with a_world(tmp_path, speed=600.0, policies=POLICIES + remedies.REMEDY) as world:
         asked = await rbac.restrict(world.sandbox)
         await crds.install(world.hub)
+        await templates.define(world.member("onprem"))
         first = (await world.submit("orphaned", seconds=36000))["metadata"]["uid"]
         wrapped = {"onprem"}
 
@@ -146,6 +165,7 @@ async def test_a_whole_life_under_the_roles_of_deploy_rbac(tmp_path: Path) -> No
             await in_a_namespace_of_its_own(world)
             await burst_and_back(world)
             await a_service_comes_and_goes(world)
+            await each_template_comes_and_goes(world)
             await deleted_under_way(world)
             await remedied(world, daemon, first)
             service = await serving.submit(world, serving.deployment(replicas=1), "left")
@@ -181,11 +201,14 @@ async def test_shadow_mode_needs_no_more_than_to_read(tmp_path: Path) -> None:
     async with a_world(tmp_path) as world:
         asked = await rbac.restrict(world.sandbox, shadow=True)
         await crds.install(world.hub)
+        await templates.define(world.member("eks"))
         await world.submit("wanting", gpus=8)
         async with world.daemon(shadow=True, ping_seconds=0.1) as (daemon, _):
             await until(lambda: daemon.decisions.counters["placed"], "it would be placed")
             await until(lambda: all(m.round_trip_seconds for m in daemon.mirror.members.values()), "pinged")
-            await until(lambda: {one.verb for one in asked.of["eks"]} >= {"list", "watch", "get"}, "watched")
+            wanted = {"jobs", "services", "inferenceservices"}
+            await until(lambda: wanted <= {one.resource for one in asked.of["eks"] if one.verb == "watch"}, "watched")
+            await until(lambda: any(one.verb == "get" for one in asked.of["eks"]), "pinged there, too")
     for place, clusters in (("hub", ["hub"]), ("member", ["onprem", "eks"])):
         grants = granted(place, shadow=True, lease=rbac.LEASE)
         assert {grant.verb for grant in grants} <= {"get", "list", "watch"}

@@ -45,17 +45,18 @@ def named(listed: Any) -> tuple[Dependent, ...]:
             raise InvalidObjectError(f"{at}.kind: write one of {', '.join(KINDS)}")
         if not isinstance(each.get("name"), str) or not each["name"]:
             raise InvalidObjectError(f"{at}.name is missing")
-        found.append(Dependent(each["kind"], each["name"]))
+        found.append(Dependent(each["kind"], each["name"], named=True))
     return tuple(found)
 
 
 def together(*lists: tuple[Dependent, ...]) -> tuple[Dependent, ...]:
     """Each once, sorted; needed where any list needs it."""
-    found: dict[tuple[str, str], bool] = {}
+    found: dict[tuple[str, str], Dependent] = {}
     for each in (one for listed in lists for one in listed):
-        key = (each.kind, each.name)
-        found[key] = found.get(key, True) and each.optional
-    return tuple(Dependent(kind, name, optional) for (kind, name), optional in sorted(found.items()))
+        before = found.setdefault((each.kind, each.name), each)
+        optional, named_too = before.optional and each.optional, before.named or each.named
+        found[each.kind, each.name] = Dependent(each.kind, each.name, optional, named_too)
+    return tuple(found[key] for key in sorted(found))
 
 
 def _all(spec: Mapping[str, Any]) -> Iterator[tuple[str, Any, bool]]:
