@@ -326,8 +326,8 @@ class FederationSpec(Strict):
     dependents: Annotated[
         list[Literal["ConfigMap", "Secret", "ServiceAccount", "PersistentVolumeClaim"]], Field(max_length=4)
     ] = Field(default_factory=list)
-    """Kinds of objects that follow FederatedWorkloads to their members when their pods refer to them. Default: none; each
-    needs deploy/rbac/hub-dependents.yaml and member-dependents.yaml."""
+    """Kinds of objects that follow FederatedWorkloads to their members when their pods refer to them. Default: none.
+    Each needs deploy/rbac/hub-dependents.yaml and member-dependents.yaml."""
     members: Annotated[list[MemberSpec], Field(min_length=1)]
 
     @model_validator(mode="after")

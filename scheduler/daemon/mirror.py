@@ -148,7 +148,7 @@ class Mirror:
     def note(self, workload: Workload) -> str:
         """What the cycle cannot say of where the workload may run; "": nothing."""
         out = sorted(cluster for cluster, member in self.members.items() if workload.runs_as in member.unserved)
-        return f"{', '.join(out)} {'do' if len(out) > 1 else 'does'} not serve {workload.runs_as}" if out else ""
+        return f"no {workload.runs_as} in {', '.join(out)}: not installed there, or not permitted" if out else ""
 
     def quarantine(self, pools: frozenset[PoolRef], clusters: frozenset[ClusterId]) -> None:
         """From now on these pools, and all of these clusters', take nothing new."""

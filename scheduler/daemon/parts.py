@@ -348,7 +348,7 @@ class Daemon:
                     jitter=random.random,
                     on_failure=partial(self._watch_failed, cluster, name),
                     label_selector=selector,
-                    optional=resource.custom,
+                    optional=copied is not None and len(copied.member_resources) > 1,
                 ).run
             loops[f"watch:{cluster}:{NODE_EVENTS}"] = Reflector(
                 api,

@@ -208,8 +208,8 @@ async def test_each_is_placed_changed_suspended_resumed_moved_and_deleted(tmp_pa
 async def test_a_member_without_the_definition_takes_none_until_it_is_installed(tmp_path: Path) -> None:
     async with defined(tmp_path) as (world, daemon):
         uid = await submit(world, inference(replicas=1))
-        missing = "does not serve inferenceservices.serving.kserve.io"
-        await until(lambda: told(world, missing.replace("does", "do")), "it says where the definition lacks")
+        missing = "no inferenceservices.serving.kserve.io in eks, onprem: not installed there"
+        await until(lambda: told(world, missing), "it says where the definition lacks")
         await submit(world, deployment(), "other")
 
         async def other_serves() -> bool:

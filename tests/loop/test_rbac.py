@@ -115,10 +115,11 @@ async def each_template_comes_and_goes(world: World) -> None:
         await until(partial(templates.copies, world, resource, uid), f"a copy of {name}", 60)
         await world.hub.patch(FEDERATED_WORKLOADS, "default", name, {"spec": {"suspend": True}})
 
-        async def asleep(name: str) -> bool:
-            return (await serving.status(world, name)).get("readyReplicas") == 0
+        async def asleep(name: str, resource: Any, uid: str) -> bool:
+            found = await templates.copies(world, resource, uid)
+            return all(templates.TEMPLATES[name].is_suspended(copy) for _, copy in found)
 
-        await until(partial(asleep, name), f"{name} is suspended", 60)
+        await until(partial(asleep, name, resource, uid), f"{name} is suspended", 60)
         await world.hub.delete(FEDERATED_WORKLOADS, "default", name)
         await until(partial(templates.gone, world, resource, uid, name), f"{name} is gone", 60)
 
