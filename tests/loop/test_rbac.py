@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from clusters.kinds.federatedworkload import TEMPLATES
 from scheduler.cli import crds
 from scheduler.daemon.parts import Daemon
 from scheduler.daemon.permissions import Permission, granted, permissions_of
@@ -117,7 +118,7 @@ async def each_template_comes_and_goes(world: World) -> None:
 
         async def asleep(name: str, resource: Any, uid: str) -> bool:
             found = await templates.copies(world, resource, uid)
-            return all(templates.TEMPLATES[name].is_suspended(copy) for _, copy in found)
+            return all(TEMPLATES[name].is_suspended(copy) for _, copy in found)
 
         await until(partial(asleep, name, resource, uid), f"{name} is suspended", 60)
         await world.hub.delete(FEDERATED_WORKLOADS, "default", name)
