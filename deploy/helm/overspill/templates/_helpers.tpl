@@ -61,15 +61,26 @@ volumeMounts:
   - {name: tmp, mountPath: /tmp}
 {{- end }}
 
-{{- /* The roles of one file of deploy/rbac, under this release's names. What they allow is told there alone. */}}
+{{- /* The roles of one file of deploy/rbac, under this release's names. What they allow is told there alone; with `kinds`,
+only for these kinds of objects. */}}
 {{- define "overspill.roles" -}}
 {{- $top := .top }}
+{{- $kinds := .kinds }}
 {{- $name := include "overspill.fullname" $top }}
 {{- range $text := splitList "\n---\n" ($top.Files.Get (printf "files/rbac/%s.yaml" .file)) }}
 {{- $one := fromYaml $text }}
 {{- if has $one.kind (list "ClusterRole" "ClusterRoleBinding" "Role" "RoleBinding") }}
 {{- $_ := set $one.metadata "name" (replace "overspill" $name $one.metadata.name) }}
 {{- $_ := set $one.metadata "labels" (fromYaml (include "overspill.labels" $top)) }}
+{{- if $kinds }}
+{{- range $rule := $one.rules }}
+{{- $kept := list }}
+{{- range $kind := $kinds }}
+{{- $kept = append $kept (printf "%ss" (lower $kind)) }}
+{{- end }}
+{{- $_ := set $rule "resources" $kept }}
+{{- end }}
+{{- end }}
 {{- if $one.roleRef }}
 {{- $_ := set $one.roleRef "name" (replace "overspill" $name $one.roleRef.name) }}
 {{- $account := dict "kind" "ServiceAccount" "name" (include "overspill.serviceAccount" $top) "namespace" $top.Release.Namespace }}
