@@ -34,6 +34,7 @@ from scheduler.model.errors import (
     ExternalError,
     InvalidObjectError,
     NotFoundError,
+    RefusedError,
 )
 from scheduler.model.ids import ClusterId
 from scheduler.model.ports import KubeApi, MemberFacts, RawObject, Resource
@@ -226,10 +227,10 @@ class Dependents:
                 yield hub, self._mirror.kinds[hub.workload.ref.kind].make_copy(hub.raw, hub.workload, placement, facts)
 
     async def _bring_again(self, dependent: Dependent, namespace: str, cluster: ClusterId) -> None:
-        """What has gone from the hub, or is not ours, stays as it is: its copies run with it."""
+        """What has gone from the hub, is not ours, or cannot be changed so, stays as it is: its copies run with it."""
         try:
             await self._bring(dependent, namespace, cluster)
-        except DependentError as error:
+        except (DependentError, RefusedError) as error:
             log.warning("dependent_not_followed", cluster=cluster, error=str(error)[:300])
 
     async def _collect(self, cluster: ClusterId, needed: Set[tuple[str, str, str]]) -> None:
@@ -294,14 +295,16 @@ def update_of(kind: str, there: RawObject, wanted: Mapping[str, Any]) -> RawObje
     """What replaces a member's object; None: it is as it should be. Of a claim only its size can change."""
     has, wants = there["metadata"], wanted["metadata"]
     version = (has.get("annotations") or {}).get(ANNOTATION_ORIGIN_VERSION)
+    same = version == wants["annotations"][ANNOTATION_ORIGIN_VERSION]
     if kind == VOLUME_CLAIMS.kind:
-        asked = wanted["spec"].get("resources")
-        if (there.get("spec") or {}).get("resources") == asked:
+        spec = {**there["spec"], "resources": wanted["spec"].get("resources")}
+        if same and spec == there["spec"]:
             return None
-        return {**there, "spec": {**there["spec"], "resources": asked}}
-    same = all(there.get(name) == wanted.get(name) for name in _FIELDS[kind])
-    if same and version == wants["annotations"][ANNOTATION_ORIGIN_VERSION]:
+        own = {name: text for name, text in (has.get("annotations") or {}).items() if "kubernetes.io/" in name}
+        annotations = {**own, **wants["annotations"]}
+        return {**there, "metadata": {**has, "labels": wants["labels"], "annotations": annotations}, "spec": spec}
+    if same and all(there.get(name) == wanted.get(name) for name in _FIELDS[kind]):
         return None
     metadata = {**wants, "uid": has["uid"], "resourceVersion": has["resourceVersion"]}
-    own = {"secrets": there["secrets"]} if kind == SERVICE_ACCOUNTS.kind and "secrets" in there else {}
-    return {**wanted, **own, "metadata": metadata}
+    tokens = {"secrets": there["secrets"]} if kind == SERVICE_ACCOUNTS.kind and "secrets" in there else {}
+    return {**wanted, **tokens, "metadata": metadata}
