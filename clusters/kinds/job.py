@@ -22,7 +22,7 @@ from scheduler.model.contract import JOBS, MANAGED_BY
 from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import ClusterId, Instant, Uid
 from scheduler.model.ports import MemberFacts, RawObject, Resource, WorkloadKind
-from scheduler.model.workload import Copy, CopyState, Placement, PodSet, Workload
+from scheduler.model.workload import Copy, CopyState, Dependent, Placement, PodSet, Workload
 
 _HUB_ONLY: Final = frozenset({"managedBy", "selector", "manualSelector", "ttlSecondsAfterFinished", "suspend"})
 """Spec fields that are not copied. With a TTL the member would delete the result before it was seen."""
@@ -42,7 +42,7 @@ _CONDITION_FIELDS: Final = ("status", "reason", "message")
 class Job:
     name = "job"
     hub_resource: Resource = JOBS
-    member_resource: Resource = JOBS
+    member_resources: tuple[Resource, ...] = (JOBS,)
 
     @refuse_malformed
     def parse(self, obj: RawObject) -> Workload:
@@ -76,6 +76,7 @@ class Job:
             condition=meta.condition,
             invalid=invalid,
             unmanaged=None if ours else _HAND_OVER,
+            runs_as=JOBS.key,
         )
 
     @refuse_malformed
@@ -135,6 +136,10 @@ class Job:
             origin_cluster=hub,
         )
 
+    def dependents(self, obj: RawObject, copy: RawObject) -> tuple[Dependent, ...]:
+        """None: what a Job refers to is its user's to bring."""
+        return ()
+
     @refuse_malformed
     def suspend_patch(self, obj: RawObject, *, suspend: bool) -> RawObject | None:
         if _finished(obj) or (obj["spec"].get("suspend") is True) == suspend:
@@ -142,7 +147,7 @@ class Job:
         return {"spec": {"suspend": suspend}}
 
     @refuse_malformed
-    def mirror_status(self, obj: RawObject, copy: RawObject | None) -> RawObject | None:
+    def mirror_status(self, obj: RawObject, copy: RawObject | None, ready_pods: int | None = None) -> RawObject | None:
         if _finished(obj):
             return None
         status = obj.get("status") or {}

@@ -25,7 +25,7 @@ from scheduler.model.contract import (
 )
 from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import Instant, QueueId, Uid, WorkloadRef
-from scheduler.model.ports import MemberFacts, RawObject, WorkloadKind
+from scheduler.model.ports import MemberFacts, RawObject, Resource, WorkloadKind
 from scheduler.model.workload import Placement, PodSet, Toleration
 
 MALFORMED: Final = (KeyError, TypeError, AttributeError, ValueError, ArithmeticError, InvalidObjectError)
@@ -146,17 +146,27 @@ def whole_number(spec: Mapping[str, Any], name: str, default: int) -> int:
     return value
 
 
+def resource_of(kind: WorkloadKind, obj: RawObject) -> Resource:
+    """Which of the kind's member resources a copy is. Raises: InvalidObjectError when it is none of them."""
+    said = (obj.get("apiVersion"), obj.get("kind"))
+    for resource in kind.member_resources:
+        if (resource.api_version, resource.kind) == said:
+            return resource
+    raise InvalidObjectError(f"{kind.name} {object_name(obj)}: {str(said[0])[:80]} {str(said[1])[:80]} is none of its")
+
+
 def copy_metadata(
-    source: Mapping[str, Any], ref: WorkloadRef, placement: Placement, member: MemberFacts
+    source: Mapping[str, Any], ref: WorkloadRef, placement: Placement, member: MemberFacts, name: str = ""
 ) -> dict[str, Any]:
     """Metadata of the copy: the source's labels and annotations without what is the hub's own, plus the origin.
 
     The queue label stays behind: on a hub that is a member of itself the copy must not be taken for a workload.
+    `name` "": the usual one.
     """
     labels = {name: value for name, value in (source.get("labels") or {}).items() if name != LABEL_QUEUE}
     annotations = {name: text for name, text in (source.get("annotations") or {}).items() if name not in _NOT_COPIED}
     return {
-        "name": copy_name(ref.name, ref.uid),
+        "name": name or copy_name(ref.name, ref.uid),
         "namespace": ref.namespace,
         "labels": {**labels, LABEL_ORIGIN_UID: ref.uid},
         "annotations": {

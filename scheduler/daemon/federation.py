@@ -121,6 +121,8 @@ class Federation:
     """Whether queries in workloads' annotations are asked."""
     traces_endpoint: str | None = None
     """Base URL of an OTLP/HTTP collector; None: the environment's, if any."""
+    dependents: frozenset[str] = frozenset()
+    """Kinds of objects that follow workloads to their members."""
 
     @property
     def names(self) -> FederationNames:
@@ -287,6 +289,7 @@ def _federation(document: FederationDocument, folder: Path, as_of: Instant, file
         predictor=spec.predictor,
         own_queries=spec.own_queries,
         traces_endpoint=spec.traces.endpoint,
+        dependents=frozenset(spec.dependents),
         clock_file=_beside(folder, spec.clock_file),
         prices=tuple(_source(entry, folder) for entry in spec.prices or ()),
         currencies={

@@ -335,6 +335,11 @@ class FederationSpec(Strict):
     own_queries: bool = True
     """false: queries in workloads' annotations (progress-query, speed-query) are never asked; how far runs are is then
     told by the metrics of common exporters alone."""
+    dependents: Annotated[
+        list[Literal["ConfigMap", "Secret", "ServiceAccount", "PersistentVolumeClaim"]], Field(max_length=4)
+    ] = Field(default_factory=list)
+    """Kinds of objects that follow FederatedWorkloads to their members when their pods refer to them. Default: none.
+    Each needs deploy/rbac/hub-dependents.yaml and member-dependents.yaml."""
     members: Annotated[list[MemberSpec], Field(min_length=1)]
 
     @model_validator(mode="after")

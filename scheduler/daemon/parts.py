@@ -60,7 +60,7 @@ from scheduler.engine.matching import Matcher
 from scheduler.model import contract
 from scheduler.model.errors import ExternalError, TransientError
 from scheduler.model.ids import ClusterId, Uid
-from scheduler.model.ports import Clock, KubeApi, NodePoolProvider, Predictor, WorkloadKind
+from scheduler.model.ports import Clock, KubeApi, NodePoolProvider, Predictor, Resource, WorkloadKind
 from scheduler.model.remediation import NOTIFY, Action
 from scheduler.model.workload import Workload
 
@@ -198,6 +198,7 @@ class Daemon:
             member.on_reclaim_withdrawn = self.reclaims.withdrawn
             member.on_node_gone = self.reclaims.node_gone
             member.on_advice = self.reclaims.advised
+            member.on_copy_gone = self.reconciler.dependents.look_soon
         self.report = StatusReport(
             name=federation.name,
             mode="shadow" if shadow else "active",
@@ -376,11 +377,15 @@ class Daemon:
                 label_selector=contract.LABEL_QUEUE,
             ).run
         for cluster, api in self.outside.member_apis.items():
-            watched = {NODES: (contract.NODES, ""), PODS: (contract.PODS, "")}
-            for name, kind in self.outside.kinds.items():
-                watched[name] = (kind.member_resource, contract.LABEL_ORIGIN_UID)
-            for name, (resource, selector) in watched.items():
-                sink = MemberSink(self.mirror, self.mirror.members[cluster], name)
+            watched: dict[str, tuple[Resource, str, WorkloadKind | None]] = {
+                NODES: (contract.NODES, "", None),
+                PODS: (contract.PODS, "", None),
+            }
+            for kind in self.outside.kinds.values():
+                for resource in kind.member_resources:
+                    watched[resource.key] = (resource, contract.LABEL_ORIGIN_UID, kind)
+            for name, (resource, selector, copied) in watched.items():
+                sink = MemberSink(self.mirror, self.mirror.members[cluster], name, copied)
                 loops[f"watch:{cluster}:{name}"] = Reflector(
                     api,
                     resource,
@@ -389,6 +394,7 @@ class Daemon:
                     jitter=random.random,
                     on_failure=partial(self._watch_failed, cluster, name),
                     label_selector=selector,
+                    optional=copied is not None and len(copied.member_resources) > 1,
                 ).run
             loops[f"watch:{cluster}:{NODE_EVENTS}"] = Reflector(
                 api,
@@ -414,6 +420,8 @@ class Daemon:
         if not self.shadow:
             loops["reconciler"] = self.reconciler.run
             loops["events"] = self.events.run
+            if self.outside.federation.dependents:
+                loops["dependents"] = self.reconciler.dependents.run
             loops["control"] = self.control.run
             loops["remedies"] = self.remedies.run
             federation = self.outside.federation

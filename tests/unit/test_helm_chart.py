@@ -213,6 +213,17 @@ def test_what_it_carries_of_other_folders_is_what_is_there() -> None:
     assert not [path for path in CHART.rglob("*") if path.is_symlink()], "links are lost in some archives"
 
 
+def test_what_follows_workloads_is_granted_only_where_the_federation_names_it() -> None:
+    values = {"mode": "active", "federation": {"spec": {"dependents": ["ConfigMap", "Secret"]}}}
+    made = {one["metadata"]["name"]: one for one in render(values) if one["kind"] == "ClusterRole"}
+    assert made["overspill-hub-dependents"]["rules"] == [
+        {"apiGroups": [""], "resources": ["configmaps", "secrets"], "verbs": ["get"]}
+    ]
+    assert made["overspill-member-dependents"]["rules"][0]["resources"] == ["configmaps", "secrets"]
+    assert not [one for one in render({"mode": "active"}) if "dependents" in one["metadata"]["name"]]
+    assert not [one for one in render({**values, "mode": "shadow"}) if "dependents" in one["metadata"]["name"]]
+
+
 def test_the_checkout_of_policies_logs_in_with_a_secret_by_reference() -> None:
     pod = of_kind(render(FULL), "Deployment")["spec"]["template"]["spec"]
     for container in (pod["initContainers"][0], pod["containers"][1]):

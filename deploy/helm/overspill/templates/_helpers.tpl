@@ -71,10 +71,11 @@ volumeMounts:
   - {name: tmp, mountPath: /tmp}
 {{- end }}
 
-{{- /* The roles of one file of deploy/rbac, under this release's names; `kinds`: only of these. What they allow is told
-there alone. */}}
+{{- /* The roles of one file of deploy/rbac, under this release's names; `kinds`: only of these; `follow`: what they allow
+only for these kinds of objects. What they allow is told there alone. */}}
 {{- define "overspill.roles" -}}
 {{- $top := .top }}
+{{- $follow := .follow }}
 {{- $name := include "overspill.fullname" $top }}
 {{- range $text := splitList "\n---\n" ($top.Files.Get (printf "files/rbac/%s.yaml" .file)) }}
 {{- $one := fromYaml $text }}
@@ -83,6 +84,15 @@ there alone. */}}
 {{- $_ := set $one.metadata "name" (replace "overspill" $name $one.metadata.name) }}
 {{- end }}
 {{- $_ := set $one.metadata "labels" (fromYaml (include "overspill.labels" $top)) }}
+{{- if $follow }}
+{{- range $rule := $one.rules }}
+{{- $kept := list }}
+{{- range $kind := $follow }}
+{{- $kept = append $kept (printf "%ss" (lower $kind)) }}
+{{- end }}
+{{- $_ := set $rule "resources" $kept }}
+{{- end }}
+{{- end }}
 {{- if $one.roleRef }}
 {{- $_ := set $one.roleRef "name" (replace "overspill" $name $one.roleRef.name) }}
 {{- $account := dict "kind" "ServiceAccount" "name" (include "overspill.serviceAccount" $top) "namespace" $top.Release.Namespace }}
