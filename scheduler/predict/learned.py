@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.model.cluster import SPOT, NodePool
+from scheduler.model.contract import TOPOLOGY_ZONE
 from scheduler.model.ids import PoolRef
 from scheduler.model.ports import Prediction
 from scheduler.model.resources import Resources
@@ -29,11 +30,13 @@ from scheduler.predict.provisioning import PRIOR_SECONDS, Provisioning
 from scheduler.predict.ratios import Correction, corrections
 from scheduler.predict.served import Serving
 from scheduler.predict.sharing import Alone, Kept, SharingModel
+from scheduler.predict.spot import DailyRates
 from scheduler.predict.throughput import Configuration, Spread, ThroughputModel
 
 WORK, HISTORY, HINT = "work", "history", "hint"
 SOURCES: Final = (WORK, HISTORY, HINT)
 """In the order of an unknown queue."""
+_USUAL_RECLAIMS: Final = DailyRates((SPOT_RECLAIMS_PER_HOUR,))
 _NORMAL_95: Final = 1.6449
 LEAST_ALIKE: Final = 3
 """So many runs alike must have ended before their history is asked."""
@@ -76,9 +79,12 @@ class Known:
     order: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     """Sources by queue, the best first."""
     provisioning: Mapping[PoolRef, Provisioning] = field(default_factory=lambda: MappingProxyType({}))
-    reclaims_per_hour: Mapping[PoolRef, float] = field(default_factory=lambda: MappingProxyType({}))
-    any_reclaims_per_hour: float = SPOT_RECLAIMS_PER_HOUR
+    reclaims: Mapping[tuple[PoolRef, str], DailyRates] = field(default_factory=lambda: MappingProxyType({}))
+    """By pool and zone; zone "": in whichever."""
+    any_reclaims: DailyRates = _USUAL_RECLAIMS
     """Of a spot pool that was never used."""
+    hour: float = 0.0
+    """Of the day (UTC), with its part: when runs that are asked about would begin."""
     sharing: SharingModel | None = None
     """What is kept of a speed beside others on one GPU."""
     waits: Mapping[str, Correction] = field(default_factory=lambda: MappingProxyType({}))
@@ -91,6 +97,10 @@ class Known:
 
 _Where = tuple[str | None, int, int]
 """GPU model, GPUs of a node, how many times over each is handed out: all that a run's time depends on of a pool."""
+
+
+_Place = tuple[DailyRates, float | None, float | None]
+"""Reclaims of a node; seconds until a new node is ready; the chance that a scale-up succeeds."""
 
 
 @dataclass(slots=True)
@@ -109,16 +119,16 @@ class LearnedPredictor:
     def __init__(self, known: Known | None = None) -> None:
         self.known = Known() if known is None else known
         self._asked: _Asked | None = None
-        self._places: dict[tuple[PoolRef, str, float | None], tuple[float, float | None, float | None]] = {}
+        self._places: dict[tuple[PoolRef, tuple[tuple[str, str], ...], float | None], _Place] = {}
 
     def predict(self, workload: Workload, pool: NodePool, new_nodes: int) -> Prediction:
         """Unknown stays None, as in `FirstPredictor`."""
-        hazard, provisioning, chance = self._place(pool)
+        rates, provisioning, chance = self._place(pool)
         span = None if workload.runs_forever else self._run(workload, pool)
         run, sure, shape = (None, None, ()) if span is None else (span.median, span.log_sd, span.shape)
         lost = 0.0
         if run is not None and pool.capacity_type == SPOT:
-            gang = hazard * nodes_spanned(workload.pod_sets, pool.node_resources)
+            gang = self._reclaims(rates, run) * nodes_spanned(workload.pod_sets, pool.node_resources)
             lost = lost_to_reclaims(run, gang, workload.hints.checkpoint_every_seconds)
         if new_nodes == 0:
             return Prediction(run, POD_START_SECONDS, lost, sure, run_shape=shape)
@@ -127,10 +137,10 @@ class LearnedPredictor:
 
     def alike(self, pool: NodePool) -> Hashable:
         """All that a prediction looks at of a pool."""
-        hazard, provisioning, chance = self._place(pool)
+        rates, provisioning, chance = self._place(pool)
         spot = pool.capacity_type == SPOT
         where = _where(pool) if self._speeds is not None else None
-        return where, provisioning, chance, (hazard, pool.node_resources) if spot else None
+        return where, provisioning, chance, (rates, pool.node_resources) if spot else None
 
     def run_seconds(self, workload: Workload, pool: NodePool) -> Mapping[str, Span]:
         """What each source says that knows anything; the spans of hints have no width."""
@@ -147,9 +157,11 @@ class LearnedPredictor:
 
     def run_cost(self, workload: Workload, pool: NodePool, new_nodes: int, usd_per_hour: Decimal) -> RunCost | None:
         """What a run there costs: expected and p90, in parts; None: its length or start is unknown."""
-        hazard = self._place(pool)[0] if pool.capacity_type == SPOT else None
-        every = workload.hints.checkpoint_every_seconds
-        return predicted_cost(self.predict(workload, pool, new_nodes), usd_per_hour, hazard, every)
+        prediction = self.predict(workload, pool, new_nodes)
+        hazard = None
+        if pool.capacity_type == SPOT and prediction.run_seconds is not None:
+            hazard = self._reclaims(self._place(pool)[0], prediction.run_seconds)
+        return predicted_cost(prediction, usd_per_hour, hazard, workload.hints.checkpoint_every_seconds)
 
     def serving(self, workload: Workload) -> Serving | None:
         """What is known of one that serves: its latency now and in an hour, and what a replica carries."""
@@ -178,7 +190,7 @@ class LearnedPredictor:
                 for number, pool in example.items():
                     span = self._run(workload, pool)
                     runs[row, number] = math.nan if span is None else span.median
-        places: dict[tuple[int, float, Resources], int] = {}
+        places: dict[tuple[int, DailyRates, Resources], int] = {}
         at = [
             places.setdefault((kind, self._place(pool)[0], pool.node_resources), len(places))
             if pool.capacity_type == SPOT
@@ -188,10 +200,13 @@ class LearnedPredictor:
         lost = np.zeros((len(workloads), len(places) + 1))
         for row, workload in enumerate(workloads):
             every = workload.hints.checkpoint_every_seconds
-            for (kind, hazard, node), place in places.items():
+            for (kind, rates, node), place in places.items():
                 seconds = float(runs[row, kind])
-                gang = hazard * nodes_spanned(workload.pod_sets, node)
-                lost[row, place] = seconds if math.isnan(seconds) else lost_to_reclaims(seconds, gang, every)
+                if math.isnan(seconds):
+                    lost[row, place] = seconds
+                    continue
+                gang = self._reclaims(rates, seconds) * nodes_spanned(workload.pod_sets, node)
+                lost[row, place] = lost_to_reclaims(seconds, gang, every)
         return runs[:, column], lost[:, at]
 
     # -- the parts ---------------------------------------------------------------------------------------------------
@@ -254,17 +269,22 @@ class LearnedPredictor:
         found = self.known.lengths.get(fine)
         return found if found is not None else self.known.lengths.get(coarse)
 
-    def _place(self, pool: NodePool) -> tuple[float, float | None, float | None]:
-        """Reclaims an hour; seconds until a new node is ready, what is lost on scale-ups that fail among them; the
-        chance that one succeeds, None where none was seen."""
-        key = (pool.ref, pool.capacity_type, pool.provisioning_seconds)
+    def _reclaims(self, rates: DailyRates, run_seconds: float) -> float:
+        """An hour, of one node, in the hours that such a run takes from now on."""
+        return rounded(rates.mean(self.known.hour, run_seconds))
+
+    def _place(self, pool: NodePool) -> _Place:
+        """Seconds until a new node is ready have what is lost on scale-ups that fail among them; the chance that one
+        succeeds is None where none was seen."""
+        key = (pool.ref, pool.labels, pool.provisioning_seconds)
         found = self._places.get(key)
         if found is None:
             known, ref = self.known, pool.ref
-            hazard = known.reclaims_per_hour.get(ref, known.any_reclaims_per_hour)
+            zone = next((value for name, value in pool.labels if name == TOPOLOGY_ZONE), "")
+            rates = known.reclaims.get((ref, zone)) or known.reclaims.get((ref, ""), known.any_reclaims)
             learned = known.provisioning.get(ref)
             chance = None if learned is None else round(learned.availability, 2)
-            found = self._places[key] = hazard, self._provisioning(pool, learned), chance
+            found = self._places[key] = rates, self._provisioning(pool, learned), chance
         return found
 
     def _provisioning(self, pool: NodePool, learned: Provisioning | None) -> float | None:

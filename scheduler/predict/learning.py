@@ -32,7 +32,7 @@ from scheduler.predict.served import Served
 from scheduler.predict.sharing import SharingModel
 from scheduler.predict.sources import SourceErrors
 from scheduler.predict.speeds import Speeds
-from scheduler.predict.spot import ReclaimHazards
+from scheduler.predict.spot import DailyRates, ReclaimHazards
 from scheduler.predict.throughput import ThroughputModel
 
 STATE_VERSION: Final = 1
@@ -253,7 +253,10 @@ class Learning:
 
     def predictor(self, now: float = 0.0) -> LearnedPredictor:
         """A frozen view of what is known at `now` (0: when something was last learned)."""
-        rates = {_pool_of(name): rounded(self.hazards.of_pool(name).mean_per_hour) for name in self.hazards.pools()}
+        rates = {
+            (_pool_of(name), zone): DailyRates(tuple(map(rounded, one.per_hour)))
+            for (name, zone), one in self.hazards.daily().items()
+        }
         return LearnedPredictor(
             Known(
                 lengths=dict(self._lengths.view()),
@@ -261,11 +264,12 @@ class Learning:
                 sharing=self.sharing.fork() if len(self.sharing) else None,
                 order=self.sources.orders(),
                 provisioning={_pool_of(name): one.aged(now) for name, one in self.provisioning.items()},
-                reclaims_per_hour=rates,
+                reclaims=rates,
+                hour=now % 86400.0 / 3600.0,
                 waits=self.waits.all(),
                 costs=self.costs.all(),
                 serving={uid: view for uid, one in self.serving.items() if (view := one.view()) is not None},
-                **({"any_reclaims_per_hour": rounded(self.hazards.of_any().mean_per_hour)} if rates else {}),
+                **({"any_reclaims": DailyRates((rounded(self.hazards.of_any().mean_per_hour),))} if rates else {}),
             )
         )
 
