@@ -22,6 +22,7 @@ from scheduler.model.contract import TOPOLOGY_ZONE
 from scheduler.model.ids import PoolRef
 from scheduler.model.ports import Prediction
 from scheduler.model.resources import Resources
+from scheduler.model.traits import NO_TRAITS, Traits
 from scheduler.model.workload import Workload
 from scheduler.predict.alike import configuration_of, groups_of, replicas_of
 from scheduler.predict.cost import RunCost, predicted_cost
@@ -32,10 +33,12 @@ from scheduler.predict.served import Serving
 from scheduler.predict.sharing import Alone, Kept, SharingModel
 from scheduler.predict.spot import DailyRates
 from scheduler.predict.throughput import Configuration, Spread, ThroughputModel
+from scheduler.predict.work import Efficiency, surer
 
 WORK, HISTORY, HINT = "work", "history", "hint"
 SOURCES: Final = (WORK, HISTORY, HINT)
 """In the order of an unknown queue."""
+_PRIOR_EFFICIENCY: Final = Efficiency()
 _USUAL_RECLAIMS: Final = DailyRates((SPOT_RECLAIMS_PER_HOUR,))
 _NORMAL_95: Final = 1.6449
 LEAST_ALIKE: Final = 3
@@ -76,6 +79,8 @@ class Known:
     lengths: Mapping[str, Span] = field(default_factory=_nothing)
     """By the finest group of runs alike, and by queue and GPUs."""
     throughput: ThroughputModel | None = None
+    efficiency: Efficiency = _PRIOR_EFFICIENCY
+    """Of models that were never seen, and declare what they are."""
     order: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     """Sources by queue, the best first."""
     provisioning: Mapping[PoolRef, Provisioning] = field(default_factory=lambda: MappingProxyType({}))
@@ -139,8 +144,7 @@ class LearnedPredictor:
         """All that a prediction looks at of a pool."""
         rates, provisioning, chance = self._place(pool)
         spot = pool.capacity_type == SPOT
-        where = _where(pool) if self._speeds is not None else None
-        return where, provisioning, chance, (rates, pool.node_resources) if spot else None
+        return _where(pool), provisioning, chance, (rates, pool.node_resources) if spot else None
 
     def run_seconds(self, workload: Workload, pool: NodePool) -> Mapping[str, Span]:
         """What each source says that knows anything; the spans of hints have no width."""
@@ -235,24 +239,31 @@ class LearnedPredictor:
                 found = None if said is None else Span(said, said, said)
             if found is not None:
                 return found
-        return None
+        return self._arithmetic(asked.workload, pool)
 
     def _work(self, workload: Workload, pool: NodePool) -> Span | None:
         steps = workload.hints.total_steps
         if steps is None or self._speeds is None:
             return None
         configuration = configuration_of(workload, pool)
-        speed = None if configuration is None else self.speed(configuration)
-        if speed is None or not 0 < speed.low <= speed.median <= speed.high:
-            return None
-        return Span(steps / speed.high, steps / speed.median, steps / speed.low)
+        return None if configuration is None else _span(steps, self.speed(configuration, workload.hints.traits))
 
-    def speed(self, one: Configuration) -> Spread | None:
-        """Steps per second. Of a share of a GPU that was not seen itself: the speed on whole ones, and the part of it
+    def _arithmetic(self, workload: Workload, pool: NodePool) -> Span | None:
+        """By what it declares alone, where no speed was ever seen and nobody says how long it takes."""
+        steps, configuration = workload.hints.total_steps, configuration_of(workload, pool)
+        if steps is None or configuration is None:
+            return None
+        return _span(steps, self.known.efficiency.speed(workload.hints.traits, configuration))
+
+    def speed(self, one: Configuration, traits: Traits = NO_TRAITS) -> Spread | None:
+        """Steps per second. Of a model that was never seen: by its own arithmetic, or by what others do on such GPUs,
+        whichever is surer. Of a share of a GPU that was not seen itself: the speed on whole ones, and the part of it
         that is kept beside others, of whom nothing is known; all shares are taken to be in use."""
         speeds, sharing = self.known.throughput, self.known.sharing
         if speeds is None:
             return None
+        if traits != NO_TRAITS and not speeds.has_seen(one.model) and speeds.observed(one) is None:
+            return surer(self.known.efficiency.speed(traits, one), speeds.predict(one))
         if one.share == 1.0 or sharing is None or speeds.observed(one) is not None:
             return speeds.predict(one)
         whole = speeds.predict(replace(one, share=1.0))
@@ -295,6 +306,12 @@ class LearnedPredictor:
             return None if usual is None else usual + rounded(learned.delay_seconds)
         prior = PRIOR_SECONDS if not pool.provisioning_seconds else pool.provisioning_seconds
         return rounded(replace(learned, prior_seconds=prior).quantile_seconds(0.5) + learned.delay_seconds)
+
+
+def _span(steps: float, speed: Spread | None) -> Span | None:
+    if speed is None or not 0 < speed.low <= speed.median <= speed.high:
+        return None
+    return Span(steps / speed.high, steps / speed.median, steps / speed.low)
 
 
 Floats = NDArray[np.float64]

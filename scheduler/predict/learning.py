@@ -124,6 +124,7 @@ class Learning:
             source,
             low,
             high,
+            traits=workload.hints.traits,
         )
         self.open.put(run.uid, opened)
         asked = Run(run.uid, run.at, groups_of(workload), numbers_of(workload))
@@ -160,7 +161,7 @@ class Learning:
         if opened.source is not None:
             self._judge(opened, at, length)
         if whole and not opened.speed_told and opened.configuration is not None and opened.steps is not None:
-            self.speeds.learn(opened.configuration, opened.steps / seconds)
+            self.speeds.learn(opened.configuration, opened.steps / seconds, opened.traits)
 
     def speed(self, uid: str, steps_per_second: float, beside: str | None = None) -> None:
         """As the own metric of a run that goes on, or has just been stopped, tells it. `beside`: the one other run that
@@ -172,7 +173,7 @@ class Learning:
             other = None if beside is None else self.open.get(beside)
             if other is not None and other.configuration is not None:
                 self.speeds.learn_shared(opened.configuration, other.configuration, steps_per_second)
-            self.speeds.learn(opened.configuration, steps_per_second)
+            self.speeds.learn(opened.configuration, steps_per_second, opened.traits)
             self.open.told_speed(uid)
 
     def nodes_came(self, pool: PoolRef, seconds: float, at: float = 0.0) -> None:
@@ -262,6 +263,7 @@ class Learning:
                 lengths=dict(self._lengths.view()),
                 throughput=self.throughput.fork() if len(self.throughput) else None,
                 sharing=self.sharing.fork() if len(self.sharing) else None,
+                efficiency=self.speeds.efficiencies.view(),
                 order=self.sources.orders(),
                 provisioning={_pool_of(name): one.aged(now) for name, one in self.provisioning.items()},
                 reclaims=rates,

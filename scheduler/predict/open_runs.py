@@ -8,10 +8,11 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Any, Final
 
 from scheduler.model.spread import drawn
+from scheduler.model.traits import NO_TRAITS, Traits
 from scheduler.predict.bounded import Recent
 from scheduler.predict.conformal import Calibration
 from scheduler.predict.learned import SOURCES, Span
@@ -38,6 +39,7 @@ class OpenRun:
     outlived: bool = False
     speed_told: bool = False
     """Its own metric has taught its speed: the mean over the whole run, start-up and all, would teach it worse."""
+    traits: Traits = NO_TRAITS
 
     @property
     def group(self) -> str:
@@ -123,6 +125,7 @@ def _told(one: OpenRun) -> list[Any]:
     ends = [None if math.isnan(each) else each for each in (one.low, one.high)]
     return [
         one.at, one.queue, one.gpu, one.steps, told, dict(one.said), one.source, *ends, one.outlived, one.speed_told,
+        list(astuple(one.traits)),
     ]  # fmt: skip
 
 
@@ -143,5 +146,16 @@ def _read(told: list[Any]) -> OpenRun:
         least,
         most,
         bool(outlived),
-        *map(bool, later[:1]),
+        # Earlier versions told neither.
+        speed_told=bool(later[0]) if later else False,
+        traits=_read_traits(*later[1]) if len(later) > 1 else NO_TRAITS,
+    )
+
+
+def _read_traits(parameters: Any, length: Any, precision: Any, framework: Any) -> Traits:
+    return Traits(
+        None if parameters is None else float(parameters),
+        None if length is None else int(length),
+        None if precision is None else str(precision),
+        None if framework is None else str(framework),
     )

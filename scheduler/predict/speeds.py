@@ -13,10 +13,12 @@ from typing import Any, Final
 
 import numpy as np
 
+from scheduler.model.traits import NO_TRAITS, Traits
 from scheduler.predict.champion import Choice, choose
 from scheduler.predict.learned import gpu_name
 from scheduler.predict.sharing import Alone, Beside, SharingModel
 from scheduler.predict.throughput import Configuration, ThroughputModel
+from scheduler.predict.work import Efficiencies
 
 _NEWEST: Final = 20
 """Speeds that a challenger is judged on."""
@@ -25,10 +27,17 @@ _FEWEST_SHARED: Final = 8
 
 
 class Speeds:
-    def __init__(self, throughput: ThroughputModel | None = None, sharing: SharingModel | None = None) -> None:
+    def __init__(
+        self,
+        throughput: ThroughputModel | None = None,
+        sharing: SharingModel | None = None,
+        efficiencies: Efficiencies | None = None,
+    ) -> None:
         self.throughput = ThroughputModel() if throughput is None else throughput
         self.sharing = SharingModel() if sharing is None else sharing
         """What runs keep of their speed beside another on the same GPU."""
+        self.efficiencies = Efficiencies() if efficiencies is None else efficiencies
+        """What part of a GPU's peak models reach that declare what they are."""
         self._behind = self.throughput.fork()
         """Without the newest speeds, which a challenger is judged on."""
         self._newest: deque[tuple[Configuration, float, float]] = deque(maxlen=_NEWEST)
@@ -36,8 +45,9 @@ class Speeds:
         self._new = 0
         self._new_shared = 0
 
-    def learn(self, one: Configuration, steps_per_second: float) -> None:
+    def learn(self, one: Configuration, steps_per_second: float, traits: Traits = NO_TRAITS) -> None:
         """Of a run's own steps; what cannot be is refused by the model."""
+        self.efficiencies.learn(traits, one, steps_per_second)
         span = self.throughput.predict(one)
         if len(self._newest) == _NEWEST:
             self._behind.observe(*self._newest[0][:2])
@@ -95,11 +105,16 @@ class Speeds:
 
     def state(self) -> dict[str, Any]:
         """As JSON values, to stand among those of `Learning`."""
-        return {"throughput": self.throughput.state(), "sharing": self.sharing.state()}
+        return {
+            "throughput": self.throughput.state(),
+            "sharing": self.sharing.state(),
+            "efficiencies": self.efficiencies.state(),
+        }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Speeds:
         """Raises: ValueError, KeyError, TypeError for what `state` did not write."""
-        # Earlier versions had no `sharing`.
+        # Earlier versions had neither `sharing` nor `efficiencies`.
         sharing = SharingModel.from_state(state["sharing"]) if "sharing" in state else None
-        return cls(ThroughputModel.from_state(state["throughput"]), sharing)
+        efficiencies = Efficiencies.from_state(state.get("efficiencies", []))
+        return cls(ThroughputModel.from_state(state["throughput"]), sharing, efficiencies)
