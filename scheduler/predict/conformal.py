@@ -54,8 +54,11 @@ class _Ends:
     def learn(self, below: bool, above: bool, wanted: float) -> None:
         # The first outcomes count more.
         step = max(_LEAST_STEP, _FIRST_STEP * _HALF_STEP / (_HALF_STEP + self.count + 1))
-        self.low = min(_MOST, max(_LEAST, self.low + step * (below - wanted / 2)))
-        self.high = min(_MOST, max(_LEAST, self.high + step * (above - wanted / 2)))
+        # Beyond an end that lies at the median nearly nothing falls: the other may miss its part, too.
+        low_wanted = wanted if self.high <= _LEAST else wanted / 2
+        high_wanted = wanted if self.low <= _LEAST else wanted / 2
+        self.low = min(_MOST, max(_LEAST, self.low + step * (below - low_wanted)))
+        self.high = min(_MOST, max(_LEAST, self.high + step * (above - high_wanted)))
         self.count += 1
         self.missed.append(below or above)
 
