@@ -17,7 +17,7 @@ from scheduler.engine.candidates import Weigher
 from scheduler.engine.filters import Ask
 from scheduler.engine.rooms import PoolRoom
 from scheduler.engine.world import World
-from scheduler.model.ids import Instant, PoolRef
+from scheduler.model.ids import Instant, PoolRef, QueueId, Uid
 from scheduler.model.policy import PlacementPolicy, PolicySet, QueueSpec
 from scheduler.model.ports import Predictor
 from scheduler.model.snapshot import Snapshot
@@ -69,7 +69,7 @@ def _waits(workload: Workload) -> bool:
     return workload.placement is None and not blocked and not workload.runs_forever
 
 
-def _most_wait(workload: Workload, queues: Mapping[str, QueueSpec], default: float | None) -> float | None:
+def _most_wait(workload: Workload, queues: Mapping[QueueId, QueueSpec], default: float | None) -> float | None:
     queue = queues.get(workload.queue)
     own = None if queue is None else queue.wait_objective_seconds
     return default if own is None else own
@@ -122,58 +122,69 @@ class _Place:
         self.room = room
         self.line = Line(free, going)
         self.can_buy = room.can_open if room.pool.bought else 0
+        self._known: dict[int, float | None] = {}
+        """By GPUs, when so many are free; until the next one is taken."""
 
-    def starts(self, world: World, ask: Ask, workload: Workload) -> list[_Start]:
+    def starts(self, world: World, ask: Ask, workload: Workload, gpus: int) -> list[_Start]:
         """When it could, here."""
-        ref, gpus = self.room.pool.ref, workload.requests.gpus
-        there = self.line.start(gpus)
+        ref = self.room.pool.ref
+        if gpus not in self._known:
+            self._known[gpus] = self.line.start(gpus)
+        there = self._known[gpus]
         found = [] if there is None else [_Start(there, ref, 0)]
         rule, each = ask.policy.burst, self.room.node_size.gpus
-        nodes = math.ceil(gpus / each) if each else 0
-        if rule is None or ask.waited or world.snapshot.bursting_paused or not 0 < nodes <= self.can_buy:
+        if not self.can_buy or not each or rule is None or ask.waited or world.snapshot.bursting_paused:
+            return found
+        nodes = math.ceil(gpus / each)
+        if nodes > self.can_buy:
             return found
         begins = max(workload.queued_at + rule.after_wait_seconds, world.now)
         if self.room.backoff is not None:
             begins = max(begins, self.room.backoff.until)
         start = world.predict(workload, self.room, nodes).start_seconds
-        return [*found, _Start(begins - world.now + (self.room.provisioning_seconds if start is None else start),
-                               ref, nodes)]  # fmt: skip
+        takes = self.room.provisioning_seconds if start is None else start
+        return [*found, _Start(begins - world.now + takes, ref, nodes)]
 
     def take(self, start: _Start, gpus: int, run_seconds: float | None) -> None:
         if start.buys:
             self.can_buy -= start.buys
         else:
+            self._known.clear()
             self.line.take(gpus, run_seconds)
 
 
 def _waiting(
     world: World,
     line: Sequence[Workload],
-    deadlines: Mapping[str, Instant | None],
-    queues: Mapping[str, QueueSpec],
+    deadlines: Mapping[Uid, Instant | None],
+    queues: Mapping[QueueId, QueueSpec],
     default: float | None,
 ) -> dict[str, Forecast]:
     places, weigher = _places(world), Weigher(world)
+    allowed: dict[int, list[_Place]] = {}
+
+    def best(ask: Ask, workload: Workload, gpus: int) -> _Start | None:
+        """The earliest; ties: the pool's name."""
+        if ask.number not in allowed:
+            allowed[ask.number] = [one for one in places.values() if not weigher.static_reasons(ask, one.room)]
+        starts = (start for place in allowed[ask.number] for start in place.starts(world, ask, workload, gpus))
+        return min(starts, default=None)
+
     found: dict[str, Forecast] = {}
     for workload in line:
         ask, uid, gpus = world.ask_for(workload), workload.ref.uid, workload.requests.gpus
-        mine = places.values() if ask is not None and gpus else ()
-        starts = [
-            start
-            for place in mine
-            if ask is not None and not weigher.static_reasons(ask, place.room)
-            for start in place.starts(world, ask, workload)
-        ]
-        wait = finish = None
-        if starts:
-            best = min(starts)
-            place = places[best.pool]
-            run = world.predict(workload, place.room, best.buys).run_seconds
-            place.take(best, gpus, run)
-            wait = best.seconds
-            finish = None if run is None else world.now + wait + run
+        start = best(ask, workload, gpus) if ask is not None and gpus else None
+        run = wait = None
+        if start is not None:
+            place, wait = places[start.pool], start.seconds
+            run = world.predict(workload, place.room, start.buys).run_seconds
+            place.take(start, gpus, run)
         found[uid] = Forecast(
-            wait, _most_wait(workload, queues, default), workload.queued_at, finish, deadlines.get(uid)
+            wait_seconds=wait,
+            wait_objective_seconds=_most_wait(workload, queues, default),
+            queued_at=workload.queued_at,
+            finish_at=None if run is None or wait is None else world.now + wait + run,
+            deadline_at=deadlines.get(uid),
         )
     return found
 
