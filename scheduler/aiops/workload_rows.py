@@ -102,13 +102,13 @@ def rank_seconds(readings: Iterable[Reading], pods: Mapping[PodKey, PodPlace]) -
 def _forecast(now: Instant, forecast: Forecast | None) -> dict[str, float]:
     if forecast is None:
         return {}
-    told = {"finish_forecast_seconds": forecast.finish_at, "deadline_seconds": forecast.deadline_at}
-    if forecast.p95_seconds is not None:
-        told |= {
-            "serving_latency_p95_forecast_seconds": forecast.p95_seconds,
-            "serving_latency_p95_objective_seconds": forecast.p95_objective_seconds,
-            "serving_latency_p95_forecast_at_seconds": forecast.p95_forecast_at,
-        }
+    told = {
+        "finish_forecast_seconds": forecast.finish_at,
+        "deadline_seconds": forecast.deadline_at,
+        "serving_latency_p95_forecast_seconds": forecast.p95_seconds,
+        "serving_latency_p95_objective_seconds": forecast.p95_objective_seconds,
+        "serving_latency_p95_forecast_at_seconds": forecast.p95_forecast_at,
+    }
     if forecast.queued_at is not None and forecast.wait_seconds is not None:
         told["queue_wait_forecast_seconds"] = now - forecast.queued_at + forecast.wait_seconds
         told["queue_wait_objective_seconds"] = forecast.wait_objective_seconds

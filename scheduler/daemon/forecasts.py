@@ -82,11 +82,13 @@ def _deadline(workload: Workload, policy: PlacementPolicy | None) -> Instant | N
 
 
 def _serving(workload: Workload, queue: QueueSpec | None, predictor: Predictor, now: Instant) -> dict[str, Forecast]:
-    """Nothing where no latency was promised or learned, or what was learned is old."""
+    """Nothing where no latency was promised; the objective alone where none was learned, or what was is old."""
     objective = None if queue is None else queue.latency_objective_seconds
-    known = predictor.serving(workload) if isinstance(predictor, LearnedPredictor) else None
-    if objective is None or known is None or now - known.at > _SERVING_STALE_SECONDS:
+    if objective is None:
         return {}
+    known = predictor.serving(workload) if isinstance(predictor, LearnedPredictor) else None
+    if known is None or now - known.at > _SERVING_STALE_SECONDS:
+        return {workload.ref.uid: Forecast(p95_objective_seconds=objective)}
     ahead = Forecast(
         p95_seconds=known.p95_in_an_hour_seconds, p95_objective_seconds=objective, p95_forecast_at=known.at
     )

@@ -12,7 +12,6 @@ from scheduler.predict.served import Serving
 from tests.loop.harness import POLICIES, until
 from tests.loop.test_behaviours_serving import deployment, serving, submit
 
-
 PROMISED = POLICIES.replace("  quotas:\n", "  latencyObjective: 1ms\n  quotas:\n")
 
 

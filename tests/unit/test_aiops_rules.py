@@ -243,7 +243,11 @@ def test_forecasts_that_break_a_promise(rounds: list[dict[str, float]], kinds: l
 
 def test_an_objective_that_is_broken_already_is_more_urgent_than_one_that_will_be() -> None:
     for now, want in ((0.4, "warning"), (0.55, "high"), (NAN, "warning")):
-        assert [severity for _, _, severity in told("forecast", p95_forecasts([0.6, 0.6], [0, 300], now))] == [want]
+        found = told("forecast", p95_forecasts([0.6] * 5, [0, 0, 300, 300, 300], now))
+        assert found[-1] == (4, "workload.latency-slo", want)
+    unforeseen = told("forecast", p95_forecasts([NAN] * 5, [0] * 5, now=0.55))
+    assert [number for number, _, _ in unforeseen] == [3, 4], "what was not foretold is told when it lasts"
+    assert told("forecast", p95_forecasts([NAN] * 3, [0] * 3, now=0.55)) == []
 
 
 @pytest.mark.parametrize(("slower", "rank"), [(0.1, 3), (0.3, 0), (0.0, None), (-0.3, None)])

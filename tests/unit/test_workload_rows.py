@@ -240,11 +240,12 @@ def test_a_latency_that_will_break_its_objective_is_an_incident_of_the_workload(
 
 
 @pytest.mark.parametrize(("age", "objective"), [(3600.0, 0.5), (10.0, None)])
-def test_a_latency_of_which_nothing_new_is_known_or_promised_is_not_foretold(
+def test_a_latency_that_is_not_promised_or_of_which_nothing_new_is_known_is_not_foretold(
     age: float, objective: float | None
 ) -> None:
     promised = policy_set(queues=(QueueSpec(QueueId("team"), latency_objective_seconds=objective),))
-    assert forecasts(WORLD, promised, learned(0.9, NOW - age), None) == {}
+    told = forecasts(WORLD, promised, learned(0.9, NOW - age), None)
+    assert told == ({} if objective is None else {"uid-serve": Forecast(p95_objective_seconds=objective)})
 
 
 def test_a_deadline_that_will_be_missed_is_an_incident_of_the_workload() -> None:

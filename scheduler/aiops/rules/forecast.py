@@ -1,5 +1,5 @@
 """Forecasts that break a promise: a wait that is longer than the queue's objective, an end after the deadline, a p95
-latency in an hour beyond the objective.
+latency in an hour beyond the objective, or beyond it now already.
 
 Twice in a row: forecasts move. That of a latency is made every five minutes: the same one counts once.
 """
@@ -14,8 +14,10 @@ from scheduler.aiops.series import Columns, Field
 
 SCOPE = "workload"
 VERSION = 2
-FIELDS = (Field("late"), Field("waits"), Field("slow"), Field("slow_at", np.nan))
+FIELDS = (Field("late"), Field("waits"), Field("slow"), Field("slow_at", np.nan), Field("broken"))
 SAMPLES = 2
+BROKEN_SAMPLES = 4
+"""A single slow scrape breaks no objective."""
 P95 = "serving_latency_p95"
 
 
@@ -27,18 +29,19 @@ def step(columns: Columns, table: Table) -> tuple[Columns, tuple[Hit, ...]]:
     with np.errstate(invalid="ignore"):
         waits = lasting(columns["waits"], wait > most, ~np.isnan(wait - most))
         late = lasting(columns["late"], end > deadline, ~np.isnan(end - deadline))
-        promised = ~np.isnan(slow - objective)
-        slows = lasting(columns["slow"], slow > objective, promised & (made != columns["slow_at"]))
-        breaks = promised & (slow > objective) & (slows >= SAMPLES)
-        broken = now > objective
+        foretold, measured = ~np.isnan(slow - objective), ~np.isnan(now - objective)
+        slows = lasting(columns["slow"], slow > objective, foretold & (made != columns["slow_at"]))
+        breaks = foretold & (slow > objective) & (slows >= SAMPLES)
+        broken = lasting(columns["broken"], now > objective, measured)
+    is_broken = measured & (broken >= BROKEN_SAMPLES)
     shown = {f"{P95}_forecast_seconds": slow, f"{P95}_objective_seconds": objective, f"{P95}_seconds": now}
     hits = (
         *hit("workload.deadline", HIGH, SYMPTOM, ~np.isnan(end - deadline) & (late >= SAMPLES),
              {"finish_forecast_seconds": end, "deadline_seconds": deadline}),
-        *hit("workload.latency-slo", HIGH, SYMPTOM, breaks & broken, shown),
-        *hit("workload.latency-slo", WARNING, SYMPTOM, breaks & ~broken, shown),
+        *hit("workload.latency-slo", HIGH, SYMPTOM, is_broken, shown),
+        *hit("workload.latency-slo", WARNING, SYMPTOM, breaks & ~is_broken, shown),
         *hit("workload.queue-wait", WARNING, SYMPTOM, ~np.isnan(wait - most) & (waits >= SAMPLES),
              {"queue_wait_forecast_seconds": wait, "queue_wait_objective_seconds": most}),
     )  # fmt: skip
-    slow_at = np.where(promised, made, columns["slow_at"])
-    return {"late": late, "waits": waits, "slow": slows, "slow_at": slow_at}, hits
+    slow_at = np.where(foretold, made, columns["slow_at"])
+    return {"late": late, "waits": waits, "slow": slows, "slow_at": slow_at, "broken": broken}, hits
