@@ -32,9 +32,14 @@ ACTIONS = {
     "gpu.odd": "request-reset",
     "node.stale": "request-reboot",
 }
-FREE = (
-    "guards: {dryRun: false, maxUnavailable: 100%, rate: {disruptions: 50, within: 1m}, coolDown: 100h, healthyFor: 1m}"
-)
+FREE = """guards:
+    dryRun: false
+    maxUnavailable: 100%
+    rate: {disruptions: 50, within: 1m}
+    coolDown: 100h
+    healthyFor: 1m
+    maxQuarantined: 50%
+"""
 REMEDIES = "".join(
     f"""---
 apiVersion: overspill.dev/v1alpha1
@@ -101,6 +106,11 @@ async def test_workloads_are_restarted_and_moved_pools_grow_clusters_close_and_p
 
             await until(larger, "the pool has grown", 60)
 
+            def has_come() -> bool:
+                return any(node.pool == grown and node.ready for node in daemon.mirror.members["eks"].cluster().nodes)
+
+            await until(has_come, "its node has come, and was not taken for idle before", 60)
+
             tell(told, "cluster.bad", Subject("onprem"))
             onprem = {pool.ref for pool in daemon.mirror.members["onprem"].pools()}
             await until(lambda: daemon.remedies.state.quarantined_clusters == {"onprem"}, "the cluster is closed", 60)
@@ -119,6 +129,9 @@ async def test_workloads_are_restarted_and_moved_pools_grow_clusters_close_and_p
             assert "rolled back by a remedy" in str(daemon.outside.policies.error)
             for signal in ("job.stuck", "serving.slow", "queue.forecast", "cluster.bad", "policy.worse"):
                 await until(lambda signal=signal: outcome(daemon, signal), f"{signal} is recorded", 30)
+            registry = daemon.outside.telemetry.registry
+            malformed = [each.samples for each in registry.collect() if each.name == "overspill_malformed_objects"]
+            assert malformed == [[]], "what was moved is an object like others"
 
 
 async def pods_of(world: World, uid: str) -> set[str]:
