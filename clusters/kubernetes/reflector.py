@@ -27,6 +27,8 @@ _FIRST_PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 30.0
 _QUICK_END_SECONDS: Final = 1.0
 """A watch that ends sooner and brought nothing is followed by a pause, so that a broken server is not hammered."""
+_SILENT_SECONDS: Final = 120.0
+"""So long a watch brings at least a bookmark, from a cluster that sends any; one that did not may hang."""
 _HEALTHY_SECONDS: Final = 10.0
 """A watch that lived so long shows that earlier failures are over, even when it was silent."""
 
@@ -61,6 +63,8 @@ class Counters:
     lists: int = 0
     watches: int = 0
     events: int = 0
+    silences: int = 0
+    """Watches that brought nothing for longer than they should, and were followed by a list."""
     errors: int = 0
     """Failed lists and watches, and objects that were refused as malformed."""
 
@@ -100,6 +104,8 @@ class Reflector:
         """The highest version that was ever seen, as a number."""
         self._failures = 0
         self._watch_began: Instant | None = None
+        self._bookmarks = False
+        """Whether the cluster sends any."""
         self._told: tuple[bool, str | None] | None = None
         self.counters = Counters()
         self.synced = False
@@ -150,8 +156,13 @@ class Reflector:
             if isinstance(stream, AsyncGenerator):
                 await stream.aclose()
         self._tell(True, None)
-        if events == 0 and self._wall.now() - self._watch_began < _QUICK_END_SECONDS:
+        lived = self._wall.now() - self._watch_began
+        if events == 0 and lived < _QUICK_END_SECONDS:
             return self._pause(None)
+        if events == 0 and lived >= _SILENT_SECONDS and self._bookmarks:
+            # What happened meanwhile may never have been told: a list is the way to know.
+            self.counters.silences += 1
+            self._version = None
         self._failures = 0
         return 0.0
 
@@ -193,6 +204,7 @@ class Reflector:
                 raise GoneError(f"{self._resource.plural}: the watch went back from version {self._newest} to {number}")
             self._version, self._newest = version, number
         if event.type == "BOOKMARK":
+            self._bookmarks = True
             return
         self.counters.events += 1
         if _is_sound(event.object):

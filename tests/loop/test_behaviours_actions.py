@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,12 @@ from scheduler.model.contract import (
     NODES,
     PODS,
 )
+from scheduler.model.ids import ClusterId
 from tests.loop.harness import POLICIES, World, a_world, tiny_scenario, until
 from tests.loop.test_behaviours_remedies import Told, is_held, node, node_of
 from tests.loop.test_behaviours_serving import deployment, submit
 
+EKS, ONPREM = ClusterId("eks"), ClusterId("onprem")
 ACTIONS = {
     "job.stuck": "restart-workload",
     "serving.slow": "move-serving",
@@ -95,26 +98,26 @@ async def test_workloads_are_restarted_and_moved_pools_grow_clusters_close_and_p
 
             await until(no_more_avoided, "the pool may be used again", 60)
 
-            sizes = {pool.ref.pool: pool.desired_nodes or 0 for pool in daemon.mirror.members["eks"].pools()}
+            sizes = {pool.ref.pool: pool.desired_nodes or 0 for pool in daemon.mirror.members[EKS].pools()}
             grown = min(name for name in sizes if "p4d" in name)
             tell(told, "queue.forecast", Subject("eks", grown))
             await until(lambda: outcome(daemon, "queue.forecast"), "it is asked for", 60)
 
             def larger() -> bool:
-                pools = daemon.mirror.members["eks"].pools()
+                pools = daemon.mirror.members[EKS].pools()
                 return any(pool.ref.pool == grown and (pool.desired_nodes or 0) > sizes[grown] for pool in pools)
 
             await until(larger, "the pool has grown", 60)
 
             def has_come() -> bool:
-                return any(node.pool == grown and node.ready for node in daemon.mirror.members["eks"].cluster().nodes)
+                return any(node.pool == grown and node.ready for node in daemon.mirror.members[EKS].cluster().nodes)
 
             await until(has_come, "its node has come, and was not taken for idle before", 60)
 
             tell(told, "cluster.bad", Subject("onprem"))
-            onprem = {pool.ref for pool in daemon.mirror.members["onprem"].pools()}
+            onprem = {pool.ref for pool in daemon.mirror.members[ONPREM].pools()}
             await until(lambda: daemon.remedies.state.quarantined_clusters == {"onprem"}, "the cluster is closed", 60)
-            quarantined = {pool.ref for pool in daemon.mirror.members["onprem"].pools() if pool.quarantined}
+            quarantined = {pool.ref for pool in daemon.mirror.members[ONPREM].pools() if pool.quarantined}
             assert quarantined == onprem
             told.resolve("cluster.bad")
             await until(lambda: not daemon.remedies.state.quarantined_clusters, "it is open again", 60)
@@ -128,7 +131,7 @@ async def test_workloads_are_restarted_and_moved_pools_grow_clusters_close_and_p
             await until(lambda: daemon.outside.policies.current.digest == first, "the former ones are again", 60)
             assert "rolled back by a remedy" in str(daemon.outside.policies.error)
             for signal in ("job.stuck", "serving.slow", "queue.forecast", "cluster.bad", "policy.worse"):
-                await until(lambda signal=signal: outcome(daemon, signal), f"{signal} is recorded", 30)
+                await until(partial(outcome, daemon, signal), f"{signal} is recorded", 30)
             registry = daemon.outside.telemetry.registry
             malformed = [each.samples for each in registry.collect() if each.name == "overspill_malformed_objects"]
             assert malformed == [[]], "what was moved is an object like others"
@@ -170,7 +173,7 @@ async def test_a_node_is_cordoned_and_the_site_s_agent_asked_for_a_reset_and_a_r
             done = {"metadata": {"annotations": {ANNOTATION_REQUEST_DONE: found["id"]}}}
             await world.member("onprem").patch(NODES, "", name, done)
         for signal in ("node.odd", "gpu.odd", "node.stale"):
-            await until(lambda signal=signal: outcome(daemon, signal), f"{signal}: done", 60)
+            await until(partial(outcome, daemon, signal), f"{signal}: done", 60)
             told.resolve(signal)
         for name in (first, second, third):
 
