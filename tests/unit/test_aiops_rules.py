@@ -250,6 +250,47 @@ def test_an_objective_that_is_broken_already_is_more_urgent_than_one_that_will_b
     assert told("forecast", p95_forecasts([NAN] * 3, [0] * 3, now=0.55)) == []
 
 
+TWO_JOBS = [0] * 8 + [1] * 8
+
+
+def beside_siblings(changed: dict[int, float], *, rounds: int = 360, from_round: int = 300) -> dict[str, set[int]]:
+    """Two jobs of eight GPUs, no two alike; from `from_round` on some draw that share of their power. Kind -> rows."""
+    rule, rng = load_rule("siblings"), np.random.default_rng(12)
+    columns, usual = empty(rule.FIELDS, 16), np.exp(rng.normal(0.0, 0.05, 16))
+    found: dict[str, set[int]] = {}
+    for minute in range(rounds):
+        # What the jobs do changes all the time, for all of their GPUs at once.
+        load = np.where(np.array(TWO_JOBS) == 0, 1.0 - 0.6 * (minute % 90 < 8), 0.5 + 0.4 * (minute > 200))
+        power = 500.0 * load * usual * np.exp(rng.normal(0.0, 0.04, 16))
+        if minute >= from_round:
+            power[list(changed)] *= list(changed.values())
+        columns, hits = rule.step(columns, table(60.0 * minute, {"gpu_power_watts": power.tolist()}, workload=TWO_JOBS))
+        for one in hits:
+            found.setdefault(one.kind, set()).update(one.rows.tolist())
+    return found
+
+
+@pytest.mark.parametrize(
+    ("changed", "want"),
+    [
+        ({3: 0.7}, {"gpu.differs.power": {3}}),
+        ({3: 0.7, 12: 1.3}, {"gpu.differs.power": {3, 12}}),
+        ({}, {}),
+        ({3: 0.97}, {}),  # nobody's concern
+        (dict.fromkeys(range(8), 0.7), {}),  # what all do at once is no difference
+        (dict.fromkeys(range(4), 0.7), {}),  # nobody knows which half is well
+    ],
+)
+def test_a_gpu_that_comes_to_differ_from_its_siblings_is_told(
+    changed: dict[int, float], want: dict[str, set[int]]
+) -> None:
+    assert beside_siblings(changed) == want
+
+
+def test_a_gpu_that_was_always_different_is_none_that_has_come_to_differ() -> None:
+    assert beside_siblings({3: 0.7}, rounds=300, from_round=0) == {}
+
+
 @pytest.mark.parametrize(("slower", "rank"), [(0.1, 3), (0.3, 0), (0.0, None), (-0.3, None)])
 def test_a_straggler_is_the_rank_that_computes_longer(slower: float, rank: int | None) -> None:
     rule, rng = load_rule("straggler"), np.random.default_rng(4)
