@@ -28,7 +28,7 @@ spec:
 """
 
 
-RUN_SECONDS, CHECKPOINT_SECONDS = 7200.0, 300.0
+RUN_SECONDS, CHECKPOINT_SECONDS = 3600.0, 300.0
 
 
 @pytest.mark.timeout(240)
@@ -55,7 +55,7 @@ async def test_an_xid_that_an_exporter_tells_empties_and_replaces_the_node(tmp_p
             return any(dict(sample.labels).get("node") == first for one in read for sample in one.samples)
 
         await until(is_seen, "its GPUs are read", 60)
-        await until(lambda: daemon.outside.clock.now() > began + 5 * CHECKPOINT_SECONDS, "it has saved some work", 60)
+        await until(lambda: daemon.outside.clock.now() > began + 4 * CHECKPOINT_SECONDS, "it has saved some work", 60)
         world.sandbox.strike(FaultPlan(0.0, "eks", "gpu-xid", node=first, code=79))
         found = await until(
             lambda: next((each for each in daemon.watch.incidents() if each.kind == "gpu.xid.79"), None),
@@ -92,7 +92,7 @@ async def test_an_xid_that_an_exporter_tells_empties_and_replaces_the_node(tmp_p
         assert (row["outcome"], row["kind"]) == ("remedied", "gpu.xid.79")
         assert 0.0 < row["gpu_hours_saved"] <= 8.0, "eight GPUs, and an hour at most until somebody would have noticed"
         await until(lambda: world.is_done("train"), "the job is done", 90)
-        rest = RUN_SECONDS - 5 * CHECKPOINT_SECONDS
+        rest = RUN_SECONDS - 4 * CHECKPOINT_SECONDS
         assert daemon.outside.clock.now() - resumed <= rest + 600.0, "it went on from its checkpoint"
 
 
