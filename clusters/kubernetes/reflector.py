@@ -63,8 +63,6 @@ class Counters:
     lists: int = 0
     watches: int = 0
     events: int = 0
-    silences: int = 0
-    """Watches that brought nothing for longer than they should, and were followed by a list."""
     errors: int = 0
     """Failed lists and watches, and objects that were refused as malformed."""
 
@@ -161,8 +159,10 @@ class Reflector:
             return self._pause(None)
         if events == 0 and lived >= _SILENT_SECONDS and self._bookmarks:
             # What happened meanwhile may never have been told: a list is the way to know.
-            self.counters.silences += 1
+            self.counters.errors += 1
             self._version = None
+            text = f"{self._resource.plural}: the watch was silent for {lived:.0f} s, not even a bookmark; listed anew"
+            self._on_failure(TransientError(text, code="Silent"))
         self._failures = 0
         return 0.0
 
