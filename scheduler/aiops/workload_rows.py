@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from scheduler.aiops.findings import Subject
-from scheduler.model.ids import Instant
+from scheduler.model.ids import Instant, PoolRef
 from scheduler.model.metrics import OK, Reading
 from scheduler.model.workload import Copy, Workload
 
@@ -42,6 +42,8 @@ class Forecast:
     p95_seconds: float | None = None
     """Latency of what serves, in an hour."""
     p95_objective_seconds: float | None = None
+    grows: PoolRef | None = None
+    """While it waits: the pool in which nodes could be bought for it soonest, which a remedy may enlarge."""
     p95_forecast_at: Instant | None = None
     """When that forecast was made."""
 
@@ -80,7 +82,9 @@ def workload_rows(
         if uid in facts.rolled_out_at:
             row["workload_rolled_out_at_seconds"] = facts.rolled_out_at[uid]
         rows.append(row)
-        subjects.append(Subject(cluster=clusters.get(uid, ""), workload=uid))
+        grows = forecast.grows if forecast is not None and uid not in clusters else None
+        place = Subject(cluster=clusters.get(uid, "")) if grows is None else Subject(grows.cluster, grows.pool)
+        subjects.append(replace(place, workload=uid))
     return rows, tuple(subjects)
 
 

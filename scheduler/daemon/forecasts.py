@@ -135,17 +135,24 @@ class _Place:
         there = self._known[gpus]
         found = [] if there is None else [_Start(there, ref, 0)]
         rule, each = ask.policy.burst, self.room.node_size.gpus
-        if not self.can_buy or not each or rule is None or ask.waited or world.snapshot.bursting_paused:
-            return found
-        nodes = math.ceil(gpus / each)
-        if nodes > self.can_buy:
+        takes = None
+        if self.can_buy and rule is not None and not ask.waited and not world.snapshot.bursting_paused:
+            takes = self.grown(world, ask, gpus)
+        if rule is None or takes is None:
             return found
         begins = max(workload.queued_at + rule.after_wait_seconds, world.now)
         if self.room.backoff is not None:
             begins = max(begins, self.room.backoff.until)
-        start = world.predict(workload, self.room, nodes).start_seconds
-        takes = self.room.provisioning_seconds if start is None else start
-        return [*found, _Start(begins - world.now + takes, ref, nodes)]
+        return [*found, _Start(begins - world.now + takes, ref, math.ceil(gpus / each))]
+
+    def grown(self, world: World, ask: Ask, gpus: int) -> float | None:
+        """Seconds after which nodes would be here if they were bought now; None: they cannot be."""
+        each = self.room.node_size.gpus
+        nodes = math.ceil(gpus / each) if each else 0
+        if not 0 < nodes <= self.can_buy:
+            return None
+        start = world.predict(ask.workload, self.room, nodes).start_seconds
+        return self.room.provisioning_seconds if start is None else start
 
     def take(self, start: _Start, gpus: int, run_seconds: float | None) -> None:
         if start.buys:
@@ -177,6 +184,7 @@ def _waiting(
         ask, uid, gpus = world.ask_for(workload), workload.ref.uid, workload.requests.gpus
         start = best(ask, workload, gpus) if ask is not None and gpus else None
         run = wait = None
+        grows = None if ask is None or not gpus else _grows(world, ask, allowed[ask.number], gpus)
         if start is not None:
             place, wait = places[start.pool], start.seconds
             run = world.predict(workload, place.room, start.buys).run_seconds
@@ -187,8 +195,15 @@ def _waiting(
             queued_at=workload.queued_at,
             finish_at=None if run is None or wait is None else world.now + wait + run,
             deadline_at=deadlines.get(uid),
+            grows=grows,
         )
     return found
+
+
+def _grows(world: World, ask: Ask, places: Sequence[_Place], gpus: int) -> PoolRef | None:
+    """Where nodes would come soonest."""
+    there = ((place.grown(world, ask, gpus), place.room.pool.ref) for place in places if place.can_buy)
+    return min(((seconds, ref) for seconds, ref in there if seconds is not None), default=(0.0, None))[1]
 
 
 def _places(world: World) -> dict[PoolRef, _Place]:

@@ -62,9 +62,13 @@ def tell(told: Told, signal: str, subject: Subject) -> None:
 
 
 async def outcome(daemon: Daemon, signal: str) -> bool:
+    return await recorded(daemon, signal, ACTIONS[signal])
+
+
+async def recorded(daemon: Daemon, incident: str, action: str) -> bool:
     """Whether the history says that the action was carried out."""
-    done = await daemon.outside.history.remedies_of(signal)
-    return any(row["action"] == ACTIONS[signal] and row["outcome"] == "done" for row in done)
+    done = await daemon.outside.history.remedies_of(incident)
+    return any(row["action"] == action and row["outcome"] == "done" for row in done)
 
 
 @pytest.mark.timeout(240)
@@ -135,6 +139,39 @@ async def test_workloads_are_restarted_and_moved_pools_grow_clusters_close_and_p
             registry = daemon.outside.telemetry.registry
             malformed = [each.samples for each in registry.collect() if each.name == "overspill_malformed_objects"]
             assert malformed == [[]], "what was moved is an object like others"
+
+
+PROMISED = POLICIES.replace("  quotas:\n", "  waitObjective: 10m\n  quotas:\n").replace(
+    "afterWait: 1m", "afterWait: 12h"
+)
+AHEAD = """---
+apiVersion: overspill.dev/v1alpha1
+kind: RemediationPolicy
+metadata: {name: ahead}
+spec:
+  match: {signals: [workload.queue-wait], expression: "incident.capacity_type != 'owned'"}
+  actions: [{action: scale-up, nodes: 1, verifyAfter: 1h}]
+  guards: {dryRun: false}
+"""
+
+
+@pytest.mark.timeout(120)
+async def test_a_wait_that_is_forecast_too_long_has_a_pool_enlarged_before_it_has_been_waited(tmp_path: Path) -> None:
+    async with (
+        a_world(tmp_path, policies=PROMISED + AHEAD, scenario=tiny_scenario(1)) as world,
+        world.daemon() as (daemon, _),
+    ):
+        said = {"overspill.dev/expected-duration": "10h"}
+        await world.submit("first", gpus=8, seconds=36_000.0, annotations=said)
+        await until(lambda: daemon.mirror.snapshot(()).copies, "the first one has all that there is", 60)
+        uid = (await world.submit("second", gpus=8, seconds=36_000.0, annotations=said))["metadata"]["uid"]
+        began = daemon.outside.clock.now()
+        await until(lambda: node_of(world, "eks", uid), "it runs on the node that was bought for it", 90)
+        assert daemon.outside.clock.now() - began < 12 * 3600.0, "long before its policy would have bought one"
+        (found,) = [each for each in daemon.watch.incidents() if each.kind == "workload.queue-wait"]
+        assert (found.subject.cluster, found.subject.workload) == ("eks", uid)
+        assert dict(found.signals[0].evidence)["queue_wait_forecast_seconds"] > 600.0
+        await until(lambda: recorded(daemon, found.id, "scale-up"), "it is in the history", 30)
 
 
 async def pods_of(world: World, uid: str) -> set[str]:

@@ -198,6 +198,9 @@ def test_who_may_be_bought_for_waits_for_that_and_no_longer(
     told = forecasts(world, policy_set(policy(burst=BurstRule(after_wait_seconds=after))), Hours(10.0), 600.0)
     found = [wait_of(told, each.ref.name) for each in line]
     assert found == pytest.approx(want, abs=3.0)
+    grows = [told[each.ref.uid].grows for each in line]
+    assert grows[0] == PoolRef(ClusterId("eks"), PoolId("p")), "where a remedy may have nodes bought for it"
+    assert (grows[2] is None) == (want[0] < 36_000.0), "not where all that may be bought is spoken for"
 
 
 def test_nobody_waits_for_a_pool_that_policy_or_pods_do_not_allow() -> None:
@@ -226,15 +229,15 @@ def test_a_latency_that_will_break_its_objective_is_an_incident_of_the_workload(
         lambda: replace(WORLD, now=now[0]), list, Telemetry(),
         Beside(facts=Facts(mirror, policies, lambda: learned(p95, now[0] // 300.0 * 300.0), None)),
     )  # fmt: skip
-    for _ in range(12):
-        now[0] += 30.0
+    for _ in range(3):
+        now[0] += 300.0
         asyncio.run(watch.look())
     (found,) = watch.incidents()
     assert (found.kind, found.severity, found.scope.name) == ("workload.latency-slo", "warning", "uid-serve")
     assert dict(found.signals[0].evidence)["serving_latency_p95_forecast_seconds"] == 0.9
     p95 = 0.4
-    for _ in range(70):
-        now[0] += 30.0
+    for _ in range(8):
+        now[0] += 300.0
         asyncio.run(watch.look())
     assert [each.state for each in watch.incidents()] == ["resolved"]
 
