@@ -72,15 +72,23 @@ class ClientLatency:
 
 @dataclass(frozen=True, slots=True)
 class RevisionMetrics:
-    """What one revision did on one cluster in the last interval."""
+    """What one revision did on one cluster in one interval, the last one."""
 
     cluster: ClusterId
     revision: str
     at: Instant
-    requests_per_second: float | None = None
+    interval_seconds: float
+    requests: int | None = None
+    """Answered, well or not, within the interval."""
+    mean_latency_seconds: float | None = None
+    """A histogram's sum by its count."""
     p95_latency_seconds: float | None = None
     p95_first_token_seconds: float | None = None
-    error_ratio: float | None = None
+    errors: int | None = None
+    """Of `requests`."""
+    replicas: int | None = None
+    """That answered them."""
+    usd_per_request: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +129,12 @@ class ServingOffer:
     """Of a new node before that; 0: nodes are there. None: unknown."""
     speed: ReplicaSpeed | None
     """None: unknown; then it is kept where it runs but nothing is added."""
+    reclaims_per_hour: float = 0.0
+    """How often the cloud takes one such node back."""
     open: bool = True
-    """False: its cluster is lost, or it is quarantined. What runs there does not count as capacity."""
+    """False: quarantined, or its cluster is lost. Nothing is added, and what runs there is replaced elsewhere."""
+    reachable: bool = True
+    """False: its cluster does not answer, so that nothing that runs there is known to serve."""
     why_closed: str = ""
 
     @property
@@ -178,6 +190,27 @@ class TrafficWeight:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpectedRate:
+    """No more requests per second than this, in the SLO's `confidence` of all cases, so long from now."""
+
+    ahead_seconds: float
+    per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryVerdict:
+    """What is thought of a new revision beside the old one at the same load (`scheduler.aiops.canary`)."""
+
+    revision: str
+    outcome: str
+    """good, bad, or undecided."""
+    text: str
+    """One line with the figures."""
+    requests: int = 0
+    """Of the new revision that were judged."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceView:
     """All that dividing one service looks at."""
 
@@ -185,6 +218,9 @@ class ServiceView:
     service: Service
     slo: ServingSLO
     offers: tuple[ServingOffer, ...]
+    forecast: tuple[ExpectedRate, ...] = ()
+    """At the leads that `scheduler.engine.serving.horizons` names; empty: nobody forecasts."""
+    verdict: CanaryVerdict | None = None
 
 
 def apportion(weights: Iterable[TrafficWeight], total: int) -> tuple[TrafficWeight, ...]:
