@@ -82,6 +82,7 @@ class RevisionMetrics:
     """Answered, well or not, within the interval."""
     mean_latency_seconds: float | None = None
     """A histogram's sum by its count."""
+    mean_first_token_seconds: float | None = None
     p95_latency_seconds: float | None = None
     p95_first_token_seconds: float | None = None
     errors: int | None = None

@@ -1,6 +1,6 @@
 """Demand that may be believed, and what capacity is planned for: up at once, down only after a while.
 
-The window is that of Kubernetes' HPA (`behavior.scaleDown.stabilizationWindowSeconds`): of all that was needed within it
+The window is that of Kubernetes' HPA (`behavior.scaleDown.stabilizationWindowSeconds`): of all needed within it
 the highest counts, so a short lull gives nothing back.
 """
 

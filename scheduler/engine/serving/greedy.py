@@ -34,9 +34,12 @@ def fill(question: Question, counts: Counts) -> dict[PoolRef, int]:
 
 
 def _next(question: Question, counts: Counts, order: list[Rated]) -> tuple[Rated, ...] | None:
-    lacks, short = question.lacks(counts), question.domains_short(counts)
-    pairs = [(one, other) for index, one in enumerate(order) for other in order[index + 1 :]]
-    for steps in ([(one,) for one in order], pairs):
+    """The best step; None: none helps."""
+    helping = [one for one in order if _helps(question, counts, one)]
+    others = [one for one in order if one not in helping]
+    pairs = [(one, other) for index, one in enumerate(helping) for other in (*helping[index + 1 :], *others)]
+    before, cost = sum(question.lacks(counts)), question.cost(counts)
+    for steps in ([(one,) for one in helping], pairs):
         best: tuple[float, int, tuple[Rated, ...]] | None = None
         for index, step in enumerate(steps):
             trial = dict(counts)
@@ -44,14 +47,9 @@ def _next(question: Question, counts: Counts, order: list[Rated]) -> tuple[Rated
                 trial[one.offer.pool] = trial.get(one.offer.pool, 0) + 1
             if not question.keeps_limits(trial):
                 continue
-            gain = lacks - question.lacks(trial)
-            few = sum(counts.values()) < question.least_replicas
-            closer = question.domains_short(trial) < short or _fuller(question, counts, trial)
-            if gain <= 0 and not few and not closer and lacks <= 0:
-                continue
             # More servers share a queue better: the first ones bring little, yet lead somewhere.
-            brings = max(gain, 0.1 * sum(question.weight(one) for one in step))
-            worth = (question.cost(trial) - question.cost(counts)) / (brings * (10.0 if closer and short else 1.0))
+            brings = max(before - sum(question.lacks(trial)), 0.1 * sum(question.weight(one) for one in step))
+            worth = (question.cost(trial) - cost) / brings
             if best is None or (worth, index) < best[:2]:
                 best = worth, index, step
         if best is not None:
@@ -59,21 +57,22 @@ def _next(question: Question, counts: Counts, order: list[Rated]) -> tuple[Rated
     return None
 
 
-def _fuller(question: Question, counts: Counts, trial: Counts) -> bool:
-    """Whether a domain that lacks replicas has one more."""
+def _helps(question: Question, counts: Counts, one: Rated) -> bool:
+    """Whether one more there brings what is asked for nearer. A quick offer is counted on for `far` anyway."""
+    near, far = question.lacks(counts)
+    if (near > 0 and question.quick(one)) or (far > 0 and not question.quick(one)):
+        return True
+    return sum(counts.values()) < question.least_replicas or _fuller(question, counts, one)
+
+
+def _fuller(question: Question, counts: Counts, one: Rated) -> bool:
+    """Whether it stands in a failure domain that lacks replicas while too few have enough."""
     rule = question.slo.domains
     if question.domains_short(counts) == 0:
         return False
-    return any(
-        trial.get(one.offer.pool, 0) > counts.get(one.offer.pool, 0)
-        and sum(
-            counts.get(other.offer.pool, 0)
-            for other in question.rated
-            if other.offer.domain(rule.key) == one.offer.domain(rule.key)
-        )
-        < rule.min_replicas
-        for one in question.rated
-    )
+    domain = one.offer.domain(rule.key)
+    there = (other for other in question.rated if other.offer.domain(rule.key) == domain)
+    return sum(counts.get(other.offer.pool, 0) for other in there) < rule.min_replicas
 
 
 def _price(question: Question, one: Rated) -> tuple[float, PoolRef]:
@@ -90,7 +89,8 @@ def trim(question: Question, counts: Counts) -> dict[PoolRef, int]:
         pool = one.offer.pool
         while found.get(pool, 0) > 0 and pool not in question.fixed:
             trial = {**found, pool: found[pool] - 1}
-            worse = question.lacks(trial) > lacks or question.domains_short(trial) > short
+            worse = question.domains_short(trial) > short
+            worse = worse or any(after > now for after, now in zip(question.lacks(trial), lacks, strict=True))
             if worse or sum(trial.values()) < least or not question.keeps_limits(trial):
                 break
             found = {key: count for key, count in trial.items() if count > 0}

@@ -65,7 +65,7 @@ def solve(question: Question, *, use_milp: bool = True) -> Answer:
 def _key(question: Question, counts: dict[PoolRef, int]) -> tuple[float, int, int, float, list[tuple[PoolRef, int]]]:
     missing = max(0, question.least_replicas - sum(counts.values()))
     return (
-        round(question.lacks(counts), 9), question.domains_short(counts), missing, round(question.cost(counts), 9),
+        round(sum(question.lacks(counts)), 9), question.domains_short(counts), missing, round(question.cost(counts), 9),
         sorted(counts.items()),
     )  # fmt: skip
 

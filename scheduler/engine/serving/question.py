@@ -94,11 +94,11 @@ class Question:
             return dict(counts)
         return found
 
-    def lacks(self, counts: Counts) -> float:
-        """Requests per second that it falls short of, the worse of both times; 0: it suffices."""
+    def lacks(self, counts: Counts) -> tuple[float, float]:
+        """Requests per second that it falls short of at `near` and at `far`; (0, 0): it suffices."""
         near = self.near_per_second - carried(self.rated, self.near_counts(counts))
         far = self.far_per_second - carried(self.rated, self.far_counts(counts))
-        return max(0.0, near, far) if max(near, far) > ROUNDING else 0.0
+        return near if near > ROUNDING else 0.0, far if far > ROUNDING else 0.0
 
     def keeps_limits(self, counts: Counts) -> bool:
         """Whether no hard limit is broken: room, shares, most replicas."""
@@ -122,7 +122,7 @@ class Question:
     def suffices(self, counts: Counts) -> bool:
         """Whether everything asked for is there: demand, domains, least replicas."""
         enough = sum(counts.values()) >= self.least_replicas
-        return enough and self.lacks(counts) <= 0 and self.domains_short(counts) == 0
+        return enough and not any(self.lacks(counts)) and self.domains_short(counts) == 0
 
     def _shares(self, counts: Counts) -> Iterator[tuple[float, float]]:
         """(share allowed, weight there) of everything that is limited."""
