@@ -98,7 +98,7 @@ def _alone(offer: ServingOffer, slo: ServingSLO, way: float) -> float:
 
 
 def _derating(offer: ServingOffer, slo: ServingSLO, service: Service) -> float:
-    """A cluster that was slower than the SLO carries less than is thought, or has a backlog to work off."""
+    """A cluster that was slower than the SLO carries less than is thought, or has a backlog. In twentieths."""
     worst = 1.0
     for one in service.metrics:
         if one.cluster != offer.pool.cluster or one.revision != service.revision:
@@ -109,7 +109,7 @@ def _derating(offer: ServingOffer, slo: ServingSLO, service: Service) -> float:
         ):
             if limit is not None and seen is not None and math.isfinite(seen) and seen > limit:
                 worst = min(worst, limit / seen)
-    return max(_LEAST_DERATING, worst)
+    return max(_LEAST_DERATING, math.floor(worst * 20) / 20)
 
 
 def carried(rated: Sequence[Rated], counts: Mapping[PoolRef, int]) -> float:

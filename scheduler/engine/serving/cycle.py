@@ -22,6 +22,7 @@ from scheduler.engine.serving.slots import Slot, by_pool, slot_targets
 from scheduler.engine.serving.weights import traffic
 from scheduler.model.division import CONTRADICTORY, NO_OFFERS, Division
 from scheduler.model.ids import ClusterId, PoolRef
+from scheduler.model.policy import Match
 from scheduler.model.serving import Service, ServiceView, ServingOffer, TrafficWeight
 from scheduler.model.serving_policy import ServingSLO
 
@@ -97,8 +98,8 @@ def _question(view: ServiceView, rated: tuple[Rated, ...], need: Need) -> Questi
     near = horizons(view.offers, view.slo)[0]
     return Question(
         rated=rated,
-        slo=_within_owner(view),
-        have=_have(view.service),
+        slo=replace(_within_owner(view), match=Match()),
+        asked=tuple(sorted(_have(view.service).items())),
         near_per_second=0.0 if asleep else need.near,
         far_per_second=0.0 if asleep else need.far,
         near_seconds=near,

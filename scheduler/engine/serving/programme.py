@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -22,9 +23,10 @@ from scheduler.model.ids import ClusterId, PoolRef
 
 MILP: Final = "milp"
 GREEDY: Final = "greedy"
-_ROUNDS: Final = 4
+_ROUNDS: Final = 2
+_REMEMBERED: Final = 1024
 _SECONDS: Final = 2.0
-_GAP: Final = 1e-4
+_GAP: Final = 0.002
 _LATER: Final = 0.5
 """What a replica that may be asked for later counts, of its price."""
 
@@ -36,10 +38,11 @@ class Answer:
     """milp or greedy."""
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def solve(question: Question, *, use_milp: bool = True) -> Answer:
     """The best division found; within every hard limit, and short of demand only where nothing more may be added.
 
-    Greedy where the solver fails, is not there, or finds nothing better.
+    Greedy where the solver fails, is not there, or finds nothing. Not to be changed by who gets it: it is remembered.
     """
     best: dict[PoolRef, int] | None = None
     if use_milp and (question.far_per_second > 0 or question.least_replicas > 0):

@@ -23,14 +23,21 @@ Counts = Mapping[PoolRef, int]
 
 @dataclass(frozen=True)
 class Question:
+    """Hashable, so that an answer can be remembered: most looks ask what the one before asked."""
+
     rated: tuple[Rated, ...]
     slo: ServingSLO
-    have: Counts
-    """Replicas asked for now, of all revisions."""
+    asked: tuple[tuple[PoolRef, int], ...]
+    """Replicas asked for now, of all revisions, by pool."""
     near_per_second: float
     far_per_second: float
     near_seconds: float
     least_replicas: int
+
+    @cached_property
+    def have(self) -> dict[PoolRef, int]:
+        """The same."""
+        return dict(self.asked)
 
     @cached_property
     def fixed(self) -> dict[PoolRef, int]:
