@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Final
 
 from scheduler.model.cluster import SPOT
-from scheduler.model.ids import ClusterId, Instant, PoolRef, QueueId, WorkloadRef
+from scheduler.model.ids import ClusterId, Instant, PoolId, PoolRef, QueueId, WorkloadRef
 from scheduler.model.money import Usd
 from scheduler.model.serving_policy import ServingSLO
 
@@ -78,6 +78,8 @@ class RevisionMetrics:
     revision: str
     at: Instant
     interval_seconds: float
+    pool: PoolId | None = None
+    """Where, if that is known: a canary is compared on one kind of hardware."""
     requests: int | None = None
     """Answered, well or not, within the interval."""
     mean_latency_seconds: float | None = None

@@ -41,7 +41,20 @@ def hand_over(
                 waiting.add(slot.pool.cluster)
                 break
             asked, steps = fewer, steps if unwanted else steps - 1
+    _make_room(question, asked, target)
     return Handover({slot: count for slot, count in asked.items() if count > 0}, tuple(sorted(waiting)))
+
+
+def _make_room(question: Question, asked: dict[Slot, int], target: SlotCounts) -> None:
+    """A pool that is full takes nothing new before something old has gone: there make before break cannot be."""
+    for one in question.rated:
+        here = sorted(slot for slot in asked if slot.pool == one.offer.pool)
+        over = sum(asked[slot] for slot in here) - max(0, one.offer.most_replicas)
+        for slot in here:
+            gone = min(max(0, over), asked[slot] - target.get(slot, 0))
+            if gone > 0 and one.offer.open:
+                asked[slot] -= gone
+                over -= gone
 
 
 def _at_first(

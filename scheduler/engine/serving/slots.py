@@ -33,11 +33,12 @@ def slot_targets(
     for cluster in sorted({pool.cluster for pool in target}):
         here = {pool: count for pool, count in target.items() if pool.cluster == cluster and count > 0}
         share = shift.shares.get(cluster, 0.0)
-        new = _least_for(question, target, here, cluster, share)
-        whole = sum(here.values())
-        old = 0 if share >= 1.0 else max(0, math.ceil((1.0 - share) * whole - 1e-9))
-        _put(found, here, shift.new, new)
-        _put(found, here, stable, old)
+        fresh: dict[Slot, int] = {}
+        _put(fresh, here, shift.new, _least_for(question, target, here, cluster, share))
+        found.update(fresh)
+        for pool, count in here.items():
+            if (rest := count - fresh.get(Slot(pool, shift.new), 0)) > 0:
+                found[Slot(pool, stable)] = rest
     if shift.keep_old:
         for group in groups:
             if group.revision == stable and shift.shares.get(group.pool.cluster, 0.0) > 0:

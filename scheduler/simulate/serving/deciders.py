@@ -11,13 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
+from scheduler.aiops.canary import CanaryJudge
 from scheduler.engine.serving import Memory, horizons, serve
 from scheduler.engine.serving.capacity import rate
+from scheduler.engine.serving.rollout import JUDGING
 from scheduler.engine.serving.slots import Slot
 from scheduler.engine.serving.weights import traffic
 from scheduler.model.cluster import OWNED
 from scheduler.model.division import Division
-from scheduler.model.serving import ExpectedRate, ServiceView, ServingOffer, TrafficWeight
+from scheduler.model.serving import CanaryVerdict, ExpectedRate, ServiceView, ServingOffer, TrafficWeight
 from scheduler.predict.demand import DemandForecaster
 
 _GRID: Final = 1.02
@@ -61,8 +63,11 @@ class Engine:
         self.memory = Memory()
         self._forecaster = DemandForecaster()
         self._learned_at = -math.inf
+        self._judge: CanaryJudge | None = None
+        self._step: tuple[str, str, int, int] | None = None
 
     def decide(self, view: ServiceView, load: Load) -> Orders:
+        view = replace(view, verdict=self._judged(view))
         demand = sum(one.requests_per_second or 0.0 for one in view.service.demand)
         if view.service.demand and view.now >= self._learned_at + 60.0:
             self._forecaster.learn(view.now, demand)
@@ -76,6 +81,23 @@ class Engine:
         division, self.memory = serve(replace(view, forecast=forecast), self.memory, use_milp=self._use_milp)
         targets = {Slot(one.pool, one.revision): one.replicas for one in division.targets}
         return Orders(targets, division.weights, division)
+
+    def _judged(self, view: ServiceView) -> CanaryVerdict | None:
+        """Of the rollout's present step, once its share is reached."""
+        rollout = self.memory.rollout
+        if rollout is None or rollout.phase != JUDGING:
+            self._step = None
+            return None
+        step = rollout.new, rollout.phase, rollout.cluster, rollout.step
+        if self._judge is None or self._judge.new != rollout.new:
+            self._judge = CanaryJudge(rollout.old, rollout.new, view.slo.rollout)
+        if step != self._step:
+            # What was measured until now is of the step before.
+            self._step = step
+            self._judge.restart()
+            return None
+        self._judge.learn(view.service.metrics, {one.pool.cluster: one.speed for one in view.offers if one.speed})
+        return self._judge.verdict()
 
 
 def _rounded(value: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
@@ -13,7 +13,6 @@ import numpy as np
 from scheduler.model.cluster import SPOT
 from scheduler.model.ids import ClusterId, QueueId, Uid, WorkloadRef
 from scheduler.model.serving import (
-    CanaryVerdict,
     ClientDemand,
     ClientLatency,
     ReplicaGroup,
@@ -38,8 +37,6 @@ _LEARN_SECONDS: Final = 600.0
 _LEARN_LAST: Final = 1000
 """Requests whose service times tell what a replica does."""
 _LEAST_LEARNED: Final = 50
-Judge = Callable[[str, str, tuple[RevisionMetrics, ...], bool], CanaryVerdict | None]
-"""(old, new, metrics of the last interval, whether a step began) to a verdict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +97,12 @@ def replay(
     seed: int = 0,
     cycle_seconds: float = 30.0,
     happening: Happening = Happening(),
-    judge: Judge | None = None,
     prior_service_seconds: float | None = None,
 ) -> ServingRun:
     """Raises: nothing of its own; the same arguments give the same run."""
     slower = {} if happening.rollout is None else {happening.rollout.revision: happening.rollout.slower}
     world = ServingWorld(log, site, seed, slower)
-    observer = _Observer(world, slo, happening, judge, prior_service_seconds)
+    observer = _Observer(world, slo, happening, prior_service_seconds, cycle_seconds)
     moments: list[Moment] = []
     solvers: dict[str, int] = {}
     changes = 0
@@ -136,15 +132,14 @@ class _Observer:
     """What would be measured of the world: nothing that the daemon could not know."""
 
     def __init__(
-        self, world: ServingWorld, slo: ServingSLO, happening: Happening, judge: Judge | None, prior: float | None
+        self, world: ServingWorld, slo: ServingSLO, happening: Happening, prior: float | None, cycle_seconds: float
     ) -> None:
-        self._world, self._slo, self._happening, self._judge = world, slo, happening, judge
+        self._world, self._slo, self._happening, self._interval = world, slo, happening, cycle_seconds
         known = world.log.service_seconds
         self._mean = float(np.median(known)) if prior is None else prior
         self._variation, self._p95 = 1.0, 3.0 * self._mean
         self._learned_at = -math.inf
         self._weights: tuple[TrafficWeight, ...] = ()
-        self._requested: tuple[str, str] = ("r1", "r1")
         self._demand = 0.0
 
     def look(self) -> tuple[ServiceView, Load]:
@@ -177,10 +172,7 @@ class _Observer:
             scales_to_zero=self._slo.scaling.zero_after_seconds is not None,
             weights=self._weights,
         )
-        verdict = None
-        if self._judge is not None and revision != "r1":
-            verdict = self._judge("r1", revision, metrics, False)
-        view = ServiceView(EPOCH + world.now, service, self._slo, self._offers(), verdict=verdict)
+        view = ServiceView(EPOCH + world.now, service, self._slo, self._offers())
         busy = self._busy()
         return view, Load(busy, world.waiting(), self._mean)
 
@@ -259,24 +251,21 @@ class _Observer:
     def _metrics(self) -> tuple[RevisionMetrics, ...]:
         world = self._world
         found = []
-        replicas: dict[tuple[ClusterId, str], int] = {}
-        for slot, (_, ready) in world.counts().items():
-            key = slot.pool.cluster, slot.revision
-            replicas[key] = replicas.get(key, 0) + ready
-        for (cluster, revision), interval in sorted(world.intervals.items()):
+        counts = world.counts()
+        for slot, interval in sorted(world.intervals.items()):
             ended, began = np.array(interval.ended, dtype=np.int64), np.array(interval.began, dtype=np.int64)
             latency = world.ended[ended] - world.log.at[ended]
             wait = world.began[began] - world.log.at[began]
             spent = world.began[ended] - world.log.at[ended]
             found.append(
                 RevisionMetrics(
-                    cluster=cluster, revision=revision, at=EPOCH + world.now, interval_seconds=30.0,
+                    cluster=slot.pool.cluster, pool=slot.pool.pool, revision=slot.revision, at=EPOCH + world.now, interval_seconds=self._interval,
                     requests=len(ended),
                     mean_latency_seconds=float(latency.mean()) if len(ended) else None,
                     mean_first_token_seconds=float(spent.mean()) if len(ended) else None,
                     p95_latency_seconds=None,
                     p95_first_token_seconds=float(np.quantile(wait, 0.95)) if len(began) >= 5 else None,
-                    errors=0, replicas=replicas.get((cluster, revision), 0),
+                    errors=0, replicas=counts.get(slot, (0, 0))[1],
                 )
             )  # fmt: skip
         world.intervals.clear()

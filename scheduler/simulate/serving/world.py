@@ -55,7 +55,7 @@ class Account:
 
 @dataclass(slots=True)
 class Interval:
-    """Of one queue since it was last looked at."""
+    """Of one slot since it was last looked at."""
 
     began: list[int] = field(default_factory=list)
     ended: list[int] = field(default_factory=list)
@@ -88,7 +88,7 @@ class ServingWorld:
         self._free: dict[Queue, list[tuple[float, int, Replica]]] = {}
         self._held: deque[int] = deque()
         self._ways: list[tuple[float, Queue]] = []
-        self.intervals: dict[Queue, Interval] = {}
+        self.intervals: dict[Slot, Interval] = {}
         self.busy_seconds = 0.0
         """Of workers, since it was last set to 0."""
 
@@ -243,7 +243,7 @@ class ServingWorld:
         return slot.pool.cluster, slot.revision
 
     def _interval(self, slot: Slot) -> Interval:
-        return self.intervals.setdefault(self._queue(slot), Interval())
+        return self.intervals.setdefault(slot, Interval())
 
     def _take(self, one: Replica) -> None:
         """A replica that is free takes the next request, or waits for one."""
