@@ -259,7 +259,8 @@ class _Observer:
             spent = world.began[ended] - world.log.at[ended]
             found.append(
                 RevisionMetrics(
-                    cluster=slot.pool.cluster, pool=slot.pool.pool, revision=slot.revision, at=EPOCH + world.now, interval_seconds=self._interval,
+                    cluster=slot.pool.cluster, pool=slot.pool.pool, revision=slot.revision,
+                    at=EPOCH + world.now, interval_seconds=self._interval,
                     requests=len(ended),
                     mean_latency_seconds=float(latency.mean()) if len(ended) else None,
                     mean_first_token_seconds=float(spent.mean()) if len(ended) else None,

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from scheduler.model.cluster import OWNED
 from scheduler.model.serving_policy import ServingSLO
 from scheduler.simulate.serving.deciders import Engine, Hpa, HpaRule, ServingDecider, Static, ThresholdBurst
 from scheduler.simulate.serving.log import RequestLog
@@ -115,7 +114,8 @@ def _standing(name: str, ones: Sequence[ServingMeasures]) -> Standing:
         return sum(map(of, ones)) / len(ones)
 
     return Standing(
-        name, ones[0].kind, name.split(" ")[0], mean(lambda one: float(one.cost_usd)), mean(lambda one: one.out_percent),
+        name, ones[0].kind, name.split(" ")[0],
+        mean(lambda one: float(one.cost_usd)), mean(lambda one: one.out_percent),
         mean(lambda one: one.out_percent_asked), mean(lambda one: one.changes_per_hour),
     )  # fmt: skip
 
@@ -141,7 +141,3 @@ def savings(findings: ServingFindings) -> list[dict[str, Any]]:
                 }
             )
     return found
-
-
-def owned_replicas(site: ServingSite) -> int:
-    return sum(pool.most_replicas for pool in site.pools if pool.capacity_type == OWNED)
