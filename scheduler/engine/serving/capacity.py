@@ -15,6 +15,7 @@ from scheduler.model.serving_policy import ServingSLO
 UNPROMISED: Final = 0.8
 """Of what saturates a replica, where the SLO promises no latency."""
 _LEAST_DERATING: Final = 0.5
+_WAY_GRID: Final = 1.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +33,9 @@ class Rated:
     """Requests per second of one replica. Of pooled ones: alone, without others to share its queue."""
     factor: float = 1.0
     """Below 1 where it was measured to be slower than it should be."""
-
-    @property
-    def pooled(self) -> bool:
-        return self.offer.speed is not None and self.offer.speed.pooled
+    pooled: bool = False
+    variation: float = 1.0
+    """Of the service time, as the offer's speed says."""
 
     @property
     def usable(self) -> bool:
@@ -59,7 +59,7 @@ def client_latency(
 
 def rate(offer: ServingOffer, slo: ServingSLO, service: Service) -> Rated:
     """What a replica of the offer does within the SLO."""
-    way = client_latency(offer.pool.cluster, service.demand, service.latency)
+    way = _rounded_up(client_latency(offer.pool.cluster, service.demand, service.latency))
     speed = offer.speed
     if speed is None or not (math.isfinite(speed.most_per_second) and speed.most_per_second > 0):
         return Rated(offer, way, 0.0)
@@ -77,10 +77,15 @@ def rate(offer: ServingOffer, slo: ServingSLO, service: Service) -> Rated:
     if speed.pooled:
         budget = min(spare) * most if spare else math.inf
         if math.isinf(budget):
-            return Rated(offer, way, most, math.inf, UNPROMISED * most, factor)
+            return Rated(offer, way, most, math.inf, UNPROMISED * most, factor, pooled=True)
         alone = most * factor * carried_load(1, budget, speed.variation)
-        return Rated(offer, way, most, budget, alone, factor)
+        return Rated(offer, way, most, budget, alone, factor, True, speed.variation)
     return Rated(offer, way, most, within_slo=factor * _alone(offer, slo, way or 0.0))
+
+
+def _rounded_up(way: float | None) -> float | None:
+    """By a tenth at most: where requests come from wobbles, and each time the whole question would be a new one."""
+    return way if way is None or way <= 0 else _WAY_GRID ** math.ceil(math.log(way, _WAY_GRID) - 1e-9)
 
 
 def _alone(offer: ServingOffer, slo: ServingSLO, way: float) -> float:
@@ -119,32 +124,35 @@ def carried(rated: Sequence[Rated], counts: Mapping[PoolRef, int]) -> float:
 
 def by_cluster(rated: Sequence[Rated], counts: Mapping[PoolRef, int]) -> dict[ClusterId, float]:
     """The same for each cluster that has replicas."""
-    pools: dict[ClusterId, list[tuple[Rated, int]]] = {}
+    queues: dict[ClusterId, list[tuple[Rated, int]]] = {}
     found: dict[ClusterId, float] = {}
     for one in rated:
         count = counts.get(one.offer.pool, 0)
-        if count <= 0 or not one.usable:
+        if count <= 0 or one.most_per_second <= 0:
             continue
         cluster = one.offer.pool.cluster
         if one.pooled:
-            pools.setdefault(cluster, []).append((one, count))
+            queues.setdefault(cluster, []).append((one, count))
         else:
             found[cluster] = found.get(cluster, 0.0) + count * one.within_slo
-    for cluster, members in pools.items():
+    for cluster, members in queues.items():
         found[cluster] = found.get(cluster, 0.0) + _shared_queue(members)
     return found
 
 
 def _shared_queue(members: Sequence[tuple[Rated, int]]) -> float:
     """Replicas of different speeds count as that many of their mean speed, with the smallest budget among them."""
-    servers = sum(count for _, count in members)
-    speed = sum(one.most_per_second * count for one, count in members) / servers
-    budget = min(one.budget_services / one.most_per_second for one, _ in members) * speed
-    factor = min(one.factor for one, _ in members)
-    if math.isinf(budget):
-        return UNPROMISED * speed * servers * factor
-    variation = max((one.offer.speed.variation for one, _ in members if one.offer.speed), default=1.0)
-    return speed * carried_load(servers, budget, variation) * factor
+    servers, work, seconds, factor, variation = 0, 0.0, math.inf, 1.0, 0.0
+    for one, count in members:
+        servers += count
+        work += one.most_per_second * count
+        seconds = min(seconds, one.budget_services / one.most_per_second)
+        factor = min(factor, one.factor)
+        variation = max(variation, one.variation)
+    if math.isinf(seconds):
+        return UNPROMISED * work * factor
+    speed = work / servers
+    return speed * carried_load(servers, seconds * speed, variation) * factor
 
 
 def slope(one: Rated, servers: int) -> tuple[float, float]:
@@ -155,8 +163,7 @@ def slope(one: Rated, servers: int) -> tuple[float, float]:
     if not one.pooled or math.isinf(one.budget_services):
         return one.within_slo * (one.factor if one.pooled else 1.0), 0.0
     at = max(1, servers)
-    variation = one.offer.speed.variation if one.offer.speed else 1.0
-    here, more = (carried_load(count, one.budget_services, variation) for count in (at, at + 1))
+    here, more = (carried_load(count, one.budget_services, one.variation) for count in (at, at + 1))
     rise = max(0.0, min(1.0, more - here))
     unit = one.most_per_second * one.factor
     return unit * rise, unit * max(0.0, rise * at - here)

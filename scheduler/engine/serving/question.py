@@ -83,23 +83,24 @@ class Question:
         """Of a replica in the shares that are limited: requests per second at most."""
         return one.most_per_second or 1.0
 
+    @cached_property
+    def _quick_pools(self) -> dict[PoolRef, int]:
+        """Most replicas of each offer that is quick."""
+        return {one.offer.pool: self.most(one) for one in self.rated if self.quick(one)}
+
     def near_counts(self, counts: Counts) -> dict[PoolRef, int]:
         """What of it is ready at `near`: of slow offers only what is asked for already."""
-        return {
-            one.offer.pool: count if self.quick(one) else min(count, self.have.get(one.offer.pool, 0))
-            for one, count in self._with(counts)
-        }
+        have, quick = self.have, self._quick_pools
+        return {pool: count if pool in quick else min(count, have.get(pool, 0)) for pool, count in counts.items()}
 
     def far_counts(self, counts: Counts) -> dict[PoolRef, int]:
         """What could be ready at `far`: quick offers may be filled in the meantime."""
-        full = {
-            one.offer.pool: max(counts.get(one.offer.pool, 0), self.most(one)) for one in self.rated if self.quick(one)
-        }
-        found = {**dict(counts), **full}
-        most = self.slo.scaling.max_replicas
-        if most is not None and sum(found.values()) > most:
-            return dict(counts)
-        return found
+        found = dict(counts)
+        for pool, most in self._quick_pools.items():
+            if most > found.get(pool, 0):
+                found[pool] = most
+        top = self.slo.scaling.max_replicas
+        return dict(counts) if top is not None and sum(found.values()) > top else found
 
     def lacks(self, counts: Counts) -> tuple[float, float]:
         """Requests per second that it falls short of at `near` and at `far`; (0, 0): it suffices."""
