@@ -76,7 +76,8 @@ def prepare(options: RequestOptions) -> tuple[ServingStudy, dict[str, Any]]:
         raise CommandError(f"--report {options.report}: there is no such folder", exit_code=2)
     federation = read_federation(options.federation)
     plain = site_of(federation, parse_nodes(options.nodes))
-    slos = _slos(options.policies, read_policies(options.policies, federation))
+    sets = read_policies(options.policies, federation, serving=True)
+    slos = tuple((named.name, _first(named.policies.serving)) for named in sets)
     clusters = tuple(cluster.id for cluster in plain.clusters)
     speeds = _pairs("--gpu-speed", options.gpu_speeds, "MODEL=FACTOR", least=0.01, most=100.0)
     pools = serving_pools(plain.clusters, plain.owned_nodes, speeds)
@@ -95,16 +96,9 @@ def prepare(options: RequestOptions) -> tuple[ServingStudy, dict[str, Any]]:
     return study, _about(options, study, factor)
 
 
-def _slos(paths: Sequence[Path], sets: Sequence[Any]) -> tuple[tuple[str, ServingSLO], ...]:
-    """The first ServingSLO of each folder, under its folder's name."""
-    found = []
-    for named in sets:
-        if not named.policies.serving:
-            where = ", ".join(map(str, paths))
-            raise CommandError(f"{where}: no ServingSLO; write one, or give --trace for a log of jobs", exit_code=2)
-        first = min(named.policies.serving, key=lambda slo: (-slo.precedence, slo.name))
-        found.append((named.name, first))
-    return tuple(found)
+def _first(slos: Sequence[ServingSLO]) -> ServingSLO:
+    """The one that would speak for a service that all of them match."""
+    return min(slos, key=lambda slo: (-slo.precedence, slo.name))
 
 
 def _log(options: RequestOptions, slo: ServingSLO) -> tuple[RequestLog, float]:
