@@ -14,7 +14,7 @@ from scheduler.simulate.serving.replay import Happening, ServingRun, replay
 from scheduler.simulate.serving.site import ServingSite
 
 BASELINES: Final = ("onprem-hpa", "static-even", "threshold-burst")
-TARGETS: Final = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+TARGETS: Final = (0.3, 0.4, 0.5, 0.6, 0.7)
 WINDOWS: Final = (300.0, 900.0)
 NOTHING: Final = Happening()
 
