@@ -145,10 +145,9 @@ def _decided(
     if after.rollout != memory.rollout or after.stable != memory.stable:
         slots = slot_targets(question, answer.counts, after.stable, rollout.shift(view, after), service.groups)
     memory = after
-    bad = memory.rollout.new if memory.rollout is not None and memory.rollout.phase == rollout.BACK else ""
     needed = min(need.near, max(believed.per_second or 0.0, carried(rated, answer.counts)))
-    handover = hand_over(question, slots, _slots(service), _ready(service), needed, bad)
-    weights = _weights(view, rated, memory, bad)
+    handover = hand_over(question, slots, _slots(service), _ready(service), needed, _counted(memory))
+    weights = _weights(view, rated, memory)
     course = Course(view, rated, believed, need, question, answer, None, handover, weights, memory)
     return division(course), memory
 
@@ -164,20 +163,22 @@ def _kept(
     handover = Handover({slot: count for slot, count in sorted(_slots(view.service).items()) if count > 0}, ())
     if not memory.stable:
         memory = rollout.advance(view, memory, {})
-    bad = memory.rollout.new if memory.rollout is not None and memory.rollout.phase == rollout.BACK else ""
-    weights = _weights(view, rated, memory, bad)
+    weights = _weights(view, rated, memory)
     course = Course(view, rated, believed, need, None, None, trouble, handover, weights, memory)
     return division(course), memory
 
 
-def _weights(view: ServiceView, rated: tuple[Rated, ...], memory: Memory, bad: str) -> tuple[TrafficWeight, ...]:
+def _counted(memory: Memory) -> frozenset[str]:
+    """Revisions on which capacity may rest: the stable one, and a new one that is not being taken back."""
+    coming = memory.rollout is not None and memory.rollout.phase != rollout.BACK
+    return frozenset({memory.stable, *((memory.rollout.new,) if coming and memory.rollout is not None else ())})
+
+
+def _weights(view: ServiceView, rated: tuple[Rated, ...], memory: Memory) -> tuple[TrafficWeight, ...]:
     shift = rollout.shift(view, memory)
     new, shares = (memory.stable, {}) if shift is None else (shift.new, dict(shift.shares))
-    if shift is None:
-        # Leftovers of another revision get nothing where the stable one is ready.
-        shares = dict.fromkeys({group.pool.cluster for group in view.service.groups}, 1.0)
     demand = sum(max(0.0, one.requests_per_second or 0.0) for one in view.service.demand)
-    return traffic(rated, view.service.groups, new, shares, demand, bad)
+    return traffic(rated, view.service.groups, new, shares, demand, _counted(memory))
 
 
 def _most(rated: Sequence[Rated]) -> float:

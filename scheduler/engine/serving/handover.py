@@ -6,7 +6,7 @@ ready without it carries the need. A cluster that does not answer serves nobody:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from scheduler.engine.serving.capacity import Rated, carried
@@ -23,13 +23,13 @@ class Handover:
 
 
 def hand_over(
-    question: Question, target: SlotCounts, have: SlotCounts, ready: SlotCounts, need: float, rejected: str = ""
+    question: Question, target: SlotCounts, have: SlotCounts, ready: SlotCounts, need: float, counted: Collection[str]
 ) -> Handover:
     """Replicas to ask for now. `have`: asked for until now; `ready`: ready and warm; `need`: requests per second that
-    must be carried all the time; `rejected`: a revision on which nobody counts any more."""
+    must be carried all the time; `counted`: the revisions on which that may rest."""
     rated = {one.offer.pool: one for one in question.rated}
     asked = {slot: _at_first(slot, rated, target, have, ready) for slot in sorted({*have, *target})}
-    counting = _Counting(question, ready, rejected)
+    counting = _Counting(question, ready, counted)
     steps = max(1, int(question.slo.scaling.down_step * sum(ready.values())))
     waiting: set[ClusterId] = set()
     too_many = (slot for slot in asked if asked[slot] > target.get(slot, 0))
@@ -71,11 +71,11 @@ def _at_first(
 class _Counting:
     question: Question
     ready: SlotCounts
-    rejected: str
+    revisions: Collection[str]
 
     def counts(self, slot: Slot) -> bool:
-        """Whether its replicas count as capacity: not where nothing may be added, nor those of a rejected revision."""
-        if self.rejected and slot.revision == self.rejected:
+        """Whether its replicas count as capacity: not where nothing may be added, nor those of other revisions."""
+        if slot.revision not in self.revisions:
             return False
         return any(one.offer.pool == slot.pool and one.offer.open for one in self.question.rated)
 

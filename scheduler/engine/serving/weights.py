@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 from scheduler.engine.serving.capacity import Rated, by_cluster
@@ -19,13 +19,13 @@ def traffic(
     new: str,
     shares: Mapping[ClusterId, float],
     need_per_second: float,
-    rejected: str = "",
+    counted: Collection[str],
 ) -> tuple[TrafficWeight, ...]:
     """Weights that add up to WEIGHT_TOTAL; empty: nothing is ready, so that what is set had better stay.
 
     `shares`: which part of a cluster's requests the revision `new` is to get, where it may get any; all others go to
-    what else is there. Where only one of both is ready it gets all. Closed clusters, and a rejected revision, get what
-    the others cannot carry; clusters that do not answer, nothing.
+    what else is there. Where only one of both is ready it gets all. Closed clusters, and revisions that are not
+    `counted`, get what the others cannot carry; clusters that do not answer, nothing.
     """
     closed = {one.offer.pool for one in rated if not one.offer.open}
     silent = {one.offer.pool for one in rated if not one.offer.reachable}
@@ -33,7 +33,7 @@ def traffic(
         usable = [group for group in groups if group.pool not in silent and counting(group) > 0]
         if not usable:
             continue
-        good = [group for group in usable if group.pool not in closed and not (rejected and group.revision == rejected)]
+        good = [group for group in usable if group.pool not in closed and group.revision in counted]
         last = [group for group in usable if group not in good]
         opened = _carried(rated, good, counting)
         everything = sum(opened.values())

@@ -242,4 +242,4 @@ def _by_ready(view: ServiceView) -> tuple[TrafficWeight, ...]:
     """By what is ready, as the policies' own traffic is."""
     rated = tuple(rate(offer, view.slo, view.service) for offer in view.offers)
     demand = sum(one.requests_per_second or 0.0 for one in view.service.demand)
-    return traffic(rated, view.service.groups, view.service.revision, {}, demand)
+    return traffic(rated, view.service.groups, view.service.revision, {}, demand, {view.service.revision})
