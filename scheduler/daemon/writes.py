@@ -17,6 +17,7 @@ from scheduler.daemon.dependents import Dependents
 from scheduler.daemon.member_mirror import CopyEntry, MemberMirror
 from scheduler.daemon.mirror import HubEntry, Mirror
 from scheduler.daemon.telemetry import Telemetry
+from scheduler.engine.settlement import queued_again_at
 from scheduler.model.contract import (
     ANNOTATION_EXCLUDED_NODES,
     ANNOTATION_ORIGIN_NAME,
@@ -189,7 +190,8 @@ class Writes:
             await self.look(hub.workload.ref.uid)
             if any(entry.copy.cluster == placement.cluster for entry in self._mirror.copies(hub.workload.ref.uid)):
                 return
-        annotations = {ANNOTATION_PLACEMENT: None, ANNOTATION_QUEUED_AT: format_time(self._clock.now(), micro=True)}
+        since = queued_again_at(placement, hub.workload.queued_at, self._clock.now())
+        annotations = {ANNOTATION_PLACEMENT: None, ANNOTATION_QUEUED_AT: format_time(since, micro=True)}
         body = {"metadata": {"annotations": annotations, "finalizers": _without_ours(hub.raw)}}
         await self.patch_hub(hub, body)
         log.info("released", workload=str(hub.workload.ref), cluster=placement.cluster, reason=placement.reason)
