@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clusters.kinds.templates._overrides import applied, check
@@ -40,21 +40,24 @@ OVERRIDES = st.lists(
 
 
 def outcome(call: Any, *arguments: Any) -> Any:
+    """What it gives, or the one line that it refuses with."""
     try:
         return call(*arguments)
     except InvalidObjectError as error:
-        assert "\n" not in str(error)
         return str(error)
 
 
+@settings(max_examples=40)
 @given(MAPS, OVERRIDES)
 def test_the_same_input_gives_the_same_and_is_not_changed(template: dict[str, Any], overrides: list[Any]) -> None:
     before = copy.deepcopy((template, overrides))
     first = outcome(applied, template, overrides, HERE, LABELS)
     assert (template, overrides) == before
+    assert not isinstance(first, str) or "\n" not in first
     assert outcome(applied, copy.deepcopy(template), copy.deepcopy(overrides), HERE, LABELS) == first
 
 
+@settings(max_examples=40)
 @given(MAPS)
 def test_nothing_changes_nothing(template: dict[str, Any]) -> None:
     for overrides in (None, [], [{"clusters": ["gke"], "merge": {"a": 1}}], [{"selector": {"zone": "a"}, "patch": []}]):
@@ -63,6 +66,7 @@ def test_nothing_changes_nothing(template: dict[str, Any]) -> None:
     assert strategic_merge(template, {}, "m") == template
 
 
+@settings(max_examples=40)
 @given(MAPS, st.lists(OPERATIONS, max_size=4))
 def test_operations_one_by_one_are_the_operations_together(template: dict[str, Any], operations: list[Any]) -> None:
     together = outcome(json_patch, template, operations, "p")
@@ -75,6 +79,7 @@ def test_operations_one_by_one_are_the_operations_together(template: dict[str, A
     assert together == document
 
 
+@settings(max_examples=40)
 @given(MAPS, MAPS)
 def test_a_merge_done_twice_is_done_once(template: dict[str, Any], patch: dict[str, Any]) -> None:
     once = outcome(strategic_merge, template, patch, "m")
@@ -82,6 +87,7 @@ def test_a_merge_done_twice_is_done_once(template: dict[str, Any], patch: dict[s
         assert outcome(strategic_merge, once, patch, "m") == once
 
 
+@settings(max_examples=40)
 @given(st.lists(ITEMS, max_size=3, unique_by=lambda one: one["name"]), ITEMS)
 def test_a_merged_list_keeps_its_order_and_each_name_once(items: list[Any], item: dict[str, Any]) -> None:
     merged = strategic_merge({"containers": items}, {"containers": [item]}, "m")["containers"]
@@ -105,7 +111,8 @@ POD: dict[str, Any] = {
     [
         ({"containers": [{"name": "main", "image": "eu/x:1"}]}, ["containers", 0, "image"], "eu/x:1"),
         ({"containers": [{"name": "main", "image": "eu/x:1"}]}, ["containers", 0, "env", 1, "value"], "2"),
-        ({"containers": [{"name": "main", "env": [{"name": "B", "value": "3"}]}]}, ["containers", 0, "env", 1, "value"], "3"),
+        ({"containers": [{"name": "main", "env": [{"name": "B", "value": "3"}]}]}, ["containers", 0, "env", 1],
+         {"name": "B", "value": "3"}),
         ({"containers": [{"name": "main", "env": [{"name": "A", "$patch": "delete"}]}]}, ["containers", 0, "env"],
          [{"name": "B", "value": "2"}]),
         ({"containers": [{"name": "side"}]}, ["containers", 1], {"name": "side"}),
