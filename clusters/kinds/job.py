@@ -13,6 +13,7 @@ from clusters.kubernetes.hubobjects import (
     origin,
     pinned_template,
     pod_priority,
+    read_hints,
     read_metadata,
     read_pod_set,
     refuse_malformed,
@@ -49,11 +50,13 @@ class Job:
         meta = read_metadata(obj, self.name)
         invalid, priority = meta.invalid, 0
         pod_sets: tuple[PodSet, ...] = ()
+        hints = meta.said.hints
         spec: Any = obj.get("spec")
         try:
             pod_spec = _template(spec)["spec"]
             priority = pod_priority(meta.said, pod_spec)
             pod_sets = (read_pod_set("main", _pods(spec), pod_spec, meta.said),)
+            hints = read_hints(meta, pod_spec)
         except MALFORMED as error:
             invalid = invalid or explain(error)
         ours = isinstance(spec, Mapping) and spec.get("managedBy") == MANAGED_BY
@@ -65,7 +68,7 @@ class Job:
             queued_at=meta.queued_at,
             pod_sets=pod_sets,
             labels=meta.labels,
-            hints=meta.said.hints,
+            hints=hints,
             progress_query=meta.said.progress_query,
             speed_query=meta.said.speed_query,
             suspended=isinstance(spec, Mapping) and spec.get("suspend") is True,

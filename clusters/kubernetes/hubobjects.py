@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any, Final, TypeVar, cast
 
@@ -26,7 +26,8 @@ from scheduler.model.contract import (
 from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import Instant, QueueId, Uid, WorkloadRef
 from scheduler.model.ports import MemberFacts, RawObject, Resource, WorkloadKind
-from scheduler.model.workload import Placement, PodSet, Toleration
+from scheduler.model.traits import inferred
+from scheduler.model.workload import Hints, Placement, PodSet, Toleration
 
 MALFORMED: Final = (KeyError, TypeError, AttributeError, ValueError, ArithmeticError, InvalidObjectError)
 """What reading a field that is missing or of the wrong type raises; turned into one line by `explain`."""
@@ -96,6 +97,13 @@ def read_metadata(obj: RawObject, kind: str) -> HubMetadata:
         condition=placed_condition(obj),
         invalid=invalid,
     )
+
+
+def read_hints(meta: HubMetadata, pod_spec: Mapping[str, Any]) -> Hints:
+    """What its user declares, and what the words of its model, its images and its name tell besides."""
+    images = [text(each, "image") for each in pod_spec.get("containers") or ()]
+    told = inferred([meta.said.hints.model or "", *images, meta.ref.name])
+    return replace(meta.said.hints, traits=meta.said.hints.traits.or_else(told))
 
 
 def read_pod_set(name: str, count: int, pod_spec: Mapping[str, Any], said: HintsRead) -> PodSet:

@@ -28,6 +28,8 @@ _FIRST_PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 30.0
 _QUICK_END_SECONDS: Final = 1.0
 """A watch that ends sooner and brought nothing is followed by a pause, so that a broken server is not hammered."""
+_SILENT_SECONDS: Final = 120.0
+"""So long a watch brings at least a bookmark, from a cluster that sends any; one that did not may hang."""
 _HEALTHY_SECONDS: Final = 10.0
 """A watch that lived so long shows that earlier failures are over, even when it was silent."""
 
@@ -106,6 +108,8 @@ class Reflector:
         """The highest version that was ever seen, as a number."""
         self._failures = 0
         self._watch_began: Instant | None = None
+        self._bookmarks = False
+        """Whether the cluster sends any."""
         self._told: tuple[bool, str | None] | None = None
         self.counters = Counters()
         self.synced = False
@@ -156,8 +160,15 @@ class Reflector:
             if isinstance(stream, AsyncGenerator):
                 await stream.aclose()
         self._tell(True, None)
-        if events == 0 and self._wall.now() - self._watch_began < _QUICK_END_SECONDS:
+        lived = self._wall.now() - self._watch_began
+        if events == 0 and lived < _QUICK_END_SECONDS:
             return self._pause(None)
+        if events == 0 and lived >= _SILENT_SECONDS and self._bookmarks:
+            # What happened meanwhile may never have been told: a list is the way to know.
+            self.counters.errors += 1
+            self._version = None
+            text = f"{self._resource.plural}: the watch was silent for {lived:.0f} s, not even a bookmark; listed anew"
+            self._on_failure(TransientError(text, code="Silent"))
         self._failures = 0
         return 0.0
 
@@ -201,6 +212,7 @@ class Reflector:
                 raise GoneError(f"{self._resource.plural}: the watch went back from version {self._newest} to {number}")
             self._version, self._newest = version, number
         if event.type == "BOOKMARK":
+            self._bookmarks = True
             return
         self.counters.events += 1
         if _is_sound(event.object):

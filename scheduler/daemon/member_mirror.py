@@ -95,6 +95,8 @@ class MemberMirror:
         self.discovered = Discovered()
         self.quarantined: frozenset[PoolRef] = frozenset()
         """Pools that take nothing new because of an incident."""
+        self.kept_sizes: frozenset[PoolRef] = frozenset()
+        """Pools that a remedy has enlarged."""
         self._prices: dict[PoolId, tuple[Price, Instant]] = {}
         """Gathered ones, of pools to which the federation file gives none, each with when it goes stale."""
         self._last_prices: dict[PoolId, Price] = {}
@@ -420,6 +422,8 @@ class MemberMirror:
             template = replace(template, price=price, last_price=None if price else self._last_prices[pool])
         if template.ref in self.quarantined:
             template = replace(template, quarantined=True)
+        if template.ref in self.kept_sizes:
+            template = replace(template, keeps_size=True)
         status = self.pool_status.get(pool)
         if template.scaling == "fixed" or status is None:
             return template

@@ -158,6 +158,14 @@ class Mirror:
                 member.quarantined = frozenset(names)
                 self.on_change()
 
+    def keep_sizes(self, pools: frozenset[PoolRef]) -> None:
+        """From now on these pools, and no others, give nothing back that is idle or on its way."""
+        for member in self.members.values():
+            names = frozenset(pool.ref for pool in member.member.pools if pool.ref in pools)
+            if names != member.kept_sizes:
+                member.kept_sizes = names
+                self.on_change()
+
     # -- the frozen view ---------------------------------------------------------------------------------------
 
     def workload(self, uid: Uid) -> Workload | None:

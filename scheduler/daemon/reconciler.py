@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from clusters.kubernetes.conditions import with_note
 from scheduler.daemon.dependents import REASONS, DependentError, Dependents
@@ -34,7 +35,7 @@ from scheduler.model.errors import (
     RefusedError,
     ThrottledError,
 )
-from scheduler.model.ids import ClusterId, Uid
+from scheduler.model.ids import ClusterId, Instant, Uid
 from scheduler.model.plan import Decision, SetPlacement
 from scheduler.model.ports import Clock, KubeApi, RawObject, WorkloadKind
 from scheduler.model.workload import Workload
@@ -95,6 +96,8 @@ class Reconciler:
         self._on_member: Counter[ClusterId] = Counter()
         """Writes under way, by member."""
         self.keys = KeyQueue()
+        self.on_write: Callable[[Uid, str, Instant, Instant, str], None] | None = None
+        """Told of each placement written and copy made: what, from when to when, by which decision."""
 
     @property
     def dependents(self) -> Dependents:
@@ -154,10 +157,25 @@ class Reconciler:
         pause = self.keys.retry(uid, after_seconds)
         workload = self._mirror.workload(uid)
         name = str(workload.ref) if workload else uid
-        log.warning("write_failed", workload=name, error=str(error)[:300], retry_seconds=round(pause, 3))
+        log.warning(
+            "write_failed",
+            workload=name,
+            decision=self._decision_of(uid),
+            error=str(error)[:300],
+            retry_seconds=round(pause, 3),
+        )
 
     async def reconcile(self, uid: Uid) -> None:
         """Take the workload as far as it goes now."""
+        with bound_contextvars(decision=self._decision_of(uid)):
+            await self._reconcile(uid)
+
+    def _decision_of(self, uid: Uid) -> str | None:
+        """The one that is carried out: every line that is logged meanwhile names it, as the trace does."""
+        workload = self._mirror.workload(uid)
+        return None if workload is None or workload.placement is None else workload.placement.decision
+
+    async def _reconcile(self, uid: Uid) -> None:
         if uid in self._writes.uncertain:
             await self._writes.look(uid)
         await self._write_wanted(uid)
@@ -260,7 +278,9 @@ class Reconciler:
     async def _perform(self, uid: Uid, step: Step) -> None:
         match step:
             case lifecycle.CreateCopy(placement):
+                began = self._clock.now()
                 await self._writes.create_copy(self._mirror.hub[uid], placement)
+                self._tell_written(uid, "copy", began, placement.decision)
             case lifecycle.DeleteCopy(copy, why):
                 await self._writes.delete_copy(uid, self._entry(uid, copy.uid), why)
             case lifecycle.SuspendCopy(copy, suspend):
@@ -329,6 +349,7 @@ class Reconciler:
             self._mirror.forget(uid)
             return
         self._fence()
+        began = self._clock.now()
         try:
             await self._writes.write_placement(hub, intent.placement)
         except (ConflictError, NotFoundError, RefusedError):
@@ -339,8 +360,13 @@ class Reconciler:
         except OutcomeUnknownError:
             self._writes.uncertain.add(uid)
             raise
+        self._tell_written(uid, "placement", began, intent.placement.decision)
         if wanted.placement is intent:
             wanted.placement = None
+
+    def _tell_written(self, uid: Uid, what: str, began: Instant, decision: str) -> None:
+        if self.on_write is not None:
+            self.on_write(uid, what, began, self._clock.now(), decision)
 
     async def _write_condition(self, uid: Uid) -> None:
         wanted, hub = self._wanted.get(uid), self._mirror.hub.get(uid)

@@ -9,6 +9,7 @@ from typing import Final
 from scheduler.model.ids import ClusterId, Instant, NodeName, PoolId, PoolRef, QueueId, Uid, WorkloadRef
 from scheduler.model.money import Usd
 from scheduler.model.resources import Resources
+from scheduler.model.traits import NO_TRAITS, Traits
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -62,6 +63,8 @@ class Hints:
     """Of one GPU."""
     total_steps: float | None = None
     """The whole work, in the steps that its speed is told in."""
+    traits: Traits = NO_TRAITS
+    """What a model that was never seen is told by."""
     avoided_pools: tuple[PoolRef, ...] = ()
     """Where it is not to be placed: it did badly there."""
 

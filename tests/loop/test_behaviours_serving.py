@@ -20,7 +20,7 @@ from scheduler.model.contract import (
 )
 from scheduler.model.errors import NotFoundError
 from scheduler.model.ports import RawObject
-from tests.loop.harness import World, a_world, until
+from tests.loop.harness import POLICIES, World, a_world, until
 
 
 def deployment(*, replicas: int = 2, image: str = "serve:1", gpu_model: str = "") -> dict[str, Any]:
@@ -42,8 +42,8 @@ def deployment(*, replicas: int = 2, image: str = "serve:1", gpu_model: str = ""
 
 
 @asynccontextmanager
-async def serving(folder: Path) -> AsyncIterator[tuple[World, Daemon]]:
-    async with a_world(folder) as world:
+async def serving(folder: Path, policies: str = POLICIES) -> AsyncIterator[tuple[World, Daemon]]:
+    async with a_world(folder, policies=policies) as world:
         await crds.install(world.hub)
         async with world.daemon() as (daemon, _):
             yield world, daemon
