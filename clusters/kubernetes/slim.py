@@ -50,7 +50,9 @@ def slim_pod(raw: RawObject) -> RawObject:
     short = _only(spec, ("nodeName", "priority", "overhead", "resources"))
     for name in ("containers", "initContainers"):
         short[name] = [_only(each, _CONTAINER) for each in spec.get(name) or ()]
-    return {"metadata": kept, "spec": short, "status": _only(raw.get("status") or {}, ("phase",))}
+    # Of the phase only whether it is an end.
+    phase = (raw.get("status") or {}).get("phase")
+    return {"metadata": kept, "spec": short, "status": {"phase": phase} if phase in ("Succeeded", "Failed") else {}}
 
 
 def _only(fields: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

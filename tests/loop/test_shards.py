@@ -30,6 +30,7 @@ from scheduler.model import contract
 from scheduler.model.errors import GoneError, TransientError
 from scheduler.model.ids import ClusterId
 from scheduler.model.ports import KubeApi, RawObject, WatchEvent
+from tests.builders.rbac import apply, restrict, shard_manifests
 from tests.loop.failover import LeaseTime
 from tests.loop.harness import World, a_world, counting, until
 
@@ -203,6 +204,29 @@ async def test_shares_differ_by_one_at_most_whoever_comes_or_dies(tmp_path: Path
         await asyncio.gather(*(replica.end() for replica in replicas))
         moving.cancel()
         await asyncio.gather(moving, return_exceptions=True)
+
+
+async def test_the_roles_are_enough_and_name_no_lease_too_many(tmp_path: Path) -> None:
+    async with a_world(tmp_path) as world:
+        asked = await restrict(world.sandbox)
+        await apply(world.hub, shard_manifests())
+        async with world.outside() as outside, world.outside() as other:
+            time = LeaseTime()
+            lease, gathering = outside.lease, Gathering(8, "http://one", Path("none"))
+            both = [
+                Shards(each.hub_api, name, gathering, each.clock, lease, time.clock())
+                for each, name in ((outside, "one"), (other, "two"))
+            ]
+            for _ in range(12):
+                time.at += 1.0
+                for shards in both:
+                    await shards.look()
+            assert [shards.mine for shards in both] == [4, 4]
+            await both[0].release()
+    granted = next(one for one in shard_manifests() if one["kind"] == "Role")["rules"][0]
+    leases = [one for one in asked.of["hub"] if one.resource == "leases" and one.verb != "create"]
+    assert {one.name for one in leases} == set(granted["resourceNames"])
+    assert {one.verb for one in leases} == set(granted["verbs"])
 
 
 # -- daemons -----------------------------------------------------------------------------------------------------------
