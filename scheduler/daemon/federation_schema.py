@@ -59,6 +59,9 @@ class ListenSpec(Strict):
     token_file: LongText | None = None
     """Path, relative to this file, of a bearer token whose bearer may look and throw switches. Default: only users of
     the hub cluster who may do the like there."""
+    workload_metrics: Annotated[int, Field(ge=0, le=5000)] = 200
+    """Of so many workloads /metrics tells by name, those that are not finished first; 0: of none. It is open to whoever
+    may connect."""
 
     @model_validator(mode="after")
     def _loopback(self) -> ListenSpec:
@@ -348,6 +351,11 @@ class FederationSpec(Strict):
     own_queries: bool = True
     """false: queries in workloads' annotations (progress-query, speed-query) are never asked; how far runs are is then
     told by the metrics of common exporters alone."""
+    dependents: Annotated[
+        list[Literal["ConfigMap", "Secret", "ServiceAccount", "PersistentVolumeClaim"]], Field(max_length=4)
+    ] = Field(default_factory=list)
+    """Kinds of objects that follow FederatedWorkloads to their members when their pods refer to them. Default: none.
+    Each needs deploy/rbac/hub-dependents.yaml and member-dependents.yaml."""
     members: Annotated[list[MemberSpec], Field(min_length=1)]
 
     @model_validator(mode="after")

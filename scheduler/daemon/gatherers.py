@@ -34,7 +34,8 @@ class Wish:
     resource: Resource
     sink: Any
     on_failure: Callable[[ExternalError], None]
-    selection: dict[str, str]
+    selection: dict[str, Any]
+    """Selectors, and what else its reflector is told."""
 
 
 class Gatherers:

@@ -7,7 +7,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -28,6 +28,7 @@ from scheduler.daemon.fence import FencedApi, FencedProvider
 from scheduler.daemon.fleet_watch import Beside, FleetWatch
 from scheduler.daemon.gathered import Gathered
 from scheduler.daemon.gatherers import Gatherers, Wish
+from scheduler.daemon.gauges import WorkloadGauges
 from scheduler.daemon.history import History
 from scheduler.daemon.incident_log import IncidentLog
 from scheduler.daemon.incident_views import IncidentViews
@@ -62,7 +63,7 @@ from scheduler.engine.matching import Matcher
 from scheduler.model import contract
 from scheduler.model.errors import ExternalError, TransientError
 from scheduler.model.ids import ClusterId, Uid
-from scheduler.model.ports import Clock, KubeApi, NodePoolProvider, Predictor, WorkloadKind
+from scheduler.model.ports import Clock, KubeApi, NodePoolProvider, Predictor, Resource, WorkloadKind
 from scheduler.model.remediation import NOTIFY, Action
 from scheduler.model.workload import Workload
 
@@ -205,6 +206,7 @@ class Daemon:
             member.on_reclaim_withdrawn = self.reclaims.withdrawn
             member.on_node_gone = self.reclaims.node_gone
             member.on_advice = self.reclaims.advised
+            member.on_copy_gone = self.reconciler.dependents.look_soon
         self.report = StatusReport(
             name=federation.name,
             mode="shadow" if shadow else "active",
@@ -219,6 +221,9 @@ class Daemon:
             progress=self.progress.of,
             waits=self.waits.of,
             cost=self.costs.of,
+            gauges=WorkloadGauges(
+                telemetry, self.mirror, self.ledger, self.waits, self.progress.of, federation.workload_metrics
+            ),
             gathered=Gathered(clock, self.mirror, self.prices, self.readings),
             pulse=self.pulse,
             is_leader=lambda: self.leader.is_leader,
@@ -406,13 +411,19 @@ class Daemon:
     def _wishes(self, cluster: ClusterId, api: KubeApi) -> Iterator[Wish]:
         """What is watched of a member."""
         member = self.mirror.members[cluster]
-        watched = {NODES: (contract.NODES, ""), PODS: (contract.PODS, "")}
-        for name, kind in self.outside.kinds.items():
-            watched[name] = (kind.member_resource, contract.LABEL_ORIGIN_UID)
-        for name, (resource, selector) in watched.items():
-            sink = MemberSink(self.mirror, member, name)
+        watched: dict[str, tuple[Resource, str, WorkloadKind | None]] = {
+            NODES: (contract.NODES, "", None),
+            PODS: (contract.PODS, "", None),
+        }
+        for kind in self.outside.kinds.values():
+            for resource in kind.member_resources:
+                watched[resource.key] = (resource, contract.LABEL_ORIGIN_UID, kind)
+        for name, (resource, selector, copied) in watched.items():
+            sink = MemberSink(self.mirror, member, name, copied)
             failed = partial(self._watch_failed, cluster, name)
-            yield Wish(cluster, name, api, resource, sink, failed, {"label_selector": selector})
+            optional = copied is not None and len(copied.member_resources) > 1
+            options: dict[str, Any] = {"label_selector": selector, "optional": optional}
+            yield Wish(cluster, name, api, resource, sink, failed, options)
         about_nodes = {"namespace": contract.NODE_EVENTS_NAMESPACE, "field_selector": "involvedObject.kind=Node"}
         failed = partial(self._watch_failed, cluster, NODE_EVENTS)
         yield Wish(cluster, NODE_EVENTS, api, contract.EVENTS, NodeEventSink(self.mirror, member), failed, about_nodes)
@@ -439,6 +450,8 @@ class Daemon:
         if not self.shadow:
             loops["reconciler"] = self.reconciler.run
             loops["events"] = self.events.run
+            if self.outside.federation.dependents:
+                loops["dependents"] = self.reconciler.dependents.run
             loops["control"] = self.control.run
             loops["remedies"] = self.remedies.run
             federation = self.outside.federation

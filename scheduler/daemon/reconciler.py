@@ -15,6 +15,8 @@ from typing import Any, Final
 import structlog
 from structlog.contextvars import bound_contextvars
 
+from clusters.kubernetes.conditions import with_note
+from scheduler.daemon.dependents import REASONS, DependentError, Dependents
 from scheduler.daemon.keys import KeyQueue
 from scheduler.daemon.member_mirror import CopyEntry
 from scheduler.daemon.mirror import HubEntry, Mirror
@@ -83,7 +85,7 @@ class Reconciler:
         emit: Callable[[Workload, str, str], None],
     ) -> None:
         self._mirror = mirror
-        self._writes = Writes(mirror, hub_api, member_apis, clock, telemetry)
+        self._writes = Writes(mirror, hub_api, member_apis, clock, telemetry, fence)
         self._clock = clock
         self._telemetry = telemetry
         self._fence = fence
@@ -96,6 +98,11 @@ class Reconciler:
         self.keys = KeyQueue()
         self.on_write: Callable[[Uid, str, Instant, Instant, str], None] | None = None
         """Told of each placement written and copy made: what, from when to when, by which decision."""
+
+    @property
+    def dependents(self) -> Dependents:
+        """What follows workloads to their members; a loop of its own keeps it up to date."""
+        return self._writes.dependents
 
     # -- what the cycle hands over -------------------------------------------------------------------------------
 
@@ -232,7 +239,7 @@ class Reconciler:
         if hub is None or hub.workload.finished or hub.workload.unmanaged is not None:
             return {}
         kind = self._mirror.kinds[hub.workload.ref.kind]
-        status = kind.mirror_status(hub.raw, copy.raw if copy is not None else None)
+        status = self._status_patch(kind, hub.raw, copy)
         if copy is None:
             return {"status_differs": status is not None}
         return {
@@ -258,7 +265,9 @@ class Reconciler:
             raise
         except (ExternalError, InvalidObjectError) as error:
             self._telemetry.writes.labels(cluster, name, type(error).__name__).inc()
-            if isinstance(error, _REFUSALS):
+            if isinstance(error, DependentError):
+                await self._report_refusal(uid, str(error), error.reason)
+            elif isinstance(error, _REFUSALS):
                 await self._report_refusal(uid, f"{cluster} refuses it: {error}")
             raise
         finally:
@@ -279,6 +288,7 @@ class Reconciler:
                 await self._writes.patch_copy(entry, self._kind(entry).suspend_patch(entry.raw, suspend=suspend))
             case lifecycle.RefreshCopy(copy):
                 entry = self._entry(uid, copy.uid)
+                await self._writes.bring_dependents(self._mirror.hub[uid], entry)
                 await self._writes.patch_copy(
                     entry, self._refresh_patch(self._kind(entry), self._mirror.hub[uid], entry)
                 )
@@ -289,13 +299,13 @@ class Reconciler:
             case lifecycle.RemoveFinalizer():
                 await self._writes.remove_finalizer(self._mirror.hub[uid])
 
-    async def _report_refusal(self, uid: Uid, message: str) -> None:
+    async def _report_refusal(self, uid: Uid, message: str, reason: str = _REFUSED) -> None:
         """Say on the hub object what stands in the way of its copy; it is tried again, with growing pauses."""
         hub = self._mirror.hub.get(uid)
         if hub is None or hub.workload.finished or hub.workload.deleting:
             return
-        if await self._say(hub, _REFUSED, message[:500], placed=False):
-            self._emit(hub.workload, _REFUSED, message[:500])
+        if await self._say(hub, reason, message[:500], placed=False):
+            self._emit(hub.workload, reason, message[:500])
 
     async def _say(self, hub: HubEntry, reason: str, message: str, *, placed: bool) -> bool:
         """Set the Overspill condition; False when it says that already."""
@@ -313,11 +323,18 @@ class Reconciler:
         decision = wanted.decision if wanted else None
         condition = _condition_patch(kind, hub.raw, decision, self._clock) if decision is not None else None
         raw = _merged(hub.raw, condition) if condition is not None else hub.raw
-        status = kind.mirror_status(raw, entry.raw if entry is not None else None)
+        status = self._status_patch(kind, raw, entry)
         patch = _merged(condition, status) if condition and status else condition or status
         if patch is not None:
             await self._writes.patch_hub(hub, patch, subresource="status")
         self._told(uid, decision)
+
+    def _status_patch(self, kind: WorkloadKind, raw: RawObject, entry: CopyEntry | None) -> RawObject | None:
+        if entry is None:
+            return kind.mirror_status(raw, None)
+        member = self._mirror.members.get(entry.copy.cluster)
+        ready = member.ready_pods(entry.copy.origin) if member is not None else None
+        return kind.mirror_status(raw, entry.raw, ready)
 
     # -- placements and conditions ----------------------------------------------------------------------------------
 
@@ -360,13 +377,17 @@ class Reconciler:
         if decision is not None and hub is not None and not hub.workload.finished and not hub.workload.deleting:
             if _waits_for_status(decision, hub.workload) or asyncio.get_running_loop().time() < wanted.told_at:
                 return
-            await self._say(hub, decision.reason.code, decision.sentence, placed=decision.outcome in _PLACING)
+            placing = decision.outcome in _PLACING
+            sentence = decision.sentence if placing else with_note(decision.sentence, self._mirror.note(hub.workload))
+            await self._say(hub, decision.reason.code, sentence, placed=placing)
         self._told(uid, decision)
 
     async def _take_back_refusal(self, hub: HubEntry | None) -> None:
         """Nothing is left to write: what was refused before has been taken by now."""
         workload = hub.workload if hub is not None else None
-        if hub is None or workload is None or workload.condition is None or workload.condition[0] != _REFUSED:
+        if hub is None or workload is None or workload.condition is None:
+            return
+        if workload.condition[0] not in (_REFUSED, *REASONS):
             return
         placement = workload.placement
         if placement is not None and _current_copy(workload, self._mirror.copies(workload.ref.uid)) is not None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from scheduler.daemon.decisions import DecisionLog, to_json
 from scheduler.daemon.gathered import Gathered, pool_json
+from scheduler.daemon.gauges import WorkloadGauges
 from scheduler.daemon.history import History
 from scheduler.daemon.ledger import Ledger
 from scheduler.daemon.live_policies import LivePolicies
@@ -48,6 +49,7 @@ class StatusReport:
     progress: Callable[[Uid], Progress | None]
     waits: Callable[[Uid], list[dict[str, Any]]]
     cost: Callable[[Uid], dict[str, Any] | None]
+    gauges: WorkloadGauges
     pulse: Pulse
     is_leader: Callable[[], bool]
     is_idle: Callable[[], bool]
@@ -151,6 +153,9 @@ class StatusReport:
         phases = Counter((str(entry.workload.queue), phase_of(entry.workload)) for entry in self.mirror.hub.values())
         for (queue, phase), count in phases.items():
             self.telemetry.workloads.labels(queue, phase).set(count)
+        self.gauges.refresh(now)
+        self.telemetry.shadow_mode.set(self.mode == "shadow")
+        self.telemetry.shortage.clear()
         for line in self.ledger.by_queue():
             labels = (line["queue"] or "", line["cluster"], line["capacity_type"])
             self.telemetry.spend.labels(*labels).set(float(line["usd"]))
@@ -159,7 +164,10 @@ class StatusReport:
             down = member.unreachable_since
             self.telemetry.mirror_age.labels(member.member.id).set(0.0 if down is None else max(0.0, now - down))
             pools = self._cluster(member, now)["pools"]
-            bought = {pool.ref.pool for pool in member.pools() if pool.bought}
+            bought = {pool.ref.pool: pool.capacity_type for pool in member.pools() if pool.bought}
+            for each in member.pools():
+                if each.shortage is not None:
+                    self.telemetry.shortage.labels(member.member.id, each.ref.pool, each.shortage.kind).set(1)
             unpriced = sum(pool["usd_per_hour"] is None for pool in pools)
             self.telemetry.unpriced_pools.labels(member.member.id).set(unpriced)
             for pool in pools:
@@ -170,6 +178,7 @@ class StatusReport:
                 self.telemetry.pool_gpus.labels(*where, "all").set(pool["gpus"])
                 self.telemetry.pool_gpus.labels(*where, "used").set(pool["gpus_used"])
                 if pool["pool"] in bought:
+                    self.telemetry.bought_nodes.labels(*where, bought[pool["pool"]]).set(pool["nodes"])
                     self.telemetry.idle_bought_gpus.labels(*where).set(max(0, pool["gpus"] - pool["gpus_used"]))
 
     def _measure_price_age(self, where: tuple[str, str], as_of: float | None, now: float) -> None:
