@@ -5,6 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
+# Some machines forbid Python to keep what it has compiled; each of the many processes here would then compile all of
+# its 1,600 modules anew, which takes longer than most tests.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test verify style types security pytest servers bench lock setup format kustomize
 
 setup: $(STAMP)
