@@ -14,6 +14,7 @@ from policies.expressions import CelExpression
 from scheduler.model import policy as model
 from scheduler.model.ids import QueueId
 from scheduler.model.remediation import RemediationPolicy
+from scheduler.model.serving_policy import ServingSLO
 
 
 def placement_policy(document: schema.PlacementPolicyDocument) -> model.PlacementPolicy:
@@ -72,14 +73,20 @@ def policy_set(
     policies: Iterable[model.PlacementPolicy],
     queues: Iterable[model.QueueSpec],
     remediation: Iterable[RemediationPolicy] = (),
+    serving: Iterable[ServingSLO] = (),
 ) -> model.PolicySet:
     """Sorted by name, with a digest that depends on what the files mean and not on how they are written."""
     policies = tuple(sorted(policies, key=lambda policy: policy.name))
     queues = tuple(sorted(queues, key=lambda queue: queue.id))
     remedies = tuple(sorted(remediation, key=lambda policy: policy.name))
-    parts = [_canonical(part) for part in (policies, queues, *((remedies,) if remedies else ()))]
+    slos = tuple(sorted(serving, key=lambda slo: slo.name))
+    # Kinds that came later are left out where there are none, so that the sets of before keep their names.
+    parts = [_canonical(part) for part in (policies, queues, *((remedies,) if remedies or slos else ()))]
+    parts += [_canonical(slos)] if slos else []
     text = json.dumps(parts, sort_keys=True, ensure_ascii=True)
-    return model.PolicySet(policies, queues, hashlib.sha256(text.encode()).hexdigest(), remediation=remedies)
+    return model.PolicySet(
+        policies, queues, hashlib.sha256(text.encode()).hexdigest(), remediation=remedies, serving=slos
+    )
 
 
 def _constraints(spec: schema.ConstraintsSpec) -> model.Constraints:

@@ -9,21 +9,24 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from policies import compiler, remediation, source
+from policies import compiler, remediation, serving, source
 from policies.documents import at_path, validate
 from policies.errors import PolicyError, PolicyErrors, did_you_mean, shown
 from policies.remediation import RemediationPolicyDocument
 from policies.schema import PlacementPolicyDocument, QueueDocument
+from policies.serving import ServingSLODocument
 from policies.source import Document, ListNode, MapNode, Scalar
 from scheduler.model.contract import API_VERSION
 from scheduler.model.policy import PlacementPolicy, PolicySet, QueueSpec
 from scheduler.model.remediation import RemediationPolicy
+from scheduler.model.serving_policy import ServingSLO
 
 MAX_FILES: Final = 1000
 KINDS: Final[dict[str, type[BaseModel]]] = {
     "PlacementPolicy": PlacementPolicyDocument,
     "Queue": QueueDocument,
     "RemediationPolicy": RemediationPolicyDocument,
+    "ServingSLO": ServingSLODocument,
 }
 
 
@@ -84,6 +87,7 @@ class _Reading:
     policies: list[PlacementPolicy] = field(default_factory=list)
     queues: list[QueueSpec] = field(default_factory=list)
     remediation: list[RemediationPolicy] = field(default_factory=list)
+    serving: list[ServingSLO] = field(default_factory=list)
     _documents: list[tuple[Document, PlacementPolicy]] = field(default_factory=list)
     _places: dict[tuple[str, str], str] = field(default_factory=dict)
 
@@ -110,7 +114,7 @@ class _Reading:
             for document, policy in self._documents
             for warning in _warnings(document, policy, names, frozenset(queue.id for queue in self.queues))
         ]
-        found = compiler.policy_set(self.policies, self.queues, self.remediation)
+        found = compiler.policy_set(self.policies, self.queues, self.remediation, self.serving)
         return Checked(found, (), tuple(sorted(warnings)))
 
     def _add(self, document: Document) -> None:
@@ -123,6 +127,10 @@ class _Reading:
             checked_remedy = validate(document, RemediationPolicyDocument)
             self._unique(document, kind, checked_remedy.metadata.name)
             self.remediation.append(remediation.compiled(checked_remedy))
+        elif kind == "ServingSLO":
+            checked_slo = validate(document, ServingSLODocument)
+            self._unique(document, kind, checked_slo.metadata.name)
+            self.serving.append(serving.compiled(checked_slo))
         else:
             checked_policy = validate(document, PlacementPolicyDocument)
             self._unique(document, kind, checked_policy.metadata.name)

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from clusters.kubernetes.codec import object_name
 from scheduler.model.errors import (
+    AuthError,
     ExternalError,
     GoneError,
     NotFoundError,
@@ -82,8 +83,12 @@ class Reflector:
         namespace: str = "",
         label_selector: str = "",
         field_selector: str = "",
+        optional: bool = False,
     ) -> None:
-        """`wall`: the machine's own clock, not the federation's: pauses are about real servers. `jitter`: uniform in
+        """`optional`: it may be taken away again while the cluster lives (a custom resource); that is told as it is
+        when it was never there, or may not be read.
+
+        `wall`: the machine's own clock, not the federation's: pauses are about real servers. `jitter`: uniform in
         [0, 1), such as `random.random`. `on_failure` is told of every list and watch that fails, also of those that
         are resumed at once; not of an absent resource."""
         self._api = api
@@ -97,6 +102,7 @@ class Reflector:
             "label_selector": label_selector,
             "field_selector": field_selector,
         }
+        self._optional = optional
         self._version: str | None = None
         self._newest = 0
         """The highest version that was ever seen, as a number."""
@@ -169,8 +175,10 @@ class Reflector:
     def _failed(self, error: ExternalError) -> float:
         """Count a failure, tell it, forget what may be wrong by now. Seconds to pause."""
         self.counters.errors += 1
-        if isinstance(error, NotFoundError | NotServedError) and not self.synced:
-            # Only before the first list: later on, a 404 is a broken server, not an empty one.
+        absent = isinstance(error, NotFoundError | NotServedError)
+        if (absent and not self.synced) or (self._optional and (absent or isinstance(error, AuthError))):
+            # Else only before the first list: later on, a 404 is a broken server, not an empty one.
+            self._version, self._watch_began = None, None
             self._tell(True, str(error))
             self._sink.on_absent(str(error))
             return self._pause(error)

@@ -243,6 +243,10 @@ def simulate_command(
     trace: Annotated[
         Path | None, typer.Option("--trace", help="A log of jobs, CSV or .csv.gz (docs/simulate.md: formats).")
     ] = None,
+    requests: Annotated[
+        Path | None,
+        typer.Option("--requests", help="Instead: a log of requests, replayed against ServingSLOs."),
+    ] = None,
     history: Annotated[
         bool, typer.Option("--history", help="Instead of --trace: the jobs that the daemon's history holds.")
     ] = False,
@@ -314,12 +318,66 @@ def simulate_command(
     leave_out_impossible: Annotated[
         bool, typer.Option("--leave-out-impossible", help="Go on without jobs that fit nowhere.")
     ] = False,
+    peak_replicas: Annotated[
+        int, typer.Option("--peak-replicas", min=1, max=2000, help="--requests: how many its peak is scaled to need.")
+    ] = 50,
+    gpu_speed: Annotated[
+        list[str] | None, typer.Option("--gpu-speed", help="--requests: MODEL=FACTOR, against the recorded workers.")
+    ] = None,
+    region: Annotated[
+        list[str] | None, typer.Option("--region", help="--requests: NAME=SHARE of the clients; repeatable.")
+    ] = None,
+    client_latency: Annotated[
+        list[str] | None, typer.Option("--client-latency", help="--requests: REGION:CLUSTER=SECONDS; repeatable.")
+    ] = None,
+    lose: Annotated[
+        list[str] | None, typer.Option("--lose", help="--requests: CLUSTER=SECOND at which it is lost; repeatable.")
+    ] = None,
+    load_seconds: Annotated[
+        float, typer.Option("--load-seconds", min=0, max=86400, help="--requests: from a node to a ready replica.")
+    ] = 45.0,
+    service_seconds: Annotated[
+        float, typer.Option("--service-seconds", min=0.001, max=86400, help="--requests: where the log does not say.")
+    ] = 20.0,
+    cycle_seconds: Annotated[
+        float, typer.Option("--cycle-seconds", min=1, max=3600, help="--requests: from one decision to the next.")
+    ] = 30.0,
 ) -> int:
     """Replay a log of jobs through the daemon's own engine on virtual time, under policies and baselines, and compare.
 
     Exits 0 when every replay came to its end, 1 when one did not, 2 for input that cannot be used.
     """
     from policies.durations import parse_duration
+
+    if requests is not None:
+        from scheduler.cli import simulate_requests
+
+        if trace is not None or history:
+            raise CommandError("give either --requests FILE, --trace FILE or --history", exit_code=2)
+        return simulate_requests.run(
+            simulate_requests.RequestOptions(
+                federation=federation,
+                policies=tuple(policies),
+                requests=requests,
+                baselines=tuple(baseline or ()),
+                seeds=tuple(seed or (0,)),
+                first_day=first_day,
+                days=days,
+                nodes=tuple(nodes or ()),
+                peak_replicas=peak_replicas,
+                gpu_speeds=tuple(gpu_speed or ()),
+                regions=tuple(region or ()),
+                client_latencies=tuple(client_latency or ()),
+                lose=tuple(lose or ()),
+                load_seconds=load_seconds,
+                service_seconds=service_seconds,
+                cycle_seconds=cycle_seconds,
+                spread=provisioning_spread,
+                spot_reclaims_per_hour=spot_reclaims_per_hour,
+                as_json=as_json,
+                report=report,
+            )
+        )
     from scheduler.cli import simulate
     from scheduler.simulate.assumptions import Assumptions
 

@@ -28,6 +28,7 @@ class Kind(StrEnum):
     PLACEMENT_POLICY = "PlacementPolicy"
     QUEUE = "Queue"
     REMEDIATION_POLICY = "RemediationPolicy"
+    SERVING_SLO = "ServingSLO"
     FEDERATION = "Federation"
 
 

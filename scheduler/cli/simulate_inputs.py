@@ -135,8 +135,11 @@ def _split(text: str, option: str, example: str) -> tuple[PoolRef, str]:
     return PoolRef(ClusterId(cluster), PoolId(pool)), number.strip()
 
 
-def read_policies(paths: Sequence[Path], federation: Federation) -> tuple[NamedPolicies, ...]:
-    """A set for each folder or file, named after it. Raises: CommandError (2), after each mistake has been told."""
+def read_policies(paths: Sequence[Path], federation: Federation, *, serving: bool = False) -> tuple[NamedPolicies, ...]:
+    """A set for each folder or file, named after it; `serving`: each is to hold a ServingSLO, else a PlacementPolicy.
+
+    Raises: CommandError (2), after each mistake has been told.
+    """
     found: list[NamedPolicies] = []
     short = Counter(path.resolve().name for path in paths)
     for path in paths:
@@ -149,7 +152,10 @@ def read_policies(paths: Sequence[Path], federation: Federation) -> tuple[NamedP
             for mistake in checked.errors:
                 print(mistake, file=sys.stderr)
             raise CommandError(f"{path} holds no usable policies", exit_code=2)
-        if not checked.policies.policies:
+        if serving and not checked.policies.serving:
+            told = "no ServingSLO in it; write one, or give --trace for a log of jobs"
+            raise CommandError(f"{path}: {told}", exit_code=2)
+        if not serving and not checked.policies.policies:
             raise CommandError(f"{path}: no PlacementPolicy in it, so that nothing would ever be placed", exit_code=2)
         name = path.resolve().name
         found.append(NamedPolicies(name if short[name] == 1 else str(path), checked.policies))

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from scheduler.model.ids import QueueId
 from scheduler.model.money import Usd
 from scheduler.model.remediation import RemediationPolicy
 from scheduler.model.workload import Workload
+
+if TYPE_CHECKING:
+    from scheduler.model.serving_policy import ServingSLO
 
 UNSAID_WHEN_NONE: Final = MappingProxyType({"unsaid_when_none": True})
 """Metadata of fields that came later: left out of a policy set's digest while they are None, so that the sets of before
@@ -218,4 +221,6 @@ class PolicySet:
     default_queue_allowed: bool = field(default=True)
     """Whether a workload may name a queue that no Queue object defines (it then has no quota and weight 1)."""
     remediation: tuple[RemediationPolicy, ...] = ()
+    """By name."""
+    serving: tuple[ServingSLO, ...] = ()
     """By name."""

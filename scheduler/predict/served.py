@@ -1,8 +1,6 @@
 """What is learned of a workload that serves: p95 by load, what a replica carries, and p95 an hour ahead.
 
-The forecast averages simple ones in log latency, each weighted by exp(-rate x its discounted loss): the exponentially
-weighted average forecaster (Cesa-Bianchi and Lugosi, "Prediction, Learning, and Games", 2.2), with the rate of its
-theorem 2.2 for as many rounds as the discount remembers. So the best of them is followed, whichever it is at the time.
+The forecast averages simple ones in log latency, weighted by how they did (`experts`).
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Final
 
+from scheduler.predict.experts import Experts
 from scheduler.predict.serving import Replica, fit_replica
 
 HORIZON_SECONDS: Final = 3600.0
@@ -24,11 +23,9 @@ INTERVAL_SECONDS: Final = 300.0
 _DAY: Final = 86400.0
 _NEAR_SECONDS: Final = 1800.0
 """Of the same time a day before."""
-_DISCOUNT: Final = 0.98
 _WORST: Final = 3.0
 """Log units that one forecast is off at most: a single spike decides nothing."""
 _EXPERTS: Final = ("last", "of3", "of12", "of48", "of all", "half", "season")
-_RATE: Final = math.sqrt(8.0 * math.log(len(_EXPERTS)) * (1.0 - _DISCOUNT))
 
 
 class P95Forecaster:
@@ -37,7 +34,7 @@ class P95Forecaster:
     def __init__(self) -> None:
         self._at: deque[float] = deque(maxlen=MOST_INTERVALS)
         self._logs: deque[float] = deque(maxlen=MOST_INTERVALS)
-        self._losses = dict.fromkeys(_EXPERTS, 0.0)
+        self._mix = Experts(_EXPERTS, _WORST)
 
     def __len__(self) -> int:
         return len(self._at)
@@ -47,24 +44,14 @@ class P95Forecaster:
         if not (math.isfinite(at) and math.isfinite(value) and value > 0) or (self._at and at <= self._at[-1]):
             return
         actual = math.log(value)
-        said = self._experts(at)
-        if said:
-            typical = sum(said.values()) / len(said)
-            for name in _EXPERTS:
-                # One that says nothing loses as much as the others do together.
-                off = min(_WORST, abs(said.get(name, typical) - actual))
-                self._losses[name] = _DISCOUNT * self._losses[name] + off
+        self._mix.learn(self._experts(at), actual)
         self._at.append(at)
         self._logs.append(actual)
 
     def forecast(self, at: float) -> float | None:
         """Of the interval that begins at `at`, from those that began an hour before it; None: there is none."""
-        said = self._experts(at)
-        if not said:
-            return None
-        least = min(self._losses[name] for name in said)
-        weights = {name: math.exp(-_RATE * (self._losses[name] - least)) for name in said}
-        return math.exp(sum(weights[name] * said[name] for name in said) / sum(weights.values()))
+        mixed = self._mix.mixed(self._experts(at))
+        return None if mixed is None else math.exp(mixed)
 
     def _experts(self, at: float) -> dict[str, float]:
         times = list(self._at)
@@ -85,7 +72,7 @@ class P95Forecaster:
 
     def state(self) -> list[Any]:
         """As JSON values."""
-        return [list(self._at), list(self._logs), [self._losses[name] for name in _EXPERTS]]
+        return [list(self._at), list(self._logs), [self._mix.losses[name] for name in _EXPERTS]]
 
     @classmethod
     def from_state(cls, state: Sequence[Any]) -> P95Forecaster:
@@ -96,7 +83,7 @@ class P95Forecaster:
             raise ValueError("a forecast that cannot be")
         found._at.extend(map(float, at))
         found._logs.extend(map(float, logs))
-        found._losses = dict(zip(_EXPERTS, map(float, losses), strict=True))
+        found._mix.losses = dict(zip(_EXPERTS, map(float, losses), strict=True))
         return found
 
 

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from scheduler.simulate.comparison import Standing, standings
 from scheduler.simulate.study import Findings, Run
 
-_INK: Final = "#010203"
+INK: Final = "#010203"
 """Stands for the page's own text colour until it is replaced."""
-_PALETTE: Final = (
+PALETTE: Final = (
     "#2f7ed8", "#e4572e", "#2ca25f", "#9467bd", "#d99a00", "#17a2b8", "#d1478f", "#8c6d4f", "#7f8c8d", "#5b6ee1",
 )  # fmt: skip
 _SIZE: Final = (4.6, 3.4)
@@ -25,16 +25,16 @@ _STYLE: Final[dict[Any, Any]] = {
     "svg.hashsalt": "overspill",
     "font.size": 10.5,
     "font.family": "sans-serif",
-    "text.color": _INK,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.6,
     "axes.grid": True,
-    "grid.color": _INK,
+    "grid.color": INK,
     "grid.alpha": 0.13,
     "grid.linewidth": 0.6,
     "legend.frameon": False,
@@ -56,7 +56,7 @@ def queue_plot(findings: Findings) -> str:
         run = one.runs[0]
         axes.plot(_times(run, unit), [m.waiting_gpus for m in run.moments], **_line(index, one))
     axes.set_ylim(bottom=0)
-    return _finish(figure, axes)
+    return as_svg(figure, axes)
 
 
 def spend_plot(findings: Findings) -> str:
@@ -66,7 +66,7 @@ def spend_plot(findings: Findings) -> str:
         run = one.runs[0]
         axes.plot(_times(run, unit), [m.spend_usd for m in run.moments], **_line(index, one) | {"drawstyle": "default"})
     axes.set_ylim(bottom=0)
-    return _finish(figure, axes)
+    return as_svg(figure, axes)
 
 
 def capacity_plot(findings: Findings, one: Standing) -> str:
@@ -75,17 +75,17 @@ def capacity_plot(findings: Findings, one: Standing) -> str:
     run = one.runs[0]
     times = _times(run, unit)
     used = [[moment.used_gpus[k] for moment in run.moments] for k in range(len(run.clusters))]
-    colours = _PALETTE[: len(used)] if len(used) <= len(_PALETTE) else None
+    colours = PALETTE[: len(used)] if len(used) <= len(PALETTE) else None
     axes.stackplot(times, used, labels=run.clusters, colors=colours, step="post", alpha=0.85, linewidth=0)
     there = [sum(moment.gpus) for moment in run.moments]
-    axes.plot(times, there, color=_INK, linewidth=0.9, drawstyle="steps-post", label="there")
+    axes.plot(times, there, color=INK, linewidth=0.9, drawstyle="steps-post", label="there")
     axes.set_ylim(bottom=0)
-    return _finish(figure, axes)
+    return as_svg(figure, axes)
 
 
 def frontier_plot(findings: Findings) -> str:
     """Every run by its mean wait and its cost; settings of one baseline are joined; the bound is a line."""
-    figure, axes = _figure("total cost, USD")
+    figure, axes = new_figure("total cost, USD")
     families: dict[tuple[str, str], list[Run]] = {}
     for run in findings.runs:
         families.setdefault((run.contender.kind, run.contender.family), []).append(run)
@@ -97,25 +97,25 @@ def frontier_plot(findings: Findings) -> str:
         costs = [run.measures.total_cost_usd for run in runs]
         marker = "*" if key[0] == "policy" else "o"
         size = 90 if key[0] == "policy" else 22
-        colour = _PALETTE[index % len(_PALETTE)]
+        colour = PALETTE[index % len(PALETTE)]
         axes.scatter(waits, costs, s=size, marker=marker, color=colour, label=key[1], alpha=0.85, linewidths=0)
     if findings.bound is not None:
-        axes.axhline(findings.bound.total_cost_usd, color=_INK, linewidth=0.9, linestyle="--", label="bound")
+        axes.axhline(findings.bound.total_cost_usd, color=INK, linewidth=0.9, linestyle="--", label="bound")
     axes.set_xlabel("mean wait, hours")
     axes.set_ylim(bottom=0)
-    return _finish(figure, axes)
+    return as_svg(figure, axes)
 
 
 def _over_time(findings: Findings, label: str) -> tuple[Figure, Axes, float]:
     """With the seconds of one unit of its time axis."""
-    figure, axes = _figure(label)
+    figure, axes = new_figure(label)
     seconds = max(run.moments[-1].at - run.started_at for run in findings.runs)
     unit = 86400.0 if seconds > 3 * 86400 else 3600.0
     axes.set_xlabel("days" if unit == 86400.0 else "hours")
     return figure, axes, unit
 
 
-def _figure(label: str) -> tuple[Figure, Axes]:
+def new_figure(label: str) -> tuple[Figure, Axes]:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=_SIZE, layout="constrained")
         axes = figure.add_subplot()
@@ -132,12 +132,12 @@ def _times(run: Run, unit: float) -> list[float]:
 def _line(index: int, one: Standing) -> dict[str, Any]:
     width = 1.8 if one.kind == "policy" else 1.0
     return {
-        "color": _PALETTE[index % len(_PALETTE)], "linewidth": width, "drawstyle": "steps-post", "label": one.name,
+        "color": PALETTE[index % len(PALETTE)], "linewidth": width, "drawstyle": "steps-post", "label": one.name,
         "zorder": 3 if one.kind == "policy" else 2,
     }  # fmt: skip
 
 
-def _finish(figure: Figure, axes: Axes) -> str:
+def as_svg(figure: Figure, axes: Axes) -> str:
     """The SVG element: no fixed size, no date, the page's colour for text."""
     text = io.StringIO()
     with mpl.rc_context(_STYLE):
@@ -147,7 +147,7 @@ def _finish(figure: Figure, axes: Axes) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'^<svg ([^>]*?)width="[^"]*" height="[^"]*"|^<svg ([^>]*?)height="[^"]*" width="[^"]*"', "<svg ", svg)
-    return svg.replace(_INK, "currentColor")
+    return svg.replace(INK, "currentColor")
 
 
 def _legend(figure: Figure, axes: Axes) -> None:

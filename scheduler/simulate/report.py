@@ -28,7 +28,7 @@ _COLUMNS: Final = (
     ("fairness", "fairness", "number"),
     ("budgets broken", "budgets_broken", "count"),
 )
-_CSS: Final = """
+CSS: Final = """
 :root{color-scheme:light dark;--ink:#1b1f24;--dim:#5d6671;--paper:#fff;--line:#d9dee4;--soft:#f4f6f8;--good:#16794a;
 --bad:#b3261e}
 @media(prefers-color-scheme:dark){:root{--ink:#e3e7ec;--dim:#98a2ae;--paper:#14171b;--line:#323941;--soft:#1c2026;
@@ -76,10 +76,24 @@ def report_html(findings: Findings, about: Mapping[str, Any]) -> str:
         _seeds_note(findings),
         _measures_table(findings),
     ]
+    return page(title, body)
+
+
+def page(title: str, body: Sequence[str]) -> str:
+    """A whole page in the report's style."""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_CSS}</style></head>\n<body>\n" + "\n".join(body) + "\n</body></html>\n"
+        f"<title>{escape(title)}</title><style>{CSS}</style></head>\n<body>\n" + "\n".join(body) + "\n</body></html>\n"
+    )
+
+
+def figure_html(index: int, name: str, told: str, svg: str) -> str:
+    """One plot with its caption."""
+    return (
+        f"<figure><figcaption>{escape(name)}<small>{escape(told)}</small></figcaption>"
+        + with_ids(svg, f"plot{index}").replace("<svg ", f'<svg role="img" aria-label="{escape(name)}" ', 1)
+        + "</figure>"
     )
 
 
@@ -142,12 +156,7 @@ def _plots(findings: Findings) -> list[str]:
         )
         for one in _most_telling(findings)
     ]
-    return [
-        f"<figure><figcaption>{escape(name)}<small>{escape(told)}</small></figcaption>"
-        + with_ids(svg, f"plot{index}").replace("<svg ", f'<svg role="img" aria-label="{escape(name)}" ', 1)
-        + "</figure>"
-        for index, (name, told, svg) in enumerate(figures)
-    ]
+    return [figure_html(index, *parts) for index, parts in enumerate(figures)]
 
 
 def _most_telling(findings: Findings) -> list[Standing]:

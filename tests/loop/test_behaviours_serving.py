@@ -146,7 +146,7 @@ async def test_a_template_that_cannot_be_federated_says_so(tmp_path: Path) -> No
             condition = await placed(world, name)
             return condition.get("status") == "False" and text in condition["message"]
 
-        await until(lambda: told("wrong", "DaemonSet; only apps/v1 Deployment"), "it says so")
+        await until(lambda: told("wrong", "DaemonSet; what can be federated is apps/v1 Deployment"), "it says so")
         uid = await submit(world, deployment())
         await until(lambda: ready(world, 2), "others are served")
         broken = deployment()

@@ -9,7 +9,7 @@ import pytest
 from policies.errors import nearest
 from policies.loader import check_bytes
 
-ANY_KIND = "PlacementPolicy, Queue or RemediationPolicy"
+ANY_KIND = "PlacementPolicy, Queue, RemediationPolicy or ServingSLO"
 HEAD = "apiVersion: overspill.dev/v1alpha1\nkind: PlacementPolicy\nmetadata:\n  name: p\nspec:\n"
 QUEUE = "apiVersion: overspill.dev/v1alpha1\nkind: Queue\nmetadata:\n  name: q\nspec:\n"
 
@@ -212,14 +212,14 @@ CASES = [
     (
         "empty file",
         "# nothing\n",
-        "p.yaml:1:1: empty file; write a PlacementPolicy, Queue or RemediationPolicy, or remove it",
+        "p.yaml:1:1: empty file; write a PlacementPolicy, Queue, RemediationPolicy or ServingSLO, or remove it",
     ),
     (
         "empty document",
         QUEUE + "  weight: 1\n---\n",
-        "p.yaml:8:1: empty document; write a PlacementPolicy, Queue or RemediationPolicy",
+        "p.yaml:8:1: empty document; write a PlacementPolicy, Queue, RemediationPolicy or ServingSLO",
     ),
-    ("no map", "- a\n", "p.yaml:1:1: not a map; write a PlacementPolicy, Queue or RemediationPolicy"),
+    ("no map", "- a\n", "p.yaml:1:1: not a map; write a PlacementPolicy, Queue, RemediationPolicy or ServingSLO"),
     (
         "another kind",
         HEAD.replace("PlacementPolicy", "PlacmentPolicy"),

@@ -176,6 +176,7 @@ def test_each_example_loads_and_says_what_it_is_for(file: Path) -> None:
     assert checked.policies is not None
     found = checked.policies
     names = [policy.name for policy in found.policies[:1]] + [policy.name for policy in found.remediation]
+    names += [slo.name for slo in found.serving]
     assert file.stem in names
     comment = [line for line in file.read_text().splitlines() if line.startswith("#")]
     assert file.read_text().startswith(comment[0])

@@ -1,0 +1,229 @@
+"""One service, one look: what is believed, what is needed, where it goes, and what is asked for now.
+
+`serve` is called by the daemon and by the simulator with everything it needs; it keeps nothing but the memory that it
+hands back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from scheduler.engine.serving import rollout
+from scheduler.engine.serving.capacity import Rated, carried, rate
+from scheduler.engine.serving.demand import believe, plan
+from scheduler.engine.serving.handover import Handover, hand_over
+from scheduler.engine.serving.memory import Demand, Memory, Need
+from scheduler.engine.serving.outcome import division
+from scheduler.engine.serving.programme import Answer, solve
+from scheduler.engine.serving.question import Question
+from scheduler.engine.serving.slots import Slot, by_pool, slot_targets
+from scheduler.engine.serving.weights import traffic
+from scheduler.model.division import CONTRADICTORY, NO_OFFERS, Division
+from scheduler.model.ids import ClusterId, PoolRef
+from scheduler.model.policy import Match
+from scheduler.model.serving import Service, ServiceView, ServingOffer, TrafficWeight
+from scheduler.model.serving_policy import ServingSLO
+
+KEPT: Final = "kept"
+_LOOK_SECONDS: Final = 60.0
+"""How long it takes until the next look, added to what is known of leads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What was found on the way to a division; `outcome` tells it."""
+
+    view: ServiceView
+    rated: tuple[Rated, ...]
+    demand: Demand
+    need: Need | None
+    question: Question | None
+    answer: Answer | None
+    trouble: tuple[str, str] | None
+    """Reason and text of why nothing was decided anew."""
+    handover: Handover
+    weights: tuple[TrafficWeight, ...]
+    memory: Memory
+
+
+def horizons(offers: Sequence[ServingOffer], slo: ServingSLO) -> tuple[float, float]:
+    """How far ahead demand is to be forecast, seconds: the quickest and the slowest lead of what may be used."""
+    leads = [
+        one.lead_seconds + slo.warm_up_seconds
+        for one in offers
+        if one.open and one.speed is not None and one.provisioning_seconds is not None
+    ]
+    return min(leads, default=0.0) + _LOOK_SECONDS, max(leads, default=0.0) + _LOOK_SECONDS
+
+
+def serve(view: ServiceView, memory: Memory, *, use_milp: bool = True) -> tuple[Division, Memory]:
+    """The division of one service, and what to remember. Pure; the same for every order of the view's tuples.
+
+    Nothing is decided anew, and what runs is kept, where the demand cannot be believed or the SLO contradicts itself;
+    traffic still leaves what does not answer.
+    """
+    view = replace(view, offers=tuple(sorted(view.offers, key=lambda one: one.pool)))
+    service, slo = view.service, view.slo
+    rated = tuple(rate(offer, slo, service) for offer in view.offers)
+    believed = believe(view.now, service.demand, memory, _most(rated))
+    need, memory = _need(view, believed)
+    lost = any(not one.offer.open for one in rated if _have(service).get(one.offer.pool))
+    if need is None and lost and memory.needs:
+        # A cluster was lost while nobody tells demand: what was needed last is needed still.
+        need = max(memory.needs, key=lambda one: (one.far, one.near, one.at))
+    if need is None:
+        trouble = believed.reason, believed.text
+        return _kept(view, rated, believed, trouble, memory)
+    question = _question(view, rated, need)
+    if not any(question.most(one) for one in rated):
+        text = "nothing is known that could run it within its SLO" + _why_none(rated)
+        return _kept(view, rated, believed, (NO_OFFERS, text), memory, need)
+    answer = solve(question, use_milp=use_milp)
+    if not answer.counts and question.least_replicas > 0:
+        text = "no division keeps maxProviderShare, maxReclaimableShare and maxReplicas at once; what runs is kept"
+        return _kept(view, rated, believed, (CONTRADICTORY, text), memory, need)
+    return _decided(view, rated, believed, need, question, answer, memory)
+
+
+def _need(view: ServiceView, believed: Demand) -> tuple[Need | None, Memory]:
+    if believed.per_second is None:
+        return None, believed.memory
+    return plan(view.now, believed.per_second, view.forecast, view.slo, believed.memory)
+
+
+def _question(view: ServiceView, rated: tuple[Rated, ...], need: Need) -> Question:
+    asleep = _asleep(view)
+    near = horizons(view.offers, view.slo)[0]
+    return Question(
+        rated=rated,
+        slo=replace(_within_owner(view), match=Match()),
+        asked=tuple(sorted(_have(view.service).items())),
+        near_per_second=0.0 if asleep else need.near,
+        far_per_second=0.0 if asleep else need.far,
+        near_seconds=near,
+        least_replicas=0 if asleep else max(_within_owner(view).scaling.min_replicas, int(need.near > 0)),
+    )
+
+
+def _within_owner(view: ServiceView) -> ServingSLO:
+    """The SLO with the bounds that another autoscaler's user set."""
+    least, most = view.service.owner_bounds
+    scaling = view.slo.scaling
+    tops = [one for one in (most, scaling.max_replicas) if one is not None]
+    top = min(tops, default=None)
+    low = max(scaling.min_replicas, least or 0)
+    return replace(
+        view.slo, scaling=replace(scaling, min_replicas=min(low, low if top is None else top), max_replicas=top)
+    )
+
+
+def _asleep(view: ServiceView) -> bool:
+    """Whether nobody has asked for so long that not even the least replicas stay."""
+    after, last = view.slo.scaling.zero_after_seconds, view.service.last_request_at
+    if after is None or not view.service.scales_to_zero:
+        return False
+    quiet = all(not one.requests_per_second for one in view.service.demand)
+    return quiet and last is not None and view.now - last >= after
+
+
+def _decided(
+    view: ServiceView,
+    rated: tuple[Rated, ...],
+    believed: Demand,
+    need: Need,
+    question: Question,
+    answer: Answer,
+    memory: Memory,
+) -> tuple[Division, Memory]:
+    service = view.service
+    if not memory.stable:
+        memory = rollout.advance(view, memory, {})
+    slots = slot_targets(question, answer.counts, memory.stable, rollout.shift(view, memory), service.groups)
+    after = rollout.advance(view, memory, _ready_for(slots, _ready(service)))
+    if after.rollout != memory.rollout or after.stable != memory.stable:
+        slots = slot_targets(question, answer.counts, after.stable, rollout.shift(view, after), service.groups)
+    memory = after
+    needed = min(need.near, max(believed.per_second or 0.0, carried(rated, answer.counts)))
+    handover = hand_over(question, slots, _slots(service), _ready(service), needed, _counted(memory))
+    weights = _weights(view, rated, memory)
+    course = Course(view, rated, believed, need, question, answer, None, handover, weights, memory)
+    return division(course), memory
+
+
+def _kept(
+    view: ServiceView,
+    rated: tuple[Rated, ...],
+    believed: Demand,
+    trouble: tuple[str, str],
+    memory: Memory,
+    need: Need | None = None,
+) -> tuple[Division, Memory]:
+    handover = Handover({slot: count for slot, count in sorted(_slots(view.service).items()) if count > 0}, ())
+    if not memory.stable:
+        memory = rollout.advance(view, memory, {})
+    weights = _weights(view, rated, memory)
+    course = Course(view, rated, believed, need, None, None, trouble, handover, weights, memory)
+    return division(course), memory
+
+
+def _counted(memory: Memory) -> frozenset[str]:
+    """Revisions on which capacity may rest: the stable one, and a new one that is not being taken back."""
+    coming = memory.rollout is not None and memory.rollout.phase != rollout.BACK
+    return frozenset({memory.stable, *((memory.rollout.new,) if coming and memory.rollout is not None else ())})
+
+
+def _weights(view: ServiceView, rated: tuple[Rated, ...], memory: Memory) -> tuple[TrafficWeight, ...]:
+    shift = rollout.shift(view, memory)
+    new, shares = (memory.stable, {}) if shift is None else (shift.new, dict(shift.shares))
+    demand = sum(max(0.0, one.requests_per_second or 0.0) for one in view.service.demand)
+    return traffic(rated, view.service.groups, new, shares, demand, _counted(memory))
+
+
+def _most(rated: Sequence[Rated]) -> float:
+    """Requests per second of everything that could ever be there."""
+    return sum(one.most_per_second * max(0, one.offer.most_replicas) for one in rated)
+
+
+def _have(service: Service) -> dict[PoolRef, int]:
+    return by_pool(_slots(service))
+
+
+def _slots(service: Service) -> dict[Slot, int]:
+    found: dict[Slot, int] = {}
+    for group in sorted(service.groups, key=lambda one: (one.pool, one.revision)):
+        slot = Slot(group.pool, group.revision)
+        found[slot] = found.get(slot, 0) + max(0, group.wanted)
+    return found
+
+
+def _ready(service: Service) -> dict[Slot, int]:
+    """Ready and warm."""
+    found: dict[Slot, int] = {}
+    for group in service.groups:
+        slot = Slot(group.pool, group.revision)
+        warm = group.ready if group.warm is None else min(group.warm, group.ready)
+        found[slot] = found.get(slot, 0) + max(0, warm)
+    return found
+
+
+def _ready_for(slots: Mapping[Slot, int], ready: Mapping[Slot, int]) -> dict[tuple[ClusterId, str], bool]:
+    """Whether what a revision needs on a cluster is ready there."""
+    wanted: dict[tuple[ClusterId, str], list[int]] = {}
+    for slot in sorted({*slots, *ready}):
+        sums = wanted.setdefault((slot.pool.cluster, slot.revision), [0, 0])
+        sums[0] += slots.get(slot, 0)
+        sums[1] += ready.get(slot, 0)
+    return {key: there >= needed > 0 for key, (needed, there) in wanted.items()}
+
+
+def _why_none(rated: Sequence[Rated]) -> str:
+    reasons = {
+        one.offer.why_closed or "closed"
+        if not one.offer.open
+        else ("speed unknown" if one.offer.speed is None else "too far from the clients, or too slow even when idle")
+        for one in rated
+        if not one.usable or not one.offer.open
+    }
+    return f" ({'; '.join(sorted(reasons))}); what runs is kept" if reasons else "; what runs is kept"
