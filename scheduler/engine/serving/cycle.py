@@ -176,7 +176,7 @@ def _counted(memory: Memory) -> frozenset[str]:
 
 def _weights(view: ServiceView, rated: tuple[Rated, ...], memory: Memory) -> tuple[TrafficWeight, ...]:
     shift = rollout.shift(view, memory)
-    new, shares = (memory.stable, {}) if shift is None else (shift.new, dict(shift.shares))
+    new, shares = (memory.stable, {}) if shift is None else (shift.new, dict(shift.traffic))
     demand = sum(max(0.0, one.requests_per_second or 0.0) for one in view.service.demand)
     return traffic(rated, view.service.groups, new, shares, demand, _counted(memory))
 
@@ -215,7 +215,7 @@ def _ready_for(slots: Mapping[Slot, int], ready: Mapping[Slot, int]) -> dict[tup
         sums = wanted.setdefault((slot.pool.cluster, slot.revision), [0, 0])
         sums[0] += slots.get(slot, 0)
         sums[1] += ready.get(slot, 0)
-    return {key: there >= needed > 0 for key, (needed, there) in wanted.items()}
+    return {key: there >= needed for key, (needed, there) in wanted.items() if needed > 0}
 
 
 def _why_none(rated: Sequence[Rated]) -> str:
