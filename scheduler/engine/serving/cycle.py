@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from scheduler.engine.serving import rollout
+from scheduler.engine.serving.binding import binding
 from scheduler.engine.serving.capacity import Rated, carried, rate
 from scheduler.engine.serving.demand import believe, plan
 from scheduler.engine.serving.handover import Handover, hand_over
@@ -58,8 +59,12 @@ def horizons(offers: Sequence[ServingOffer], slo: ServingSLO) -> tuple[float, fl
     return min(leads, default=0.0) + _LOOK_SECONDS, max(leads, default=0.0) + _LOOK_SECONDS
 
 
-def serve(view: ServiceView, memory: Memory, *, use_milp: bool = True) -> tuple[Division, Memory]:
+def serve(
+    view: ServiceView, memory: Memory, *, use_milp: bool = True, explain: bool = False
+) -> tuple[Division, Memory]:
     """The division of one service, and what to remember. Pure; the same for every order of the view's tuples.
+
+    `explain`: also which limits bind, which takes a few more solutions.
 
     Nothing is decided anew, and what runs is kept, where the demand cannot be believed or the SLO contradicts itself;
     traffic still leaves what does not answer.
@@ -84,7 +89,8 @@ def serve(view: ServiceView, memory: Memory, *, use_milp: bool = True) -> tuple[
     if not answer.counts and question.least_replicas > 0:
         text = "no division keeps maxProviderShare, maxReclaimableShare and maxReplicas at once; what runs is kept"
         return _kept(view, rated, believed, (CONTRADICTORY, text), memory, need)
-    return _decided(view, rated, believed, need, question, answer, memory)
+    division, memory = _decided(view, rated, believed, need, question, answer, memory)
+    return (replace(division, binding=binding(question, answer, use_milp=use_milp)) if explain else division), memory
 
 
 def _need(view: ServiceView, believed: Demand) -> tuple[Need | None, Memory]:
