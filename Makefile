@@ -5,7 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: demo test verify style types security pytest servers bench lock setup format kustomize
+# Some machines forbid Python to keep what it has compiled; each of the many processes here would then compile all of
+# its 1,600 modules anew, which takes longer than most tests.
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: demo test verify style types security pytest servers bench lock setup format dashboards kustomize
 
 setup: $(STAMP)
 
@@ -50,7 +54,11 @@ bench: setup
 lock: setup
 	@$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 --universal --extra dev --output-file requirements.lock pyproject.toml
 
-# The base for those without Helm is what the chart makes by default.
+dashboards: setup
+	@$(BIN)/python -m deploy.grafana.build
+	@$(MAKE) --no-print-directory kustomize
+
+# The chart's copies of the other folders of deploy/; and the base for those without Helm, which is what it makes by default.
 kustomize: setup
 	@$(BIN)/python deploy/helm/render.py 2>/dev/null
 

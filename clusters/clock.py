@@ -20,6 +20,7 @@ _NAP_SECONDS: Final = 0.05
 """Longest wall time that a sleeper of the shared clock stays unaware of a leap."""
 _LEAST_NAP_SECONDS: Final = 0.001
 """Shortest one: a clock that waits to be wound must not be asked in a busy loop."""
+_BOOT_CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _STRIDE_SECONDS: Final = 0.01
 _TURNS: Final = 20
 """`keep_in_step`: wall time of one stride, and the turns of the event loop that it takes at least."""
@@ -30,6 +31,17 @@ class SystemClock:
 
     def now(self) -> Instant:
         return time.time()  # noqa: TID251  (the one place where the shell reads the wall clock)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(max(0.0, seconds))
+
+
+class BootClock:
+    """Seconds since the machine started, for leases: nobody sets it, and it goes on while the machine is suspended, as
+    others' clocks do meanwhile. Where there is none (not Linux), the monotonic clock."""
+
+    def now(self) -> Instant:
+        return time.clock_gettime(_BOOT_CLOCK)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(max(0.0, seconds))

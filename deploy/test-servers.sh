@@ -10,6 +10,7 @@ root=$1
 servers='
 prometheus:usr/bin/prometheus
 prometheus-alertmanager:usr/bin/prometheus-alertmanager
++postgresql-15:usr/lib/postgresql/15/bin/postgres
 +chromium-headless-shell:usr/lib/chromium/chromium-headless-shell
 '
 

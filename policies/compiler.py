@@ -65,6 +65,7 @@ def queue(document: schema.QueueDocument) -> model.QueueSpec:
             max_lost_seconds=spec.preemption.max_lost_work,
         ),
         wait_objective_seconds=spec.wait_objective,
+        latency_objective_seconds=spec.latency_objective,
     )
 
 

@@ -319,6 +319,8 @@ class QueueSpecification(Strict):
     """What may be stopped for it. Default: nothing."""
     wait_objective: PositiveDuration | None = None
     """A forecast wait that is longer is an incident. Default: `aiops.queueWait` of the federation file."""
+    latency_objective: PositiveDuration | None = None
+    """A forecast p95 latency of its serving workloads that is longer, such as 400ms, is an incident. Default: none."""
 
     @model_validator(mode="after")
     def _resources(self) -> QueueSpecification:

@@ -13,6 +13,8 @@ def load_kinds() -> dict[str, WorkloadKind]:
     """Every kind in this package by its name, sorted. Raises: InvalidObjectError naming a module that is none."""
     found: dict[str, WorkloadKind] = {}
     for module in pkgutil.iter_modules(__path__):
+        if module.ispkg:
+            continue
         name = f"{__name__}.{module.name}"
         try:
             kind: WorkloadKind | None = getattr(importlib.import_module(name), "KIND", None)

@@ -1,5 +1,5 @@
-"""`FederatedWorkload`: serving, wrapped. Its `spec.template` is the whole object to run on a member, for now an
-`apps/v1` Deployment; `spec.suspend` scales it to nothing."""
+"""`FederatedWorkload`: serving, wrapped. Its `spec.template` is the whole object to run on a member, of any kind in
+`clusters/kinds/templates/`; `spec.overrides` are what differs there; `spec.suspend` stops it where it runs."""
 
 from __future__ import annotations
 
@@ -9,45 +9,49 @@ from typing import Any, Final
 
 import orjson
 
-from clusters.kubernetes.codec import explain, parse_time
+from clusters.kinds.templates import Served, Template, _dependents, _overrides, load_templates
+from clusters.kubernetes.codec import explain, object_name, parse_time
 from clusters.kubernetes.conditions import conditions, find, merged, placed_patch
 from clusters.kubernetes.hubobjects import (
     MALFORMED,
     copy_metadata,
     origin,
-    pinned_template,
     pod_priority,
     read_metadata,
     read_pod_set,
     refuse_malformed,
-    whole_number,
 )
-from scheduler.model.contract import ANNOTATION_DIGEST, ANNOTATION_REPLICAS, DEPLOYMENTS, FEDERATED_WORKLOADS
+from scheduler.model.contract import ANNOTATION_DIGEST, ANNOTATION_OVERRIDDEN, FEDERATED_WORKLOADS, copy_name
 from scheduler.model.errors import InvalidObjectError
-from scheduler.model.ids import ClusterId, Instant, Uid
+from scheduler.model.ids import ClusterId, Instant, Uid, WorkloadRef
 from scheduler.model.ports import MemberFacts, RawObject, Resource, WorkloadKind
-from scheduler.model.workload import Copy, CopyState, Placement, PodSet, Workload
+from scheduler.model.workload import Copy, CopyState, Dependent, Placement, PodSet, Workload
 
-_COUNTS: Final = ("replicas", "readyReplicas", "availableReplicas", "updatedReplicas")
-_MIRRORED: Final = ("Available", "Progressing", "ReplicaFailure")
+TEMPLATES: Final = load_templates()
+_BY_KIND: Final = {(each.resource.api_version, each.resource.kind): each for each in TEMPLATES.values()}
+_MIRRORED: Final = tuple(dict.fromkeys(kind for each in TEMPLATES.values() for kind in each.conditions))
 _CONDITION_FIELDS: Final = ("status", "reason", "message")
 
 
 class FederatedWorkload:
     name = "federatedworkload"
     hub_resource: Resource = FEDERATED_WORKLOADS
-    member_resource: Resource = DEPLOYMENTS
+    member_resources: tuple[Resource, ...] = tuple(each.resource for each in TEMPLATES.values())
 
     @refuse_malformed
     def parse(self, obj: RawObject) -> Workload:
         meta = read_metadata(obj, self.name)
-        invalid, priority = meta.invalid, 0
+        invalid, priority, runs_as = meta.invalid, 0, ""
         pod_sets: tuple[PodSet, ...] = ()
         try:
-            spec = _deployment(obj)["spec"]
-            pod_spec = spec["template"]["spec"]
-            priority = pod_priority(meta.said, pod_spec)
-            pod_sets = (read_pod_set("main", whole_number(spec, "replicas", 1), pod_spec, meta.said),)
+            template, plugin = _template(obj)
+            runs_as = plugin.resource.key
+            _overrides.check(obj["spec"].get("overrides"))
+            _dependents.named(obj["spec"].get("dependents"))
+            _name(plugin, meta.ref)
+            roles = plugin.pods(template)
+            priority = pod_priority(meta.said, roles[0].spec)
+            pod_sets = tuple(read_pod_set(role.name, role.count, role.spec, meta.said) for role in roles)
         except MALFORMED as error:
             invalid = invalid or explain(error)
         return Workload(
@@ -68,49 +72,43 @@ class FederatedWorkload:
             placement=meta.placement,
             condition=meta.condition,
             invalid=invalid,
+            runs_as=runs_as,
         )
 
     @refuse_malformed
     def make_copy(self, obj: RawObject, workload: Workload, placement: Placement, member: MemberFacts) -> RawObject:
-        template = _deployment(obj)
-        metadata = copy_metadata(template.get("metadata") or {}, workload.ref, placement, member)
-        metadata["annotations"][ANNOTATION_DIGEST] = _digest(template)
-        spec = template["spec"]
+        template, plugin = _template(obj)
+        there = _there(obj, template, plugin, member)
+        name = _name(plugin, workload.ref)
+        metadata = copy_metadata(there.get("metadata") or {}, workload.ref, placement, member, name)
+        metadata["annotations"] |= {each: text for each, text in _digests(obj, template, there).items() if text}
         return {
-            "apiVersion": DEPLOYMENTS.api_version,
-            "kind": DEPLOYMENTS.kind,
+            "apiVersion": plugin.resource.api_version,
+            "kind": plugin.resource.kind,
             "metadata": metadata,
-            "spec": {**spec, "template": pinned_template(spec["template"], workload.ref.uid, member)},
+            "spec": plugin.spec(there, workload.ref.uid, member),
         }
 
     @refuse_malformed
     def refresh_copy(
         self, obj: RawObject, workload: Workload, placement: Placement, member: MemberFacts, copy: RawObject
     ) -> RawObject | None:
+        template, plugin = _template(obj)
         has = copy["metadata"].get("annotations") or {}
-        if has.get(ANNOTATION_DIGEST) == _digest(_deployment(obj)):
+        digests = _digests(obj, template, _there(obj, template, plugin, member))
+        if all(has.get(name) == text for name, text in digests.items()):
             return None
         wanted = self.make_copy(obj, workload, placement, member)
-        annotations = dict(wanted["metadata"]["annotations"])
-        # The selector cannot change; what the API server filled in is removed here and filled in again by it.
-        spec = {name: value for name, value in wanted["spec"].items() if name != "selector"}
-        live = {name: value for name, value in copy["spec"].items() if name != "selector"}
-        patch = _replacing(live, spec)
-        if "replicas" not in spec:
-            patch.pop("replicas", None)  # not ours then, but an autoscaler's
-        if ANNOTATION_REPLICAS in has and "replicas" in spec:
-            patch.pop("replicas", None)
-            annotations[ANNOTATION_REPLICAS] = str(spec["replicas"])
-        return {"metadata": {"labels": wanted["metadata"]["labels"], "annotations": annotations}, "spec": patch}
+        patch, annotations = plugin.refresh(copy, wanted["spec"])
+        said: dict[str, str | None] = {**wanted["metadata"]["annotations"], **digests, **annotations}
+        return {"metadata": {"labels": wanted["metadata"]["labels"], "annotations": said}, "spec": patch}
 
     @refuse_malformed
     def parse_copy(self, obj: RawObject, cluster: ClusterId) -> Copy:
         uid, attempt, hub = origin(obj)
-        meta, spec, status = obj["metadata"], obj["spec"], obj.get("status") or {}
-        suspended = ANNOTATION_REPLICAS in (meta.get("annotations") or {})
-        available = find(conditions(obj), "Available") or {}
-        up_since = available.get("lastTransitionTime") if available.get("status") == "True" else None
-        running = CopyState.RUNNING if status.get("readyReplicas") else CopyState.PENDING
+        meta, plugin = obj["metadata"], _plugin_of(obj)
+        served, suspended = plugin.served(obj), plugin.is_suspended(obj)
+        running = CopyState.RUNNING if served.running else CopyState.PENDING
         return Copy(
             origin=uid,
             cluster=cluster,
@@ -123,31 +121,33 @@ class FederatedWorkload:
             suspended=suspended,
             deleting=meta.get("deletionTimestamp") is not None,
             created_at=parse_time(meta["creationTimestamp"]),
-            started_at=parse_time(up_since) if up_since else None,
+            started_at=parse_time(served.up_since) if served.up_since else None,
             finished_at=None,
-            pods_wanted=0 if suspended else whole_number(spec, "replicas", 1),
+            pods_wanted=0 if suspended else plugin.wanted_now(obj),
             origin_cluster=hub,
         )
 
     @refuse_malformed
-    def suspend_patch(self, obj: RawObject, *, suspend: bool) -> RawObject | None:
-        kept = (obj["metadata"].get("annotations") or {}).get(ANNOTATION_REPLICAS)
-        if suspend == (kept is not None):
-            return None
-        if suspend:
-            replicas = whole_number(obj["spec"], "replicas", 1)
-            return {"metadata": {"annotations": {ANNOTATION_REPLICAS: str(replicas)}}, "spec": {"replicas": 0}}
-        return {"metadata": {"annotations": {ANNOTATION_REPLICAS: None}}, "spec": {"replicas": int(kept or 1)}}
+    def dependents(self, obj: RawObject, copy: RawObject) -> tuple[Dependent, ...]:
+        roles = _plugin_of(copy).pods(copy)
+        found = (_dependents.referred_to(role.spec) for role in roles)
+        return _dependents.together(*found, _dependents.named(obj["spec"].get("dependents")))
 
     @refuse_malformed
-    def mirror_status(self, obj: RawObject, copy: RawObject | None) -> RawObject | None:
+    def suspend_patch(self, obj: RawObject, *, suspend: bool) -> RawObject | None:
+        plugin = _plugin_of(obj)
+        return None if suspend == plugin.is_suspended(obj) else plugin.suspend_patch(obj, suspend=suspend)
+
+    @refuse_malformed
+    def mirror_status(self, obj: RawObject, copy: RawObject | None, ready_pods: int | None = None) -> RawObject | None:
         status = obj.get("status") or {}
-        theirs = (copy or {}).get("status") or {}
         placement = read_metadata(obj, self.name).placement
-        counts = {name: int(theirs.get(name) or 0) for name in _COUNTS}
-        wanted: dict[str, Any] = dict(counts)
-        wanted["clusters"] = [{"name": placement.cluster, **counts}] if copy is not None and placement else []
-        if copy is not None and _up_to_date(obj, copy):
+        served = Served(0, 0, 0, 0) if copy is None else _plugin_of(copy).served(copy)
+        counts = _counts(served, ready_pods)
+        wanted: dict[str, Any] = {**counts, "url": served.url}
+        here = {name: value for name, value in wanted.items() if value is not None}
+        wanted["clusters"] = [{"name": placement.cluster, **here}] if copy is not None and placement else []
+        if copy is not None and served.seen and _made_of(obj, copy):
             wanted["observedGeneration"] = obj["metadata"].get("generation", 0)
         changed = {name: value for name, value in wanted.items() if status.get(name) != value}
         listed = conditions(obj)
@@ -169,65 +169,103 @@ def _suspended(obj: RawObject) -> bool:
     return isinstance(spec, Mapping) and spec.get("suspend") is True
 
 
-def _deployment(obj: RawObject) -> Mapping[str, Any]:
-    """The wrapped Deployment. Raises: InvalidObjectError when it is none that a member would take."""
+def _template(obj: RawObject) -> tuple[Mapping[str, Any], Template]:
+    """The wrapped object, and what knows its kind. Raises: InvalidObjectError when no member would take it."""
     spec = obj.get("spec")
     template = spec.get("template") if isinstance(spec, Mapping) else None
     if not isinstance(template, Mapping):
-        raise InvalidObjectError("spec.template is missing; put a whole apps/v1 Deployment there")
-    if (template.get("apiVersion"), template.get("kind")) != (DEPLOYMENTS.api_version, DEPLOYMENTS.kind):
+        raise InvalidObjectError("spec.template is missing; put a whole object there, such as an apps/v1 Deployment")
+    plugin = _BY_KIND.get((_word(template.get("apiVersion")), _word(template.get("kind"))))
+    if plugin is None:
         said = f"{template.get('apiVersion')} {template.get('kind')}"[:80]
-        raise InvalidObjectError(f"spec.template is {said}; only apps/v1 Deployment can be federated for now")
+        known = ", ".join(f"{api_version} {kind}" for api_version, kind in _BY_KIND)
+        raise InvalidObjectError(f"spec.template is {said}; what can be federated is {known}")
     namespace = (template.get("metadata") or {}).get("namespace")
     if namespace not in (None, obj["metadata"]["namespace"]):
         raise InvalidObjectError(f"spec.template.metadata.namespace is {namespace}; leave it out or name its own")
-    inner = template.get("spec")
-    pods = inner.get("template") if isinstance(inner, Mapping) else None
-    if (
-        not isinstance(inner, Mapping)
-        or not isinstance(pods, Mapping)
-        or not (pods.get("spec") or {}).get("containers")
-    ):
-        raise InvalidObjectError("spec.template.spec.template.spec has no containers")
-    wanted = (inner.get("selector") or {}).get("matchLabels") or {}
-    labels = (pods.get("metadata") or {}).get("labels") or {}
-    if not inner.get("selector") or any(labels.get(name) != value for name, value in wanted.items()):
-        raise InvalidObjectError("spec.template.spec.selector is missing or does not match the labels of its pods")
-    return template
+    plugin.check(template)
+    return template, plugin
 
 
-def _digest(template: Mapping[str, Any]) -> str:
-    return hashlib.sha256(orjson.dumps(template, option=orjson.OPT_SORT_KEYS)).hexdigest()
+def _plugin_of(copy: RawObject) -> Template:
+    plugin = _BY_KIND.get((_word(copy.get("apiVersion")), _word(copy.get("kind"))))
+    if plugin is None:
+        raise InvalidObjectError(
+            f"{object_name(copy)} is no copy of a FederatedWorkload, but a {_word(copy.get('kind'))}"
+        )
+    return plugin
 
 
-def _up_to_date(obj: RawObject, copy: RawObject) -> bool:
-    """Whether the copy is made of the hub's present template, and its controller has seen it."""
-    meta, status = copy["metadata"], copy.get("status") or {}
-    made_of = (meta.get("annotations") or {}).get(ANNOTATION_DIGEST)
-    return made_of == _digest(obj["spec"]["template"]) and int(status.get("observedGeneration") or 0) >= int(
-        meta.get("generation") or 0
-    )
+def _word(value: object) -> str:
+    return value[:253] if isinstance(value, str) else ""
 
 
-def _replacing(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge patch that turns `live` into exactly `wanted`: what is not wanted is removed, lists are replaced."""
-    patch: dict[str, Any] = dict.fromkeys(live.keys() - wanted.keys())
-    for name, value in wanted.items():
-        before = live.get(name)
-        if isinstance(value, Mapping) and isinstance(before, Mapping):
-            if inner := _replacing(before, value):
-                patch[name] = inner
-        elif before != value:
-            patch[name] = value
-    return patch
+def _name(plugin: Template, ref: WorkloadRef) -> str:
+    """What the copy is called. Raises: InvalidObjectError when such an object cannot be called so."""
+    name = copy_name(ref.name, ref.uid, plugin.longest_name)
+    if plugin.resource.custom and not (name[0].isalpha() and "." not in name):
+        raise InvalidObjectError(
+            f"metadata.name {ref.name} cannot be part of a host name, as a {plugin.resource.kind}'s is; "
+            "begin it with a letter and leave dots out"
+        )
+    return name
+
+
+def _there(obj: RawObject, template: Mapping[str, Any], plugin: Template, member: MemberFacts) -> Mapping[str, Any]:
+    """The template as it is on this member."""
+    there = _overrides.applied(template, obj["spec"].get("overrides"), member.cluster, member.labels)
+    if there is not template:
+        try:
+            plugin.check(there)
+        except MALFORMED as error:
+            raise InvalidObjectError(f"with its overrides for {member.cluster}: {explain(error)}") from error
+    return there
+
+
+def _digests(obj: RawObject, template: Mapping[str, Any], there: Mapping[str, Any]) -> dict[str, str | None]:
+    """Annotations that tell what a copy was made of: on the hub, and (None: the same) as overridden for its member."""
+    return {
+        ANNOTATION_DIGEST: _source_digest(obj, template),
+        ANNOTATION_OVERRIDDEN: None if there is template else _digest(there),
+    }
+
+
+def _source_digest(obj: RawObject, template: Mapping[str, Any]) -> str:
+    overrides = obj["spec"].get("overrides")
+    return _digest([template, overrides] if overrides else template)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _made_of(obj: RawObject, copy: RawObject) -> bool:
+    """Whether the copy is made of the hub's present template and overrides."""
+    made_of = (copy["metadata"].get("annotations") or {}).get(ANNOTATION_DIGEST)
+    return bool(made_of == _source_digest(obj, obj["spec"]["template"]))
+
+
+def _counts(served: Served, ready_pods: int | None) -> dict[str, int | None]:
+    ready = ready_pods if served.ready is None else served.ready
+    return {
+        "replicas": served.replicas,
+        "readyReplicas": ready,
+        "availableReplicas": served.available,
+        "updatedReplicas": served.updated,
+    }
 
 
 def _mirrored_conditions(listed: list[Mapping[str, Any]], copy: RawObject | None) -> list[Mapping[str, Any]]:
-    """The Deployment's conditions in place of the former ones; those of others untouched."""
+    """The copy's conditions in place of the former ones; those of others untouched."""
     theirs = conditions(copy) if copy is not None else []
-    kept = [one for one in listed if one.get("type") not in _MIRRORED or find(theirs, one["type"]) is not None]
+    told_of = _plugin_of(copy).conditions if copy is not None else ()
+    kept = [
+        one
+        for one in listed
+        if one.get("type") not in _MIRRORED or (one["type"] in told_of and find(theirs, one["type"]) is not None)
+    ]
     updates = []
-    for kind in _MIRRORED:
+    for kind in told_of:
         if (told := find(theirs, kind)) is None:
             continue
         update = {"type": kind, **{name: told.get(name) or "" for name in _CONDITION_FIELDS}}

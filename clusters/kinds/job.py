@@ -13,6 +13,7 @@ from clusters.kubernetes.hubobjects import (
     origin,
     pinned_template,
     pod_priority,
+    read_hints,
     read_metadata,
     read_pod_set,
     refuse_malformed,
@@ -22,7 +23,7 @@ from scheduler.model.contract import JOBS, MANAGED_BY
 from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import ClusterId, Instant, Uid
 from scheduler.model.ports import MemberFacts, RawObject, Resource, WorkloadKind
-from scheduler.model.workload import Copy, CopyState, Placement, PodSet, Workload
+from scheduler.model.workload import Copy, CopyState, Dependent, Placement, PodSet, Workload
 
 _HUB_ONLY: Final = frozenset({"managedBy", "selector", "manualSelector", "ttlSecondsAfterFinished", "suspend"})
 """Spec fields that are not copied. With a TTL the member would delete the result before it was seen."""
@@ -42,18 +43,20 @@ _CONDITION_FIELDS: Final = ("status", "reason", "message")
 class Job:
     name = "job"
     hub_resource: Resource = JOBS
-    member_resource: Resource = JOBS
+    member_resources: tuple[Resource, ...] = (JOBS,)
 
     @refuse_malformed
     def parse(self, obj: RawObject) -> Workload:
         meta = read_metadata(obj, self.name)
         invalid, priority = meta.invalid, 0
         pod_sets: tuple[PodSet, ...] = ()
+        hints = meta.said.hints
         spec: Any = obj.get("spec")
         try:
             pod_spec = _template(spec)["spec"]
             priority = pod_priority(meta.said, pod_spec)
             pod_sets = (read_pod_set("main", _pods(spec), pod_spec, meta.said),)
+            hints = read_hints(meta, pod_spec)
         except MALFORMED as error:
             invalid = invalid or explain(error)
         ours = isinstance(spec, Mapping) and spec.get("managedBy") == MANAGED_BY
@@ -65,7 +68,7 @@ class Job:
             queued_at=meta.queued_at,
             pod_sets=pod_sets,
             labels=meta.labels,
-            hints=meta.said.hints,
+            hints=hints,
             progress_query=meta.said.progress_query,
             speed_query=meta.said.speed_query,
             suspended=isinstance(spec, Mapping) and spec.get("suspend") is True,
@@ -76,6 +79,7 @@ class Job:
             condition=meta.condition,
             invalid=invalid,
             unmanaged=None if ours else _HAND_OVER,
+            runs_as=JOBS.key,
         )
 
     @refuse_malformed
@@ -135,6 +139,10 @@ class Job:
             origin_cluster=hub,
         )
 
+    def dependents(self, obj: RawObject, copy: RawObject) -> tuple[Dependent, ...]:
+        """None: what a Job refers to is its user's to bring."""
+        return ()
+
     @refuse_malformed
     def suspend_patch(self, obj: RawObject, *, suspend: bool) -> RawObject | None:
         if _finished(obj) or (obj["spec"].get("suspend") is True) == suspend:
@@ -142,7 +150,7 @@ class Job:
         return {"spec": {"suspend": suspend}}
 
     @refuse_malformed
-    def mirror_status(self, obj: RawObject, copy: RawObject | None) -> RawObject | None:
+    def mirror_status(self, obj: RawObject, copy: RawObject | None, ready_pods: int | None = None) -> RawObject | None:
         if _finished(obj):
             return None
         status = obj.get("status") or {}

@@ -25,12 +25,16 @@ from scheduler.model.contract import (
     ANNOTATION_DEADLINE,
     ANNOTATION_EXCLUDED_NODES,
     ANNOTATION_EXPECTED,
+    ANNOTATION_FRAMEWORK,
     ANNOTATION_GPU_MODELS,
     ANNOTATION_MODEL,
+    ANNOTATION_PARAMETERS,
     ANNOTATION_PLACEMENT,
+    ANNOTATION_PRECISION,
     ANNOTATION_PRIORITY,
     ANNOTATION_PROGRESS_QUERY,
     ANNOTATION_QUEUED_AT,
+    ANNOTATION_SEQUENCE_LENGTH,
     ANNOTATION_SPEED_QUERY,
     ANNOTATION_STEPS,
     ANNOTATION_TOPOLOGY,
@@ -40,6 +44,7 @@ from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import ClusterId, Instant, NodeName, PoolId, PoolRef
 from scheduler.model.money import Usd
 from scheduler.model.resources import quantity_units
+from scheduler.model.traits import PRECISIONS, Traits
 from scheduler.model.workload import DataSet, Hints, Placement, PlacementState
 
 _PLACES: Final = 64
@@ -62,6 +67,9 @@ _USD: Final = re.compile(r"[0-9]{1,15}(\.[0-9]{1,15})?")
 _DURATION: Final = re.compile(r"(?:\d{1,9}(?:\.\d{1,9})?(?:ms|[dhms]))+")
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|[dhms])")
 _UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_PARAMETERS: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)([KMBT]?)", re.IGNORECASE)
+_SIZES: Final = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
+_MOST_PARAMETERS: Final = 1e15
 _LARGEST_PRIORITY: Final = 2**31 - 1
 _MOST_DATA_SETS: Final = 16
 _LARGEST_DATA_BYTES: Final = 2**60
@@ -160,6 +168,7 @@ def parse_hints(annotations: Mapping[str, Any], created_at: Instant) -> HintsRea
             model=str(annotations.get(ANNOTATION_MODEL, "")).strip()[:_LONGEST_NAME] or None,
             batch_size=_positive_count(annotations, ANNOTATION_BATCH_SIZE, problems),
             total_steps=_positive_count(annotations, ANNOTATION_STEPS, problems),
+            traits=_traits(annotations, problems),
         ),
         priority=_priority(annotations, problems),
         gpu_models=tuple(
@@ -234,6 +243,30 @@ def _positive_count(annotations: Mapping[str, Any], name: str, problems: list[st
         problems.append(f"{name}: {stripped[:40]!r} is not a whole number above 0")
         return None
     return int(stripped)
+
+
+def _traits(annotations: Mapping[str, Any], problems: list[str]) -> Traits:
+    """As declared."""
+    precision = str(annotations.get(ANNOTATION_PRECISION, "")).strip().lower()
+    if precision and precision not in PRECISIONS:
+        problems.append(f"{ANNOTATION_PRECISION}: {precision[:40]!r} is none of {', '.join(PRECISIONS)}")
+    return Traits(
+        _parameters(annotations, problems),
+        _positive_count(annotations, ANNOTATION_SEQUENCE_LENGTH, problems),
+        precision if precision in PRECISIONS else None,
+        str(annotations.get(ANNOTATION_FRAMEWORK, "")).strip().lower()[:_LONGEST_NAME] or None,
+    )
+
+
+def _parameters(annotations: Mapping[str, Any], problems: list[str]) -> float | None:
+    if (text := annotations.get(ANNOTATION_PARAMETERS)) is None:
+        return None
+    said = str(text).strip()
+    match = _PARAMETERS.fullmatch(said)
+    if match is None or not 0 < (number := float(match[1]) * _SIZES[match[2].upper()]) <= _MOST_PARAMETERS:
+        problems.append(f"{ANNOTATION_PARAMETERS}: {said[:40]!r} is no number of parameters, such as 7B or 350M")
+        return None
+    return number
 
 
 def _query(annotations: Mapping[str, Any], name: str, problems: list[str]) -> str:

@@ -298,15 +298,20 @@ class HttpKubeApi:
     async def _lines(
         self, response: aiohttp.ClientResponse, place: str, for_seconds: float
     ) -> AsyncGenerator[bytes, None]:
-        """Non-empty lines until the server ends the stream. Raises: TransientError when it breaks or does not end."""
-        limit = self._limits.event_bytes
-        until = asyncio.get_running_loop().time() + for_seconds
+        """Non-empty lines until the server ends the stream, or says nothing for too long.
+
+        Raises: TransientError when it breaks or does not end.
+        """
+        limit, clock = self._limits.event_bytes, asyncio.get_running_loop().time
+        until = clock() + for_seconds
         pending = bytearray()
         while True:
             try:
-                async with asyncio.timeout_at(until):
+                async with asyncio.timeout_at(min(until, clock() + self._limits.silence_seconds)):
                     chunk = await response.content.readany()
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                if isinstance(error, TimeoutError) and clock() < until and not pending:
+                    return
                 raise _lost(error, place, write=False) from error
             if not chunk:
                 break

@@ -75,6 +75,7 @@ class PodFacts:
     created_at: Instant
     deleting: bool
     priority: int
+    ready: bool = False
 
 
 @lru_cache(maxsize=16384)
@@ -206,9 +207,17 @@ def parse_pod(obj: RawObject) -> PodFacts:
             created_at=parse_time(meta["creationTimestamp"]),
             deleting="deletionTimestamp" in meta,
             priority=int(spec.get("priority") or 0),
+            ready=_is_ready(obj.get("status")),
         )
     except (*_MALFORMED, InvalidObjectError) as error:
         raise InvalidObjectError(f"pod {object_name(obj)}: {explain(error)}") from error
+
+
+def _is_ready(status: object) -> bool:
+    listed = status.get("conditions") if isinstance(status, Mapping) else None
+    return isinstance(listed, list) and any(
+        isinstance(one, Mapping) and one.get("type") == "Ready" and one.get("status") == "True" for one in listed
+    )
 
 
 def object_name(obj: object) -> str:

@@ -17,6 +17,7 @@ from scheduler.model.ids import Instant
 from scheduler.model.ports import RawObject
 
 _IGNORED: Final = " (ignored: "
+_NOTE: Final = " (note: "
 _LONGEST_MESSAGE: Final = 2000
 
 
@@ -56,11 +57,17 @@ def is_true(among: Iterable[Mapping[str, Any]], kind: str) -> bool:
 
 
 def placed_condition(obj: RawObject) -> tuple[str, str] | None:
-    """(reason, message) of the Overspill condition, without the ignored hints that `placed_patch` appends."""
+    """(reason, message) of the Overspill condition, without a note and the ignored hints that are appended."""
     found = find(conditions(obj), CONDITION_PLACED)
     if found is None:
         return None
-    return str(found.get("reason") or ""), str(found.get("message") or "").partition(_IGNORED)[0]
+    message = str(found.get("message") or "")
+    return str(found.get("reason") or ""), message.partition(_IGNORED)[0].partition(_NOTE)[0]
+
+
+def with_note(sentence: str, note: str) -> str:
+    """A decision's sentence with what the cycle does not know of; `placed_condition` leaves it out again."""
+    return f"{sentence}{_NOTE}{note})" if note else sentence
 
 
 def placed_patch(

@@ -49,6 +49,9 @@ class Limits:
     """A whole call, waiting for a free connection included."""
     watch_seconds: float = 300.0
     """How long the server is asked to keep a watch open; +-20 % at random, so that watches do not end together."""
+    silence_seconds: float = 150.0
+    """A watch that brings neither event nor bookmark for so long is asked for anew: API servers send a bookmark about
+    every minute, and a watch that hangs looks like one in which nothing happens."""
     connections: int = 512
     answer_bytes: int = 128 * 2**20
     event_bytes: int = 8 * 2**20

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any, Final, TypeVar, cast
 
@@ -25,8 +25,9 @@ from scheduler.model.contract import (
 )
 from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import Instant, QueueId, Uid, WorkloadRef
-from scheduler.model.ports import MemberFacts, RawObject, WorkloadKind
-from scheduler.model.workload import Placement, PodSet, Toleration
+from scheduler.model.ports import MemberFacts, RawObject, Resource, WorkloadKind
+from scheduler.model.traits import inferred
+from scheduler.model.workload import Hints, Placement, PodSet, Toleration
 
 MALFORMED: Final = (KeyError, TypeError, AttributeError, ValueError, ArithmeticError, InvalidObjectError)
 """What reading a field that is missing or of the wrong type raises; turned into one line by `explain`."""
@@ -98,6 +99,13 @@ def read_metadata(obj: RawObject, kind: str) -> HubMetadata:
     )
 
 
+def read_hints(meta: HubMetadata, pod_spec: Mapping[str, Any]) -> Hints:
+    """What its user declares, and what the words of its model, its images and its name tell besides."""
+    images = [text(each, "image") for each in pod_spec.get("containers") or ()]
+    told = inferred([meta.said.hints.model or "", *images, meta.ref.name])
+    return replace(meta.said.hints, traits=meta.said.hints.traits.or_else(told))
+
+
 def read_pod_set(name: str, count: int, pod_spec: Mapping[str, Any], said: HintsRead) -> PodSet:
     """What `count` pods of this spec need. GPU models come from the user's annotation, the node
     selector and the required node affinity; a node selector on a GPU model label becomes the models alone.
@@ -146,17 +154,27 @@ def whole_number(spec: Mapping[str, Any], name: str, default: int) -> int:
     return value
 
 
+def resource_of(kind: WorkloadKind, obj: RawObject) -> Resource:
+    """Which of the kind's member resources a copy is. Raises: InvalidObjectError when it is none of them."""
+    said = (obj.get("apiVersion"), obj.get("kind"))
+    for resource in kind.member_resources:
+        if (resource.api_version, resource.kind) == said:
+            return resource
+    raise InvalidObjectError(f"{kind.name} {object_name(obj)}: {str(said[0])[:80]} {str(said[1])[:80]} is none of its")
+
+
 def copy_metadata(
-    source: Mapping[str, Any], ref: WorkloadRef, placement: Placement, member: MemberFacts
+    source: Mapping[str, Any], ref: WorkloadRef, placement: Placement, member: MemberFacts, name: str = ""
 ) -> dict[str, Any]:
     """Metadata of the copy: the source's labels and annotations without what is the hub's own, plus the origin.
 
     The queue label stays behind: on a hub that is a member of itself the copy must not be taken for a workload.
+    `name` "": the usual one.
     """
     labels = {name: value for name, value in (source.get("labels") or {}).items() if name != LABEL_QUEUE}
     annotations = {name: text for name, text in (source.get("annotations") or {}).items() if name not in _NOT_COPIED}
     return {
-        "name": copy_name(ref.name, ref.uid),
+        "name": name or copy_name(ref.name, ref.uid),
         "namespace": ref.namespace,
         "labels": {**labels, LABEL_ORIGIN_UID: ref.uid},
         "annotations": {

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from clusters.kubernetes.codec import object_name
 from scheduler.model.errors import (
+    AuthError,
     ExternalError,
     GoneError,
     NotFoundError,
@@ -27,6 +28,8 @@ _FIRST_PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 30.0
 _QUICK_END_SECONDS: Final = 1.0
 """A watch that ends sooner and brought nothing is followed by a pause, so that a broken server is not hammered."""
+_SILENT_SECONDS: Final = 120.0
+"""So long a watch brings at least a bookmark, from a cluster that sends any; one that did not may hang."""
 _HEALTHY_SECONDS: Final = 10.0
 """A watch that lived so long shows that earlier failures are over, even when it was silent."""
 
@@ -80,8 +83,12 @@ class Reflector:
         namespace: str = "",
         label_selector: str = "",
         field_selector: str = "",
+        optional: bool = False,
     ) -> None:
-        """`wall`: the machine's own clock, not the federation's: pauses are about real servers. `jitter`: uniform in
+        """`optional`: it may be taken away again while the cluster lives (a custom resource); that is told as it is
+        when it was never there, or may not be read.
+
+        `wall`: the machine's own clock, not the federation's: pauses are about real servers. `jitter`: uniform in
         [0, 1), such as `random.random`. `on_failure` is told of every list and watch that fails, also of those that
         are resumed at once; not of an absent resource."""
         self._api = api
@@ -95,11 +102,14 @@ class Reflector:
             "label_selector": label_selector,
             "field_selector": field_selector,
         }
+        self._optional = optional
         self._version: str | None = None
         self._newest = 0
         """The highest version that was ever seen, as a number."""
         self._failures = 0
         self._watch_began: Instant | None = None
+        self._bookmarks = False
+        """Whether the cluster sends any."""
         self._told: tuple[bool, str | None] | None = None
         self.counters = Counters()
         self.synced = False
@@ -150,16 +160,25 @@ class Reflector:
             if isinstance(stream, AsyncGenerator):
                 await stream.aclose()
         self._tell(True, None)
-        if events == 0 and self._wall.now() - self._watch_began < _QUICK_END_SECONDS:
+        lived = self._wall.now() - self._watch_began
+        if events == 0 and lived < _QUICK_END_SECONDS:
             return self._pause(None)
+        if events == 0 and lived >= _SILENT_SECONDS and self._bookmarks:
+            # What happened meanwhile may never have been told: a list is the way to know.
+            self.counters.errors += 1
+            self._version = None
+            text = f"{self._resource.plural}: the watch was silent for {lived:.0f} s, not even a bookmark; listed anew"
+            self._on_failure(TransientError(text, code="Silent"))
         self._failures = 0
         return 0.0
 
     def _failed(self, error: ExternalError) -> float:
         """Count a failure, tell it, forget what may be wrong by now. Seconds to pause."""
         self.counters.errors += 1
-        if isinstance(error, NotFoundError | NotServedError) and not self.synced:
-            # Only before the first list: later on, a 404 is a broken server, not an empty one.
+        absent = isinstance(error, NotFoundError | NotServedError)
+        if (absent and not self.synced) or (self._optional and (absent or isinstance(error, AuthError))):
+            # Else only before the first list: later on, a 404 is a broken server, not an empty one.
+            self._version, self._watch_began = None, None
             self._tell(True, str(error))
             self._sink.on_absent(str(error))
             return self._pause(error)
@@ -193,6 +212,7 @@ class Reflector:
                 raise GoneError(f"{self._resource.plural}: the watch went back from version {self._newest} to {number}")
             self._version, self._newest = version, number
         if event.type == "BOOKMARK":
+            self._bookmarks = True
             return
         self.counters.events += 1
         if _is_sound(event.object):

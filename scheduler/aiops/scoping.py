@@ -36,7 +36,8 @@ def subject_of(scope: Scope, signals: Sequence[Signal], now: Subject) -> Subject
             cluster, _, node = scope.name.partition("/")
             return Subject(cluster=cluster, node=node, pool=now.pool)
         case "workload":
-            return Subject(cluster=first.cluster, workload=scope.name)
+            # Of one that waits, the pool that could be enlarged for it.
+            return Subject(first.cluster, first.pool if first.about == WORKLOAD else "", workload=scope.name)
         case "pool":
             cluster, _, pool = scope.name.partition("/")
             return Subject(cluster=cluster, pool=pool)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from scheduler.aiops.findings import Subject
-from scheduler.model.ids import Instant
+from scheduler.model.ids import Instant, PoolRef
 from scheduler.model.metrics import OK, Reading
 from scheduler.model.workload import Copy, Workload
 
@@ -39,6 +39,13 @@ class Forecast:
     """Set while it waits."""
     finish_at: Instant | None = None
     deadline_at: Instant | None = None
+    p95_seconds: float | None = None
+    """Latency of what serves, in an hour."""
+    p95_objective_seconds: float | None = None
+    grows: PoolRef | None = None
+    """While it waits: the pool in which nodes could be bought for it soonest, which a remedy may enlarge."""
+    p95_forecast_at: Instant | None = None
+    """When that forecast was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,9 @@ def workload_rows(
         if uid in facts.rolled_out_at:
             row["workload_rolled_out_at_seconds"] = facts.rolled_out_at[uid]
         rows.append(row)
-        subjects.append(Subject(cluster=clusters.get(uid, ""), workload=uid))
+        grows = forecast.grows if forecast is not None and uid not in clusters else None
+        place = Subject(cluster=clusters.get(uid, "")) if grows is None else Subject(grows.cluster, grows.pool)
+        subjects.append(replace(place, workload=uid))
     return rows, tuple(subjects)
 
 
@@ -97,7 +106,13 @@ def rank_seconds(readings: Iterable[Reading], pods: Mapping[PodKey, PodPlace]) -
 def _forecast(now: Instant, forecast: Forecast | None) -> dict[str, float]:
     if forecast is None:
         return {}
-    told = {"finish_forecast_seconds": forecast.finish_at, "deadline_seconds": forecast.deadline_at}
+    told = {
+        "finish_forecast_seconds": forecast.finish_at,
+        "deadline_seconds": forecast.deadline_at,
+        "serving_latency_p95_forecast_seconds": forecast.p95_seconds,
+        "serving_latency_p95_objective_seconds": forecast.p95_objective_seconds,
+        "serving_latency_p95_forecast_at_seconds": forecast.p95_forecast_at,
+    }
     if forecast.queued_at is not None and forecast.wait_seconds is not None:
         told["queue_wait_forecast_seconds"] = now - forecast.queued_at + forecast.wait_seconds
         told["queue_wait_objective_seconds"] = forecast.wait_objective_seconds

@@ -118,13 +118,15 @@ def _show(study: Study, told: dict[str, Any]) -> None:
                       usd(incident.impact.usd_at_risk))  # fmt: skip
     if worst:
         console().print(table)
+    faults = "1 fault" if told["faults"] == 1 else f"{told['faults']} faults"
+    found = [
+        f"{told[f'recall_{shape}']:.0%} of {shape}{'-shaped' if shape == 'rule' else ''} faults found"
+        for shape in ("rule", "statistical")
+        if told[f"recall_{shape}"] is not None
+    ]
+    precision = [] if told["precision"] is None else [f"precision {told['precision']:.0%}"]
     console().print(
-        f"{told['faults']} faults in {told['series']} series over {told['days']} days: {told['findings']} findings, "
-        f"{told['incidents']} incidents; recall {_share(told['recall_rule'])} of rule-shaped and "
-        f"{_share(told['recall_statistical'])} of statistical faults, precision {_share(told['precision'])}, "
-        f"{told['false_per_day']:g} false a day; {told['cpu_seconds']:g} s of CPU"
+        f"{faults} in {told['series']} series over {duration(86400.0 * told['days'])}: {told['findings']} findings, "
+        f"{told['incidents']} incidents; {', '.join([*found, *precision])}, {told['false_per_day']:.2g} false a day; "
+        f"{told['cpu_seconds']:g} s of CPU"
     )
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0%}"

@@ -120,7 +120,9 @@ def _texts(series: Path) -> Iterator[tuple[str, str]]:
         except UnicodeDecodeError as error:
             raise _wrong(f"{series}: {name}: not UTF-8 text") from error
     if not files:
-        raise _wrong(f"{series}: holds no .csv file")
+        archives = sorted(series.glob("*.tar*")) if series.is_dir() else []
+        instead = f"the archive {archives[0]}" if archives else "a folder or archive of GROUP/FILE.csv"
+        raise _wrong(f"{series}: holds no .csv file; give {instead} to --series")
 
 
 def _folder(series: Path) -> Iterator[tuple[str, bytes]]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import html
-import io
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +10,7 @@ from typing import Any, Final
 import orjson
 from sqlalchemy.engine import make_url
 
+from scheduler.cli.model_page import page
 from scheduler.cli.output import CommandError, console, duration, print_json
 from scheduler.cli.simulate_inputs import read_federation
 from scheduler.daemon.history import saved_learning
@@ -116,6 +115,18 @@ def described(saved_at: float, learning: Learning) -> dict[str, Any]:
         "reclaims_per_node_hour": {
             pool: round(learning.hazards.of_pool(pool).mean_per_hour, 4) for pool in learning.hazards.pools()
         },
+        "reclaims_by_hour": _by_hour(learning),
+    }
+
+
+def _by_hour(learning: Learning) -> dict[str, list[float]]:
+    """Reclaims of a node in each hour of the day, by pool and zone; of the whole pool where no zone is known."""
+    daily = learning.hazards.daily()
+    zoned = {pool for pool, zone in daily if zone}
+    return {
+        f"{pool} {zone}".strip(): [round(rate, 4) for rate in rates.per_hour]
+        for (pool, zone), rates in sorted(daily.items())
+        if zone or pool not in zoned
     }
 
 
@@ -171,39 +182,3 @@ def _tables(found: dict[str, Any]) -> list[Any]:
 def _start_cells(one: dict[str, Any]) -> tuple[str, str, str, str]:
     times = duration(one["median_seconds"]), duration(one["p90_seconds"])
     return str(one["scale_ups"]), *times, f"{100 * one['availability']:.0f} %"
-
-
-def page(found: dict[str, Any]) -> str:
-    """One self-contained HTML page: error and coverage by day, of queues and of GPU models."""
-    parts = [
-        f"<h2>{html.escape(title)}</h2>{_plot(found['by_day'][what], field, label)}"
-        for what, name in ((records.QUEUE, "queue"), (records.GPU, "GPU model"))
-        for field, label, title in (
-            ("error", "mean absolute log error", f"Error by {name}"),
-            ("coverage_90", "share in 90 % interval", f"Coverage by {name}"),
-        )
-        if found["by_day"][what]
-    ]
-    head = "<meta charset='utf-8'><title>What Overspill has learned</title><style>body{font-family:sans-serif}</style>"
-    told = html.escape(f"{found['runs_learned']} runs learned, as of {found['saved_at']}")
-    return f"<!doctype html><html lang='en'><head>{head}</head><body><h1>{told}</h1>{''.join(parts)}</body></html>"
-
-
-def _plot(by_name: dict[str, list[dict[str, Any]]], field: str, label: str) -> str:
-    import numpy as np
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 3.5), layout="constrained")
-    axes = figure.add_subplot()
-    for name, days in sorted(by_name.items(), key=lambda each: -sum(day["runs"] for day in each[1]))[:10]:
-        times = np.array([day["day"] for day in days], dtype="datetime64[D]")
-        axes.plot(times, [day[field] for day in days], "o-", label=name)
-    if field == "coverage_90":
-        axes.axhline(0.9, color="grey", linestyle="--", linewidth=0.8)
-    axes.set_ylabel(label)
-    axes.legend(frameon=False, fontsize=8)
-    figure.autofmt_xdate()
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
-    svg = text.getvalue()
-    return svg[svg.index("<svg") :]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.cli.output import CommandError
+from scheduler.model.traits import NO_TRAITS, Traits
 from scheduler.predict.scores import scores
 from scheduler.predict.throughput import Configuration
 from scheduler.predict.throughput_fit import fit
@@ -19,6 +20,7 @@ from scheduler.simulate.table import Table, open_table
 
 Floats = NDArray[np.float64]
 _COLUMNS: Final = ("model", "batch_size", "scale_factor", "gpu", "consolidated", "steps_per_s")
+_TRAITS: Final = ("parameters", "sequence_length", "precision", "framework")
 _MOST_ROWS: Final = 1_000
 
 
@@ -26,9 +28,10 @@ def evaluate_throughput(path: Path, holdout: str, seed: int) -> dict[str, Any]:
     """Scores of the model and of each baseline. Raises: CommandError, InvalidObjectError."""
     if holdout not in HOLDOUTS:
         raise CommandError(f"--holdout: no {holdout!r}; there are {', '.join(HOLDOUTS)}", exit_code=2)
-    table = read_speeds(open_table(path))
+    source = open_table(path)
+    table, traits = read_speeds(source), read_traits(source)
     try:
-        found = evaluate(table, holdout, seed)
+        found = evaluate(table, holdout, seed, traits)
     except ValueError as error:
         raise CommandError(f"{path}: {error}; give a fuller table", exit_code=2) from error
     covered = (found.low <= found.actual) & (found.actual <= found.high)
@@ -63,6 +66,26 @@ def export_throughput(path: Path, out: Path) -> str:
     except OSError as error:
         raise CommandError(f"{out}: {error.strerror or error}; name a file that can be written", exit_code=2) from error
     return f"{out}: {len(table)} configurations of {len(fitted.models)} models on {len(fitted.gpus)} GPUs"
+
+
+def read_traits(table: Table) -> dict[str, Traits]:
+    """By model, from the columns `parameters`, `sequence_length`, `precision` and `framework`, where there are such;
+    a model's first row that says anything stands. Raises: InvalidObjectError."""
+    found: dict[str, Traits] = {}
+    if not set(_TRAITS) & set(table.columns):
+        return found
+    for row in table.rows():
+        parameters = row.optional("parameters", least=1.0, most=1e15)
+        length = row.count("sequence_length", least=1, most=10_000_000) if row.text("sequence_length") else None
+        told = Traits(
+            parameters,
+            length,
+            row.text("precision").lower() or None,
+            row.text("framework").lower() or None,
+        )
+        if told != NO_TRAITS:
+            found.setdefault(row.text("model"), told)
+    return found
 
 
 def _rated(said: Floats, found: Outcome) -> dict[str, float]:

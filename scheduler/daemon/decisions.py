@@ -117,6 +117,7 @@ class DecisionLog:
                 self._telemetry.preemptions.labels(decision.queue, decision.reason.code).inc()
         if decision.outcome in _PLACING and decision.chosen is not None:
             self._compare(decision.chosen, decision.alternatives)
+            self._telemetry.regret.labels(decision.queue).inc(regret_usd(decision, decision.chosen))
 
     def _compare(self, chosen: Candidate, alternatives: tuple[Candidate, ...]) -> None:
         cost = chosen.expected_cost_usd
@@ -131,6 +132,19 @@ class DecisionLog:
         if on_demand:
             self.saved_usd += min(on_demand) - cost
             self._telemetry.shadow_saved.set(float(self.saved_usd))
+
+
+def regret_usd(decision: Decision, chosen: Candidate) -> float:
+    """What the chosen one is expected to cost above the cheapest that stood open, waiting included where that was
+    weighed; 0 where its cost is not known. With the time to its end where the policy values it (then that is its
+    score)."""
+    open_ = [each for each in (chosen, *decision.alternatives) if each.score is not None]
+    if chosen.cost_parts and chosen.score is not None:
+        least = min(each.score for each in open_ if each.cost_parts and each.score is not None)
+        waiting = chosen.score if decision.wait is None else decision.wait.expected_cost_usd
+        return max(0.0, chosen.score - min(least, waiting))
+    costs = [each.expected_cost_usd for each in open_ if each.expected_cost_usd is not None]
+    return 0.0 if chosen.expected_cost_usd is None else float(chosen.expected_cost_usd - min(costs))
 
 
 def to_json(value: Any) -> Any:

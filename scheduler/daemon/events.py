@@ -19,7 +19,17 @@ from scheduler.model.workload import Workload
 
 log = structlog.get_logger(__name__)
 _WAITING_AT_MOST: Final = 2000
-_WARNINGS: Final = frozenset({"CopyRefused", "MemberLost", "OverBudget", "QuotaExceeded", "InvalidWorkload"})
+_WARNINGS: Final = frozenset(
+    {
+        "CopyRefused",
+        "DependentMissing",
+        "DependentNotOurs",
+        "MemberLost",
+        "OverBudget",
+        "QuotaExceeded",
+        "InvalidWorkload",
+    }
+)
 
 
 class EventWriter:

@@ -103,6 +103,8 @@ class Federation:
     members: tuple[Member, ...]
     api_token_file: Path | None = None
     """A token whose bearer may look and throw switches; None: only users of the hub may."""
+    workload_metrics: int = 200
+    """Of so many workloads the metrics tell by name."""
     webhook_token_file: Path | None = None
     """The token that Alertmanager's webhooks must bring; None: none is taken."""
     alertmanager_url: str | None = None
@@ -117,6 +119,10 @@ class Federation:
     """How long a workload may wait; None: for ever."""
     own_queries: bool = True
     """Whether queries in workloads' annotations are asked."""
+    traces_endpoint: str | None = None
+    """Base URL of an OTLP/HTTP collector; None: the environment's, if any."""
+    dependents: frozenset[str] = frozenset()
+    """Kinds of objects that follow workloads to their members."""
 
     @property
     def names(self) -> FederationNames:
@@ -271,6 +277,7 @@ def _federation(document: FederationDocument, folder: Path, as_of: Instant, file
         listen_address=spec.listen.address,
         listen_port=spec.listen.port,
         api_token_file=_nearby(spec.listen.token_file, folder),
+        workload_metrics=spec.listen.workload_metrics,
         history_url=_history_url(spec.history.url, _nearby(spec.history.password_file, folder), folder),
         webhook_token_file=_nearby(spec.alerts.webhook_token_file, folder),
         alertmanager_url=spec.alerts.alertmanager_url,
@@ -281,6 +288,8 @@ def _federation(document: FederationDocument, folder: Path, as_of: Instant, file
         queue_wait_seconds=spec.aiops.queue_wait,
         predictor=spec.predictor,
         own_queries=spec.own_queries,
+        traces_endpoint=spec.traces.endpoint,
+        dependents=frozenset(spec.dependents),
         clock_file=_beside(folder, spec.clock_file),
         prices=tuple(_source(entry, folder) for entry in spec.prices or ()),
         currencies={

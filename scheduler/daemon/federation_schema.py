@@ -59,6 +59,9 @@ class ListenSpec(Strict):
     token_file: LongText | None = None
     """Path, relative to this file, of a bearer token whose bearer may look and throw switches. Default: only users of
     the hub cluster who may do the like there."""
+    workload_metrics: Annotated[int, Field(ge=0, le=5000)] = 200
+    """Of so many workloads /metrics tells by name, those that are not finished first; 0: of none. It is open to whoever
+    may connect."""
 
     @model_validator(mode="after")
     def _loopback(self) -> ListenSpec:
@@ -299,6 +302,14 @@ class AiopsSpec(Strict):
     """How long a workload may wait in its queue before the forecast of a longer wait is an incident. Default: any."""
 
 
+class TracesSpec(Strict):
+    """OpenTelemetry traces of workloads, from when they are queued to when they run."""
+
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s/]+(/\S*)?$", max_length=2000)] | None = None
+    """Base URL of an OTLP/HTTP collector, such as http://collector:4318. Default: OTEL_EXPORTER_OTLP_ENDPOINT of the
+    environment; without it there are no traces."""
+
+
 class FederationSpec(Strict):
     """A federation: one hub, its members, and how the daemon runs."""
 
@@ -318,11 +329,17 @@ class FederationSpec(Strict):
     """USD for one unit of each currency that prices are in: EUR: {usdPerUnit: 1.08, asOf: 2026-03-31}, or EUR: 1.08."""
     alerts: AlertsSpec = Field(default_factory=AlertsSpec)
     aiops: AiopsSpec = Field(default_factory=AiopsSpec)
+    traces: TracesSpec = Field(default_factory=TracesSpec)
     metric_queries: LongText | None = None
     """Path, relative to this file, of queries that are laid over the shipped ones. Default: those."""
     own_queries: bool = True
     """false: queries in workloads' annotations (progress-query, speed-query) are never asked; how far runs are is then
     told by the metrics of common exporters alone."""
+    dependents: Annotated[
+        list[Literal["ConfigMap", "Secret", "ServiceAccount", "PersistentVolumeClaim"]], Field(max_length=4)
+    ] = Field(default_factory=list)
+    """Kinds of objects that follow FederatedWorkloads to their members when their pods refer to them. Default: none.
+    Each needs deploy/rbac/hub-dependents.yaml and member-dependents.yaml."""
     members: Annotated[list[MemberSpec], Field(min_length=1)]
 
     @model_validator(mode="after")

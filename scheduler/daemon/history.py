@@ -1,21 +1,25 @@
 """What is worth keeping: decisions, nodes' lifetimes, prices, runs. Losing it loses learning, no workload.
 
 One code path for SQLite (embedded) and PostgreSQL (by URL), through SQLAlchemy. Writes are queued and batched, so that
-a slow database never delays a cycle; when it is too slow, records are dropped and counted.
+a slow database never delays a cycle; one that is away is waited for; when the queue is full, records are dropped and
+counted. The tables are made and changed by `scheduler.daemon.migrations`, whose steps must lead to what stands here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import orjson
 import sqlalchemy as sql
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from scheduler.daemon.telemetry import Telemetry
@@ -24,7 +28,18 @@ from scheduler.model.errors import InvalidObjectError, OverspillError
 log = structlog.get_logger(__name__)
 _WAITING_AT_MOST: Final = 20_000
 _BATCH: Final = 500
-_SCHEMA_VERSION: Final = 1
+_AWAY_SECONDS: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
+"""Pauses before a batch is tried again at a database that is away; the last one for ever."""
+_CONNECT_SECONDS: Final = 10.0
+_STATEMENT_SECONDS: Final = 30.0
+_BUSY_TRIES: Final = 50
+_BUSY_SECONDS: Final = 0.1
+"""SQLite does not wait by itself for another process that turns on the write-ahead log."""
+_FAILED: Final = (SQLAlchemyError, OSError, TimeoutError)
+"""What a database raises; that there is no connection comes as OSError."""
+_AWAY: Final = frozenset({"08", "57P01", "57P02", "57P03", "53300", "40001", "40P01", "25006"})
+"""SQLSTATEs and classes of them: no connection, shut down, starting, too many connections, another was first, read only
+(it is no primary any more)."""
 _PARTING_SECONDS: Final = 0.1
 """After a failed connect aiosqlite's thread has its end to report; to a closed loop it would do so by a traceback."""
 
@@ -168,8 +183,15 @@ MOST_ROWS: Final = {
 }
 """Tables that only tell what was, with their time: the oldest rows beyond so many go. The others' rows are still needed
 (spend is metered from all lifetimes), or are replaced by key."""
+_MEMORY: Final = frozenset({STATES, MEMORIES, LEARNED})
+"""What a leader remembers as a whole: a standby's own would be something else."""
+_HELD_SECONDS: Final = 120.0
+"""Longer than it takes to notice that a leader is gone, of wall time."""
 _PRUNED_EVERY: Final = 1000
 """Rows written."""
+
+
+_Row = tuple[sql.Table, dict[str, Any]]
 
 
 class History:
@@ -178,35 +200,50 @@ class History:
     def __init__(self, engine: AsyncEngine, telemetry: Telemetry) -> None:
         self._engine = engine
         self._telemetry = telemetry
-        self._waiting: asyncio.Queue[tuple[sql.Table, dict[str, Any]]] = asyncio.Queue(_WAITING_AT_MOST)
+        self._waiting: asyncio.Queue[_Row] = asyncio.Queue(_WAITING_AT_MOST)
+        self._held: deque[tuple[float, sql.Table, dict[str, Any]]] | None = None
+        """What a standby saw lately, with when; None: this process writes."""
+        self.may_write: Callable[[], bool] = lambda: True
+        """Asked before each write: what one who was fenced still has to tell is older than what the next leader has."""
         self._writing: asyncio.Future[None] | None = None
         self._written: Counter[sql.Table] = Counter()
+        self._closing = asyncio.Event()
 
     @classmethod
     async def open(cls, url: str, telemetry: Telemetry) -> History:
-        """Connect, and make the tables where they are missing. Raises: InvalidObjectError, without the password."""
+        """Connect, and bring the tables up to date. Raises: InvalidObjectError, without the password."""
         try:
-            engine = create_async_engine(url)
+            engine = create_async_engine(url, **_options(url))
         except (SQLAlchemyError, ModuleNotFoundError) as error:
             raise InvalidObjectError(f"history.url: {first_line(error)}") from error
         try:
             _make_private(engine)
-            async with engine.begin() as connection:
-                if engine.dialect.name == "sqlite":
-                    await connection.execute(sql.text("PRAGMA journal_mode=WAL"))
-                await connection.run_sync(METADATA.create_all)
-                if engine.dialect.name == "sqlite":
-                    # A write, so that a file that cannot be written is known at once.
-                    await connection.execute(sql.text(f"PRAGMA user_version = {_SCHEMA_VERSION}"))
-        except (SQLAlchemyError, OSError) as error:
+            await _prepare(engine)
+        except _FAILED as error:
             await engine.dispose()
             await asyncio.sleep(_PARTING_SECONDS)
             shown = engine.url.render_as_string(hide_password=True)
             raise InvalidObjectError(f"history.url {shown}: {first_line(error)}") from error
         return cls(engine, telemetry)
 
+    def stand_by(self) -> None:
+        """Write nothing until `lead`: the leader sees the same, and two would overwrite each other's rows."""
+        self._held = deque(maxlen=_WAITING_AT_MOST)
+
+    def lead(self) -> None:
+        """Write from now on, first what was seen lately: the last leader may have stopped before it wrote that."""
+        held, self._held = self._held or (), None
+        since = asyncio.get_running_loop().time() - _HELD_SECONDS
+        for at, table, row in held:
+            if at >= since:
+                self.record(table, row)
+
     def record(self, table: sql.Table, row: dict[str, Any]) -> None:
         """Queue one row; an existing row of the same key is replaced."""
+        if self._held is not None:
+            if table not in _MEMORY:
+                self._held.append((asyncio.get_running_loop().time(), table, row))
+            return
         try:
             self._waiting.put_nowait((table, row))
         except asyncio.QueueFull:
@@ -219,21 +256,41 @@ class History:
             while len(batch) < _BATCH and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
             # A write that has begun is not cut off: its rows would be lost, and its connection left half used.
-            self._writing = asyncio.ensure_future(self._write(batch))
+            self._writing = asyncio.ensure_future(self._write_in_time(batch))
             await asyncio.shield(self._writing)
 
-    async def close(self) -> None:
-        """Write what is left, then disconnect."""
+    async def flush(self) -> None:
+        """Write what is left. Cut off, it goes on by itself, and `close` waits for it."""
         if self._writing is not None:
-            await self._writing
+            await asyncio.shield(self._writing)
         batch = []
         while not self._waiting.empty():
             batch.append(self._waiting.get_nowait())
         if batch:
-            await self._write(batch)
+            self._writing = asyncio.ensure_future(self._write_in_time(batch))
+            await asyncio.shield(self._writing)
+
+    async def close(self) -> None:
+        """Write what is left, then disconnect."""
+        self._closing.set()
+        await self.flush()
         await self._engine.dispose()
 
-    async def _write(self, batch: Sequence[tuple[sql.Table, dict[str, Any]]]) -> None:
+    async def _write_in_time(self, batch: Sequence[_Row]) -> None:
+        """Try again while the database is away, until `close`."""
+        for pause in itertools.chain(_AWAY_SECONDS, itertools.repeat(_AWAY_SECONDS[-1])):
+            if await self._write(batch, patient=not self._closing.is_set()):
+                return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._closing.wait()
+
+    async def _write(self, batch: Sequence[_Row], *, patient: bool = False) -> bool:
+        """Whether that is done with: written, refused, not ours to write, or (unless `patient`) lost as the database is
+        away."""
+        if not self.may_write():
+            log.warning("history_fenced", rows=len(batch))
+            return True
         try:
             async with self._engine.begin() as connection:
                 for table in METADATA.sorted_tables:
@@ -241,17 +298,23 @@ class History:
                     if rows:
                         await self._replace(connection, table, rows)
                         await self._prune(connection, table, len(rows))
-        except SQLAlchemyError as error:
-            self._telemetry.history_dropped.inc(len(batch))
-            log.warning("history_not_written", rows=len(batch), error=first_line(error))
+        except _FAILED as error:
+            away = patient and _is_away(error)
+            log.warning("history_not_written", rows=len(batch), error=first_line(error), again=away)
+            if not away:
+                self._telemetry.history_dropped.inc(len(batch))
+            return not away
+        return True
 
     async def _replace(self, connection: Any, table: sql.Table, rows: list[dict[str, Any]]) -> None:
+        """In one statement, since another process may write the same key; in the order of the keys, so that two do not
+        wait for each other."""
         keys = [column.name for column in table.primary_key.columns]
-        condition = sql.and_(*(table.c[key] == sql.bindparam(f"key_{key}") for key in keys))
-        await connection.execute(
-            table.delete().where(condition), [{f"key_{key}": row[key] for key in keys} for row in rows]
-        )
-        await connection.execute(table.insert(), rows)
+        insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
+        statement = insert(table)
+        others = {name: statement.excluded[name] for name in table.columns.keys() if name not in keys}  # noqa: SIM118  (a ColumnCollection)
+        rows.sort(key=lambda row: tuple(row[key] for key in keys))
+        await connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=others), rows)
 
     async def _prune(self, connection: Any, table: sql.Table, written: int) -> None:
         """Delete the oldest rows beyond the table's limit, now and then."""
@@ -352,7 +415,7 @@ class History:
         try:
             async with self._engine.connect() as connection:
                 return await read_runs(connection, RUNS.c.finished_at.is_(None))
-        except SQLAlchemyError as error:
+        except _FAILED as error:
             raise OverspillError(f"the history cannot be read: {first_line(error)}") from error
 
     async def learned(self, name: str) -> str | None:
@@ -365,7 +428,7 @@ class History:
             async with self._engine.connect() as connection:
                 rows: Sequence[sql.Row[Any]] = (await connection.execute(query)).all()
                 return rows
-        except SQLAlchemyError as error:
+        except _FAILED as error:
             raise OverspillError(f"the history cannot be read: {first_line(error)}") from error
 
 
@@ -398,6 +461,47 @@ async def read_runs(connection: AsyncConnection, condition: sql.ColumnElement[bo
     return [orjson.loads(body) for (body,) in (await connection.execute(query)).all()]
 
 
+def _options(url: str) -> dict[str, Any]:
+    """Of the engine. A server may be restarted or fail over: connections are tried before use, nothing waits long."""
+    if sql.make_url(url).get_backend_name() != "postgresql":
+        return {}
+    limits = {"timeout": _CONNECT_SECONDS, "command_timeout": _STATEMENT_SECONDS}
+    return {"pool_pre_ping": True, "pool_recycle": 1800, "connect_args": limits}
+
+
+async def _prepare(engine: AsyncEngine) -> None:
+    from scheduler.daemon.migrations import upgrade
+
+    if engine.dialect.name == "sqlite":
+        await _log_ahead(engine)
+    async with engine.connect() as connection:
+        await connection.run_sync(upgrade)
+        if engine.dialect.name == "sqlite":
+            # A write, so that a file that cannot be written is known at once.
+            await connection.execute(sql.text("PRAGMA user_version = 1"))
+        await connection.commit()
+
+
+async def _log_ahead(engine: AsyncEngine) -> None:
+    for last in range(_BUSY_TRIES, -1, -1):
+        try:
+            async with engine.connect() as connection:
+                await connection.execute(sql.text("PRAGMA journal_mode=WAL"))
+            return
+        except OperationalError as error:
+            if "locked" not in str(error) or not last:
+                raise
+        await asyncio.sleep(_BUSY_SECONDS)
+
+
+def _is_away(error: BaseException) -> bool:
+    """The database, rather than that it will not have these rows."""
+    if not isinstance(error, DBAPIError):
+        return not isinstance(error, SQLAlchemyError)
+    state = str(getattr(error.orig, "sqlstate", None) or "")
+    return error.connection_invalidated or state in _AWAY or state[:2] in _AWAY
+
+
 def _last_by_key(table: sql.Table, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     keys = [column.name for column in table.primary_key.columns]
     return list({tuple(row[key] for key in keys): row for row in rows}.values())
@@ -410,5 +514,5 @@ def _make_private(engine: AsyncEngine) -> None:
         os.close(os.open(name, os.O_RDWR | os.O_CREAT, 0o600))
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]

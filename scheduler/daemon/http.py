@@ -31,7 +31,7 @@ class HttpServer:
 
     def _routes(self) -> tuple[Route, ...]:
         return (
-            Route("GET", "/healthz", "healthz", "Whether scheduling cycles come to their end", self._healthz,
+            Route("GET", "/healthz", "healthz", "Whether loops stay up and cycles come to their end", self._healthz,
                   errors=(503,), access=OPEN, media=TEXT),
             Route("GET", "/readyz", "readyz", "Whether hub and members have been listed", self._readyz,
                   errors=(503,), access=OPEN, media=TEXT),

@@ -1,12 +1,17 @@
 """Leader election by Lease, and the fence that every write passes.
 
 Times are the field's usual ones (15 s lease, 10 s to renew, 2 s between tries; client-go's `leaderelection`). Expiry is
-judged by how long the Lease has not changed under our own monotonic clock, never by comparing clocks of two machines.
+judged by how long the Lease has not changed under our own clock since boot, never by comparing clocks of two machines:
+nobody sets that clock, and it counts the time for which the machine was suspended.
+
+Who could not renew in time is fenced for good, even where nobody else came: another may have led and gone meanwhile,
+and what this process remembers would be old. It ends, and starts again with what is true then.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import NoneType
@@ -14,6 +19,7 @@ from typing import Any, Final
 
 import structlog
 
+from clusters.clock import BootClock
 from clusters.kubernetes.codec import format_time
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.contract import LEASES
@@ -54,14 +60,15 @@ class Leader:
         clock: Clock,
         telemetry: Telemetry,
         settings: LeaseSettings = LeaseSettings(),
-        monotonic: Callable[[], float] | None = None,
+        own_clock: Clock | None = None,
     ) -> None:
+        """`own_clock` times the Lease (default: since boot); `clock` only dates it, for people."""
         self._api = api
         self._identity = identity
         self._clock = clock
         self._telemetry = telemetry
         self._settings = settings
-        self._monotonic = monotonic or asyncio.get_running_loop().time
+        self._own = own_clock or BootClock()
         self._renewed_at: float | None = None
         self._observed: tuple[str, float] | None = None
         self.acquired = asyncio.Event()
@@ -69,10 +76,17 @@ class Leader:
     @property
     def is_leader(self) -> bool:
         """Whether a write may go out now: the Lease was renewed within the renewal deadline."""
-        return (
-            self._renewed_at is not None
-            and self._monotonic() - self._renewed_at < self._settings.renew_deadline_seconds
-        )
+        return self._age < self._settings.renew_deadline_seconds
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the Lease may be another's; what was sent before must have ended by then. 0 when it may be now."""
+        return max(0.0, self._settings.duration_seconds - self._age)
+
+    @property
+    def _age(self) -> float:
+        """Seconds since the last renewal was asked for."""
+        return math.inf if self._renewed_at is None else self._own.now() - self._renewed_at
 
     def check(self) -> None:
         """Raises: FencedError when the Lease may be another's by now."""
@@ -83,6 +97,8 @@ class Leader:
         """Acquire, then renew for ever. Raises: FencedError once a held Lease is lost."""
         while True:
             held = self._renewed_at is not None
+            if held:
+                self.check()
             try:
                 async with asyncio.timeout(self._settings.renew_deadline_seconds):
                     await self._try_once()
@@ -93,7 +109,7 @@ class Leader:
                 self.acquired.set()
             elif held:
                 self.check()
-            await asyncio.sleep(self._settings.retry_seconds)
+            await self._own.sleep(self._settings.retry_seconds)
 
     async def release(self) -> None:
         """Give the Lease up, so that a standby need not wait for it to expire."""
@@ -113,7 +129,7 @@ class Leader:
             log.warning("lease_not_released", error=str(error)[:200])
 
     async def _try_once(self) -> None:
-        asked_at = self._monotonic()
+        asked_at = self._own.now()
         try:
             lease = await self._read()
         except NotFoundError:
@@ -151,7 +167,7 @@ class Leader:
         self._renewed_at = asked_at
 
     def _expired(self, version: str, spec: RawObject) -> bool:
-        now = self._monotonic()
+        now = self._own.now()
         if self._observed is None or self._observed[0] != version:
             self._observed = (version, now)
             return False

@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 import orjson
 import structlog
 
+from clusters.kubernetes.codec import NodeFacts
 from scheduler.daemon.history import LEARNED, History
 from scheduler.daemon.mirror import Mirror
 from scheduler.daemon.neighbours import only_neighbour
@@ -25,6 +26,7 @@ from scheduler.daemon.serving import Latency, serving_of
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.daemon.waiting import happened_or_due
 from scheduler.model.cluster import SPOT, NodePool, Reclaim
+from scheduler.model.contract import TOPOLOGY_ZONE
 from scheduler.model.errors import OverspillError
 from scheduler.model.ids import ClusterId, Instant, PoolRef, Uid
 from scheduler.model.metrics import Reading
@@ -47,7 +49,6 @@ _ROUND_SECONDS: Final = 300.0
 _AT_LEAST_WALL_SECONDS: Final = 1.0
 """Between two batches: a busy federation is learned from in steps."""
 _ONE_SCALE_UP_SECONDS: Final = 240.0
-_ZONE: Final = "topology.kubernetes.io/zone"
 _DAYS: Final = 7
 _THROTTLED_AT_MOST: Final = 0.05
 """Of a run's time, beyond which its length tells a bound only."""
@@ -82,7 +83,8 @@ class Learner:
         self._waiting: deque[_Observation] = deque()
         self._news = asyncio.Event()
         self._looked_at: Instant | None = None
-        self._reclaims: deque[Reclaim] = deque(maxlen=_WAITING_AT_MOST)
+        self._reclaims: deque[tuple[PoolRef, str]] = deque(maxlen=_WAITING_AT_MOST)
+        """Pool and zone of each node that was taken back since the last look."""
         self._short: set[PoolRef] = set()
         self._served: Recent[Uid, Instant] = Recent(MOST_SERVING)
         self._came: dict[PoolRef, Instant] = {}
@@ -164,7 +166,10 @@ class Learner:
 
     def reclaimed(self, reclaim: Reclaim) -> None:
         """Counted with the hours that the pool's nodes were there for."""
-        self._reclaims.append(reclaim)
+        if reclaim.pool is not None:
+            member = self._mirror.members.get(reclaim.cluster)
+            facts = None if member is None else member.nodes.get(reclaim.node)
+            self._reclaims.append((PoolRef(reclaim.cluster, reclaim.pool), _zone(facts)))
 
     def _observe(self, kind: str, observation: _Observation) -> None:
         if len(self._waiting) >= _WAITING_AT_MOST:
@@ -191,9 +196,11 @@ class Learner:
 
     async def close(self) -> None:
         """Learn from what is left, and save it."""
-        await self._learn(refit=False)
-        await self._save()
-        self._worker.shutdown(wait=False, cancel_futures=True)
+        try:
+            await self._learn(refit=False)
+            await self._save()
+        finally:
+            self._worker.shutdown(wait=False, cancel_futures=True)
 
     async def _learn(self, *, refit: bool = True, anyway: bool = False) -> None:
         """From what is waiting; `anyway`: as time alone makes what is known older."""
@@ -230,16 +237,11 @@ class Learner:
             for facts in member.nodes.values():
                 pool = member.pool_of(facts)
                 if pool is not None and pool.capacity_type == SPOT:
-                    zone = next((value for key, value in facts.labels if key == _ZONE), "")
-                    used.setdefault((pool.ref, zone), [0.0, 0.0])[1] += hours
+                    used.setdefault((pool.ref, _zone(facts)), [0.0, 0.0])[1] += hours
             self._look_for_shortages(member.pools())
-        for reclaim in taken:
-            if reclaim.pool is not None:
-                ref = PoolRef(reclaim.cluster, reclaim.pool)
-                at = next((key for key in used if key[0] == ref), (ref, ""))
-                # The node may be gone by now: it was there for a part of the round.
-                count = used.setdefault(at, [0.0, hours / 2])
-                count[0] += 1
+        for place in taken:
+            # The node may be gone by now: it was there for a part of the round.
+            used.setdefault(place, [0.0, hours / 2])[0] += 1
         for (ref, zone), (reclaims, there) in used.items():
             self._observe("spot hours", _spot(ref, zone, hour, int(reclaims), there))
 
@@ -308,6 +310,11 @@ def lesson_of(ended: RunEnded, attempt: Attempt | None) -> Lesson:
     if ended.seconds is None and clean is not None and attempt is not None and attempt.samples and attempt.begun > 0:
         return Lesson(clean / (1.0 - attempt.begun), whole=False)
     return Lesson(ended.seconds)
+
+
+def _zone(facts: NodeFacts | None) -> str:
+    """ "": not told."""
+    return "" if facts is None else next((value for key, value in facts.labels if key == TOPOLOGY_ZONE), "")
 
 
 def _served(uid: Uid, at: Instant, one: Latency) -> _Observation:

@@ -8,6 +8,7 @@ that are there, each from its own creation.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any, Final
 
@@ -77,6 +78,16 @@ class Ledger:
             if part is None:
                 return None
             total += part
+        return total
+
+    def paid_each(self, uids: Collection[str]) -> dict[str, Usd | None]:
+        """The same of several that have been on such nodes, in one pass."""
+        total: dict[str, Usd | None] = {}
+        now = self._clock.now()
+        for lifetime in self._open.values():
+            for uid in {use.workload for use in lifetime.uses if use.workload in uids}:
+                before, part = total.get(uid, Usd(0)), paid_for(lifetime, uid, now)
+                total[uid] = None if before is None or part is None else before + part
         return total
 
     @property

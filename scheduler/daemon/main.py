@@ -27,6 +27,7 @@ from scheduler.daemon.http import HttpServer
 from scheduler.daemon.leader import LeaseSettings
 from scheduler.daemon.live_policies import LivePolicies
 from scheduler.daemon.metrics import open_collector
+from scheduler.daemon.otel import open_spans
 from scheduler.daemon.parts import Daemon, Outside
 from scheduler.daemon.prices import open_book
 from scheduler.daemon.telemetry import Telemetry
@@ -138,6 +139,9 @@ async def connect(
         stack.push_async_callback(api.close)
     prices = open_book(federation, clock)
     stack.push_async_callback(prices.book.close)
+    spans = open_spans(federation.traces_endpoint, federation.name, os.environ)
+    if spans is not None:
+        stack.push_async_callback(spans.close)
     metrics = open_collector(federation, clock)
     stack.push_async_callback(metrics.collector.close)
     return Outside(
@@ -156,6 +160,7 @@ async def connect(
         telemetry=telemetry,
         identity=f"{socket.gethostname()}-{os.getpid()}",
         lease=lease_settings(federation),
+        export_trace=None if spans is None else spans.export,
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from clusters.kubernetes.codec import NodeFacts, PodFacts, parse_node, parse_pod
+from clusters.kubernetes.hubobjects import resource_of
 from clusters.kubernetes.reclaim import (
     EventNotice,
     Notice,
@@ -21,12 +23,12 @@ from scheduler.daemon.federation import Member
 from scheduler.model.cluster import Cluster, Node, NodePool, Reclaim, Route
 from scheduler.model.ids import ClusterId, Instant, NodeName, PoolId, PoolRef, Uid
 from scheduler.model.money import Price
-from scheduler.model.ports import PoolStatus, RawObject, WorkloadKind
+from scheduler.model.ports import PoolStatus, RawObject, Resource, WorkloadKind
 from scheduler.model.resources import Resources
 from scheduler.model.workload import Copy
 
 CopyKey = tuple[str, str, str]
-"""Kind plugin, namespace, name."""
+"""What it is, as kubectl names it (deployments.apps), namespace, name."""
 NODES = "nodes"
 PODS = "pods"
 POOLS = "pools"
@@ -40,6 +42,11 @@ _EVENT_NOTICES_AT_MOST: Final = 10_000
 class CopyEntry:
     copy: Copy
     raw: RawObject
+    resource: Resource
+
+    @property
+    def key(self) -> CopyKey:
+        return (self.resource.key, self.copy.namespace, self.copy.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,8 @@ class MemberMirror:
         self._touched = touched
         self._pod_moved = pod_moved
         self._awaiting = set(resources)
+        self.unserved: set[str] = set()
+        """Resources that its API does not know, as kubectl names them: their definition is not installed there."""
         self._failing: dict[str, str] = {}
         self.unreachable_since: Instant | None = None
         self.routes: tuple[Route, ...] = ()
@@ -80,11 +89,14 @@ class MemberMirror:
         self.copies_of: dict[Uid, set[CopyKey]] = {}
         self.bound: dict[Uid, int] = {}
         self._holds: dict[Uid, dict[NodeName, Resources]] = {}
+        self._ready: Counter[Uid] = Counter()
         self.pool_status: dict[PoolId, PoolStatus] = {}
         """Of the pools that the federation file names, as far as it is known what the provider aims at."""
         self.discovered = Discovered()
         self.quarantined: frozenset[PoolRef] = frozenset()
         """Pools that take nothing new because of an incident."""
+        self.kept_sizes: frozenset[PoolRef] = frozenset()
+        """Pools that a remedy has enlarged."""
         self._prices: dict[PoolId, tuple[Price, Instant]] = {}
         """Gathered ones, of pools to which the federation file gives none, each with when it goes stale."""
         self._last_prices: dict[PoolId, Price] = {}
@@ -98,6 +110,7 @@ class MemberMirror:
         self.on_reclaim_withdrawn: Callable[[Reclaim], None] = lambda reclaim: None
         """Its cloud has taken the notice back."""
         self.on_node_gone: Callable[[ClusterId, str], None] = lambda cluster, uid: None
+        self.on_copy_gone: Callable[[], None] = lambda: None
         self.on_advice: Callable[[Reclaim], None] = lambda advice: None
         """The cloud says that it may take the node soon; called again and again while it says so."""
         self._node_notices: dict[str, tuple[Notice, ...]] = {}
@@ -230,6 +243,12 @@ class MemberMirror:
         old = self.pods.get(key)
         if old == pod:
             return
+        if old is not None and replace(old, ready=pod.ready) == pod:
+            # It began or ceased to be ready, and uses its node as before.
+            self.pods[key] = pod
+            self._count_ready(old, -1)
+            self._count_ready(pod, +1)
+            return
         if old is not None:
             self._account(old, -1, now)
         self.pods[key] = pod
@@ -253,8 +272,23 @@ class MemberMirror:
             if not self.bound[uid]:
                 del self.bound[uid]
             self._hold(uid, pod, sign)
+            self._count_ready(pod, sign)
             node = self.nodes.get(pod.node)
             self._pod_moved(pod, node.uid if node is not None else "", sign > 0)
+
+    def _count_ready(self, pod: PodFacts, sign: int) -> None:
+        if not pod.ready or pod.terminal or pod.node is None or pod.origin_uid is None:
+            return
+        uid = Uid(pod.origin_uid)
+        self._ready[uid] += sign
+        if not self._ready[uid]:
+            del self._ready[uid]
+        if any(self.copies[key].resource.custom for key in self.copies_of.get(uid, ())):
+            self._touched(uid)  # Other copies count their ready pods themselves.
+
+    def ready_pods(self, uid: Uid) -> int:
+        """How many of the workload's pods here are ready."""
+        return self._ready[uid]
 
     def _hold(self, uid: Uid, pod: PodFacts, sign: int) -> None:
         assert pod.node is not None
@@ -269,15 +303,14 @@ class MemberMirror:
     # -- copies ------------------------------------------------------------------------------------------------
 
     def apply_copy(self, kind: WorkloadKind, raw: RawObject) -> None:
-        copy = kind.parse_copy(raw, self.member.id)
-        key = (kind.name, copy.namespace, copy.name)
+        copy, resource = kind.parse_copy(raw, self.member.id), resource_of(kind, raw)
+        key = (resource.key, copy.namespace, copy.name)
         old = self.copies.get(key)
         if old is not None and not is_newer(raw, old.raw):
             return
         if old is not None and old.copy.origin != copy.origin:
             self.drop_copy(key)
-        meta = {name: value for name, value in raw["metadata"].items() if name != "managedFields"}
-        self.copies[key] = CopyEntry(copy, {**raw, "metadata": meta})
+        self.copies[key] = CopyEntry(copy, {**raw, "metadata": _kept_metadata(raw["metadata"])}, resource)
         self.copies_of.setdefault(copy.origin, set()).add(key)
         self._touched(copy.origin)
 
@@ -292,6 +325,7 @@ class MemberMirror:
         if not keys:
             del self.copies_of[entry.copy.origin]
         self._touched(entry.copy.origin)
+        self.on_copy_gone()
 
     def mark_deleting(self, key: CopyKey, uid: str) -> None:
         """Its deletion was accepted; the watch will tell when it is gone."""
@@ -388,6 +422,8 @@ class MemberMirror:
             template = replace(template, price=price, last_price=None if price else self._last_prices[pool])
         if template.ref in self.quarantined:
             template = replace(template, quarantined=True)
+        if template.ref in self.kept_sizes:
+            template = replace(template, keeps_size=True)
         status = self.pool_status.get(pool)
         if template.scaling == "fixed" or status is None:
             return template
@@ -397,6 +433,13 @@ class MemberMirror:
             max_nodes=min(template.max_nodes, status.max_nodes),
             shortage=status.shortage,
         )
+
+
+def _kept_metadata(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Of who manages which field only who scales it: that tells an autoscaler."""
+    kept = {name: value for name, value in meta.items() if name != "managedFields"}
+    scaled = [entry for entry in meta.get("managedFields") or () if entry.get("subresource") == "scale"]
+    return {**kept, "managedFields": scaled} if scaled else kept
 
 
 def is_newer(raw: RawObject, old: RawObject) -> bool:

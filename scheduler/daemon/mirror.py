@@ -102,7 +102,7 @@ class Mirror:
         if workload.finished:
             self._live.pop(uid, None)
         else:
-            self._live[uid] = workload
+            self._live[uid] = self._within_reach(workload)
         if self._assumed.get(uid) == workload.placement:
             self._assumed.pop(uid, None)
         if self._told.get(uid) == workload.condition or workload.finished:
@@ -136,12 +136,34 @@ class Mirror:
         """Count a condition as shown until the hub says so, so that no cycle decides the same thing again meanwhile."""
         self._told[uid] = (reason, message)
 
+    def _within_reach(self, workload: Workload) -> Workload:
+        """The workload as the cycle sees it: no pool of a member that does not know what its copy is, is for it."""
+        out = [member for member in self.members.values() if workload.runs_as in member.unserved]
+        if not out:
+            return workload
+        pools = {pool.ref for member in out for pool in member.member.pools}
+        avoided = tuple(sorted(pools.union(workload.hints.avoided_pools)))
+        return replace(workload, hints=replace(workload.hints, avoided_pools=avoided))
+
+    def note(self, workload: Workload) -> str:
+        """What the cycle cannot say of where the workload may run; "": nothing."""
+        out = sorted(cluster for cluster, member in self.members.items() if workload.runs_as in member.unserved)
+        return f"no {workload.runs_as} in {', '.join(out)}: not installed there, or not permitted" if out else ""
+
     def quarantine(self, pools: frozenset[PoolRef], clusters: frozenset[ClusterId]) -> None:
         """From now on these pools, and all of these clusters', take nothing new."""
         for cluster, member in self.members.items():
             names = {pool.ref for pool in member.member.pools if pool.ref in pools or cluster in clusters}
             if names != member.quarantined:
                 member.quarantined = frozenset(names)
+                self.on_change()
+
+    def keep_sizes(self, pools: frozenset[PoolRef]) -> None:
+        """From now on these pools, and no others, give nothing back that is idle or on its way."""
+        for member in self.members.values():
+            names = frozenset(pool.ref for pool in member.member.pools if pool.ref in pools)
+            if names != member.kept_sizes:
+                member.kept_sizes = names
                 self.on_change()
 
     # -- the frozen view ---------------------------------------------------------------------------------------
@@ -200,11 +222,29 @@ class Mirror:
     def available(self) -> frozenset[ClusterId]:
         return frozenset(cluster for cluster, member in self.members.items() if member.available)
 
-    def listed(self, member: MemberMirror, resource: str) -> None:
-        """A complete list of one of its resources has been applied."""
+    def listed(self, member: MemberMirror, resource: str, *, there: bool = True) -> None:
+        """A complete list of one of its resources has been applied, or (not `there`) it has none to list."""
         before = member.available
         member.listed(resource)
+        if there and resource in member.unserved:
+            log.info("kind_served", cluster=member.member.id, resource=resource)
+            member.unserved.discard(resource)
+            self._reach_changed(resource)
         self._availability(member, before)
+
+    def absent(self, member: MemberMirror, resource: str, error: str) -> None:
+        """The member's API does not know one of its resources: nothing that needs it is placed there."""
+        if resource not in member.unserved:
+            log.warning("kind_not_served", cluster=member.member.id, resource=resource, error=error[:300])
+            member.unserved.add(resource)
+            self._reach_changed(resource)
+        self.listed(member, resource, there=False)
+
+    def _reach_changed(self, resource: str) -> None:
+        for uid, workload in list(self._live.items()):
+            if workload.runs_as == resource:
+                self._live[uid] = self._within_reach(self.hub[uid].workload)
+                self.on_key(uid)
 
     def set_reachable(self, member: MemberMirror, resource: str, reachable: bool, error: str | None) -> None:
         """One of its watches came up or went down."""
@@ -235,7 +275,8 @@ class Mirror:
         def pod_moved(pod: PodFacts, node_uid: str, bound: bool) -> None:
             self.on_pod(member.id, pod, node_uid, bound)
 
-        made = MemberMirror(member, [NODES, PODS, POOLS, *self.kinds], self._touched, pod_moved)
+        copied = [resource.key for kind in self.kinds.values() for resource in kind.member_resources]
+        made = MemberMirror(member, [NODES, PODS, POOLS, *copied], self._touched, pod_moved)
         made.routes = routes_between(self.federation.members)[member.id]
         return made
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 
-from clusters.clock import SystemClock
+from clusters.clock import BootClock, SystemClock
 from clusters.kubernetes.reflector import Reflector
 from clusters.kubernetes.reviews import Exchange, Wanted
 from scheduler.daemon.access import Access
@@ -24,8 +24,10 @@ from scheduler.daemon.effects import Effects
 from scheduler.daemon.events import EventWriter
 from scheduler.daemon.exploration import ExplorationBook
 from scheduler.daemon.federation import Federation
+from scheduler.daemon.fence import FencedApi, FencedProvider
 from scheduler.daemon.fleet_watch import Beside, FleetWatch
 from scheduler.daemon.gathered import Gathered
+from scheduler.daemon.gauges import WorkloadGauges
 from scheduler.daemon.history import History
 from scheduler.daemon.incident_log import IncidentLog
 from scheduler.daemon.incident_views import IncidentViews
@@ -48,8 +50,9 @@ from scheduler.daemon.runs import RunEnded, RunLog, RunStarted
 from scheduler.daemon.sinks import HubSink, MemberSink, NodeEventSink
 from scheduler.daemon.status import StatusReport
 from scheduler.daemon.stream import DecisionStream
-from scheduler.daemon.supervise import measure_lag, supervised
+from scheduler.daemon.supervise import Pulse, measure_lag, supervised
 from scheduler.daemon.telemetry import Telemetry
+from scheduler.daemon.traces import Trace, TraceBook
 from scheduler.daemon.waits import WaitBook
 from scheduler.daemon.watch_store import WatchStore
 from scheduler.daemon.workload_facts import Facts
@@ -57,7 +60,7 @@ from scheduler.engine.matching import Matcher
 from scheduler.model import contract
 from scheduler.model.errors import ExternalError, TransientError
 from scheduler.model.ids import ClusterId, Uid
-from scheduler.model.ports import Clock, KubeApi, NodePoolProvider, Predictor, WorkloadKind
+from scheduler.model.ports import Clock, KubeApi, NodePoolProvider, Predictor, Resource, WorkloadKind
 from scheduler.model.remediation import NOTIFY, Action
 from scheduler.model.workload import Workload
 
@@ -66,6 +69,8 @@ _PINGS_UNANSWERED: Final = 2
 """In a row, and the member counts as unreachable."""
 _LOOK_AGAIN_SECONDS: Final = 20.0
 _PING_TIMEOUT_SECONDS: Final = 5.0
+_SAVE_SECONDS: Final = 5.0
+"""At the end, for a history that is slow: a standby waits for the Lease meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,10 @@ class Outside:
     telemetry: Telemetry
     identity: str
     lease: LeaseSettings = field(default_factory=LeaseSettings)
+    lease_clock: Clock = field(default_factory=BootClock)
+    """Times the Lease; never set, and the same for no two machines."""
+    export_trace: Callable[[Trace], None] | None = None
+    """None: no traces are told."""
     ping_seconds: float = 15.0
     """Between two small reads of a member, of wall time."""
 
@@ -100,6 +109,7 @@ class Daemon:
         self.outside = outside
         self.shadow = shadow
         federation, clock, telemetry = outside.federation, outside.clock, outside.telemetry
+        self.pulse = Pulse(asyncio.get_running_loop().time)
         self.mirror = Mirror(federation, outside.kinds, clock, telemetry)
         self.ledger = Ledger(self.mirror, outside.history, clock)
         self.reclaims = ReclaimLog(outside.history, clock, telemetry)
@@ -118,12 +128,16 @@ class Daemon:
         self.costs = CostBook(self.mirror, self.ledger, outside.history, self.predictor)
         self.explorations = ExplorationBook(outside.history, clock, saves=not shadow)
         self.decisions = DecisionLog(outside.history, telemetry, shadow=shadow)
-        self.leader = Leader(outside.hub_api, outside.identity, clock, telemetry, outside.lease)
-        self.events = EventWriter(self.mirror, outside.hub_api, clock, telemetry, self.leader.check)
+        self.leader = Leader(outside.hub_api, outside.identity, clock, telemetry, outside.lease, outside.lease_clock)
+        hub_api = self._hub_api = FencedApi(outside.hub_api, self.leader)
+        member_apis = self._member_apis = {
+            cluster: FencedApi(api, self.leader) for cluster, api in outside.member_apis.items()
+        }
+        self.events = EventWriter(self.mirror, hub_api, clock, telemetry, self.leader.check)
         self.reconciler = Reconciler(
             self.mirror,
-            outside.hub_api,
-            outside.member_apis,
+            hub_api,
+            member_apis,
             clock,
             telemetry,
             fence=self.leader.check,
@@ -134,8 +148,8 @@ class Daemon:
             cluster: PoolKeeper(
                 self.mirror,
                 self.mirror.members[cluster],
-                provider,
-                outside.member_apis[cluster],
+                FencedProvider(provider, self.leader),
+                member_apis[cluster],
                 clock,
                 telemetry,
                 self.leader.check,
@@ -154,6 +168,7 @@ class Daemon:
             placements=None if shadow else self.reconciler,
             pools={} if shadow else self.keepers,
         )
+        self.traces = self._traces()
         self.control = Control(outside.hub_api, outside.lease.namespace, outside.lease.name)
         self.stream = DecisionStream(f"{outside.clock.now():.0f}")
         self.decisions.on_add = self.stream.add
@@ -183,6 +198,7 @@ class Daemon:
             member.on_reclaim_withdrawn = self.reclaims.withdrawn
             member.on_node_gone = self.reclaims.node_gone
             member.on_advice = self.reclaims.advised
+            member.on_copy_gone = self.reconciler.dependents.look_soon
         self.report = StatusReport(
             name=federation.name,
             mode="shadow" if shadow else "active",
@@ -197,7 +213,11 @@ class Daemon:
             progress=self.progress.of,
             waits=self.waits.of,
             cost=self.costs.of,
+            gauges=WorkloadGauges(
+                telemetry, self.mirror, self.ledger, self.waits, self.progress.of, federation.workload_metrics
+            ),
             gathered=Gathered(clock, self.mirror, self.prices, self.readings),
+            pulse=self.pulse,
             is_leader=lambda: self.leader.is_leader,
             is_idle=self.is_idle,
         )
@@ -211,12 +231,21 @@ class Daemon:
         access = Access(outside.hub_reviews, outside.federation.api_token_file, throw, monotonic)
         return Served(self.report, outside.telemetry, self.alerts, self.incidents, self.control, self.stream, access)
 
+    def _traces(self) -> TraceBook | None:
+        """None: nobody wants them, or nothing is done that they could tell of."""
+        if self.outside.export_trace is None or self.shadow:
+            return None
+        book = TraceBook(lambda uid: (entry.copy for entry in self.mirror.copies(uid)), self.outside.export_trace)
+        self.planner.on_decision = book.decided
+        self.reconciler.on_write = book.wrote
+        return book
+
     def _remedies(self) -> Remedies:
         outside = self.outside
-        nodes = NodeRemedies(outside.federation.name, outside.member_apis, outside.clock, self.leader.check)
+        nodes = NodeRemedies(outside.federation.name, self._member_apis, outside.clock, self.leader.check)
         effects = Effects(
             self.mirror,
-            outside.hub_api,
+            self._hub_api,
             nodes,
             self.keepers,
             outside.clock,
@@ -271,6 +300,9 @@ class Daemon:
 
     async def run(self) -> None:
         """All loops. Watches run from the start (a standby keeps its mirror warm); writers only once leader."""
+        if not self.shadow:
+            self.outside.history.stand_by()
+            self.outside.history.may_write = lambda: self.leader.is_leader
         await self.ledger.load()
         await self.reclaims.load()
         await self.runs.load()
@@ -283,31 +315,46 @@ class Daemon:
         try:
             async with asyncio.TaskGroup() as group:
                 for name, loop in self._watches().items():
-                    group.create_task(supervised(name, loop, self.outside.telemetry))
-                group.create_task(measure_lag(self.outside.telemetry))
-                group.create_task(supervised("policies", self.outside.policies.run, self.outside.telemetry))
-                group.create_task(supervised("history", self.outside.history.run, self.outside.telemetry))
+                    group.create_task(supervised(name, loop, self.outside.telemetry, self.pulse))
+                group.create_task(measure_lag(self.outside.telemetry, self.pulse))
+                group.create_task(supervised("policies", self.outside.policies.run, self.outside.telemetry, self.pulse))
+                group.create_task(supervised("history", self.outside.history.run, self.outside.telemetry, self.pulse))
                 if self.learner is not None:
-                    group.create_task(supervised("learner", self.learner.run, self.outside.telemetry))
+                    group.create_task(supervised("learner", self.learner.run, self.outside.telemetry, self.pulse))
                 if not self.shadow:
                     group.create_task(self.leader.run())
                     await self.leader.acquired.wait()
-                    await self.watch.take_over()
-                # What the last leader placed to learn counts, too.
+                    await self._take_over()
                 await self.explorations.load()
                 for name, loop in self._deciders().items():
-                    group.create_task(supervised(name, loop, self.outside.telemetry))
+                    group.create_task(supervised(name, loop, self.outside.telemetry, self.pulse))
         finally:
             self.reconciler.keys.close()
-            await self.watch.close()
             try:
-                if not self.shadow:
-                    await self.leader.release()
+                await self._save()
             finally:
+                await self.leader.release()
+
+    async def _take_over(self) -> None:
+        """What only the last leader knew, and saved: its incidents, remedies, and what it placed to learn. The rest a
+        standby has seen for itself."""
+        self.outside.history.lead()
+        await self.remedies.load()
+        await self.watch.take_over()
+
+    async def _save(self) -> None:
+        """What is remembered, before the Lease is released: the next leader reads it. From one that was fenced the
+        history takes nothing."""
+        try:
+            async with asyncio.timeout(_SAVE_SECONDS):
+                await self.watch.close()
                 self.progress.save()
                 self.costs.save(self.outside.clock.now(), anyway=True)
                 if self.learner is not None:
                     await self.learner.close()
+                await self.outside.history.flush()
+        except TimeoutError:
+            log.warning("history_not_flushed", seconds=_SAVE_SECONDS)
 
     def _watches(self) -> dict[str, Callable[[], Awaitable[None]]]:
         """One reflector for each resource of each cluster, and what looks at the node pools (it acts on plans only, of
@@ -330,11 +377,15 @@ class Daemon:
                 label_selector=contract.LABEL_QUEUE,
             ).run
         for cluster, api in self.outside.member_apis.items():
-            watched = {NODES: (contract.NODES, ""), PODS: (contract.PODS, "")}
-            for name, kind in self.outside.kinds.items():
-                watched[name] = (kind.member_resource, contract.LABEL_ORIGIN_UID)
-            for name, (resource, selector) in watched.items():
-                sink = MemberSink(self.mirror, self.mirror.members[cluster], name)
+            watched: dict[str, tuple[Resource, str, WorkloadKind | None]] = {
+                NODES: (contract.NODES, "", None),
+                PODS: (contract.PODS, "", None),
+            }
+            for kind in self.outside.kinds.values():
+                for resource in kind.member_resources:
+                    watched[resource.key] = (resource, contract.LABEL_ORIGIN_UID, kind)
+            for name, (resource, selector, copied) in watched.items():
+                sink = MemberSink(self.mirror, self.mirror.members[cluster], name, copied)
                 loops[f"watch:{cluster}:{name}"] = Reflector(
                     api,
                     resource,
@@ -343,6 +394,7 @@ class Daemon:
                     jitter=random.random,
                     on_failure=partial(self._watch_failed, cluster, name),
                     label_selector=selector,
+                    optional=copied is not None and len(copied.member_resources) > 1,
                 ).run
             loops[f"watch:{cluster}:{NODE_EVENTS}"] = Reflector(
                 api,
@@ -368,6 +420,8 @@ class Daemon:
         if not self.shadow:
             loops["reconciler"] = self.reconciler.run
             loops["events"] = self.events.run
+            if self.outside.federation.dependents:
+                loops["dependents"] = self.reconciler.dependents.run
             loops["control"] = self.control.run
             loops["remedies"] = self.remedies.run
             federation = self.outside.federation
@@ -423,6 +477,8 @@ class Daemon:
             await self.waits.look()
 
     def _run_started(self, started: RunStarted) -> None:
+        if self.traces is not None and self.leader.is_leader:
+            self.traces.started(started)
         self.waits.started(started)
         self.costs.started(started)
         if self.learner is not None:

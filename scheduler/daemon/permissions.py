@@ -36,6 +36,18 @@ def role_file(place: str, *, shadow: bool) -> str:
     return f"shadow-{place}.yaml" if shadow else f"{place}.yaml"
 
 
+def dependents_file(place: str) -> str:
+    """The file that lets objects follow workloads, for `place` hub or member."""
+    return f"{place}-dependents.yaml"
+
+
+def granted_dependents(place: str, kinds: Iterable[str]) -> tuple[Permission, ...]:
+    """What that file grants for these kinds of objects, sorted."""
+    resources = {f"{kind.lower()}s" for kind in kinds}
+    found = permissions_of(documents("rbac", dependents_file(place)))
+    return tuple(sorted(one for one in found if one.resource in resources))
+
+
 def granted(place: str, *, shadow: bool, lease: str) -> tuple[Permission, ...]:
     """What the file of `deploy/rbac/` grants, sorted; `lease` is the name of the federation's own."""
     found = permissions_of(documents("rbac", role_file(place, shadow=shadow)))

@@ -83,6 +83,8 @@ class Planner:
         self._memory = Memory()
         self.on_undelivered: Callable[[PoolRef, float], None] = lambda pool, seconds: None
         """Nodes did not come: for whom they were to be bought leaves the pool after so many seconds."""
+        self.on_decision: Callable[[Decision, float], None] | None = None
+        """Told of each, with how long its cycle took."""
         self._changed = asyncio.Event()
         self._cycle_began: float | None = None
         self._wanted_since: float | None = None
@@ -160,6 +162,8 @@ class Planner:
     def _hand_out(self, plan: Plan) -> None:
         for decision in plan.decisions:
             self._decisions.add(decision)
+            if self.on_decision is not None:
+                self.on_decision(decision, self.last_cycle_seconds)
             self._mirror.assume_told(decision.workload.uid, decision.reason.code, decision.sentence)
             if decision.outcome == "burst" and decision.chosen is not None:
                 self._telemetry.bursts.labels(decision.chosen.pool.cluster).inc()

@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
+from clusters.kubernetes.conditions import with_note
+from scheduler.daemon.dependents import REASONS, DependentError, Dependents
 from scheduler.daemon.keys import KeyQueue
 from scheduler.daemon.member_mirror import CopyEntry
 from scheduler.daemon.mirror import HubEntry, Mirror
@@ -32,7 +35,7 @@ from scheduler.model.errors import (
     RefusedError,
     ThrottledError,
 )
-from scheduler.model.ids import ClusterId, Uid
+from scheduler.model.ids import ClusterId, Instant, Uid
 from scheduler.model.plan import Decision, SetPlacement
 from scheduler.model.ports import Clock, KubeApi, RawObject, WorkloadKind
 from scheduler.model.workload import Workload
@@ -82,7 +85,7 @@ class Reconciler:
         emit: Callable[[Workload, str, str], None],
     ) -> None:
         self._mirror = mirror
-        self._writes = Writes(mirror, hub_api, member_apis, clock, telemetry)
+        self._writes = Writes(mirror, hub_api, member_apis, clock, telemetry, fence)
         self._clock = clock
         self._telemetry = telemetry
         self._fence = fence
@@ -93,6 +96,13 @@ class Reconciler:
         self._on_member: Counter[ClusterId] = Counter()
         """Writes under way, by member."""
         self.keys = KeyQueue()
+        self.on_write: Callable[[Uid, str, Instant, Instant, str], None] | None = None
+        """Told of each placement written and copy made: what, from when to when, by which decision."""
+
+    @property
+    def dependents(self) -> Dependents:
+        """What follows workloads to their members; a loop of its own keeps it up to date."""
+        return self._writes.dependents
 
     # -- what the cycle hands over -------------------------------------------------------------------------------
 
@@ -147,10 +157,25 @@ class Reconciler:
         pause = self.keys.retry(uid, after_seconds)
         workload = self._mirror.workload(uid)
         name = str(workload.ref) if workload else uid
-        log.warning("write_failed", workload=name, error=str(error)[:300], retry_seconds=round(pause, 3))
+        log.warning(
+            "write_failed",
+            workload=name,
+            decision=self._decision_of(uid),
+            error=str(error)[:300],
+            retry_seconds=round(pause, 3),
+        )
 
     async def reconcile(self, uid: Uid) -> None:
         """Take the workload as far as it goes now."""
+        with bound_contextvars(decision=self._decision_of(uid)):
+            await self._reconcile(uid)
+
+    def _decision_of(self, uid: Uid) -> str | None:
+        """The one that is carried out: every line that is logged meanwhile names it, as the trace does."""
+        workload = self._mirror.workload(uid)
+        return None if workload is None or workload.placement is None else workload.placement.decision
+
+    async def _reconcile(self, uid: Uid) -> None:
         if uid in self._writes.uncertain:
             await self._writes.look(uid)
         await self._write_wanted(uid)
@@ -214,7 +239,7 @@ class Reconciler:
         if hub is None or hub.workload.finished or hub.workload.unmanaged is not None:
             return {}
         kind = self._mirror.kinds[hub.workload.ref.kind]
-        status = kind.mirror_status(hub.raw, copy.raw if copy is not None else None)
+        status = self._status_patch(kind, hub.raw, copy)
         if copy is None:
             return {"status_differs": status is not None}
         return {
@@ -240,7 +265,9 @@ class Reconciler:
             raise
         except (ExternalError, InvalidObjectError) as error:
             self._telemetry.writes.labels(cluster, name, type(error).__name__).inc()
-            if isinstance(error, _REFUSALS):
+            if isinstance(error, DependentError):
+                await self._report_refusal(uid, str(error), error.reason)
+            elif isinstance(error, _REFUSALS):
                 await self._report_refusal(uid, f"{cluster} refuses it: {error}")
             raise
         finally:
@@ -251,7 +278,9 @@ class Reconciler:
     async def _perform(self, uid: Uid, step: Step) -> None:
         match step:
             case lifecycle.CreateCopy(placement):
+                began = self._clock.now()
                 await self._writes.create_copy(self._mirror.hub[uid], placement)
+                self._tell_written(uid, "copy", began, placement.decision)
             case lifecycle.DeleteCopy(copy, why):
                 await self._writes.delete_copy(uid, self._entry(uid, copy.uid), why)
             case lifecycle.SuspendCopy(copy, suspend):
@@ -259,6 +288,7 @@ class Reconciler:
                 await self._writes.patch_copy(entry, self._kind(entry).suspend_patch(entry.raw, suspend=suspend))
             case lifecycle.RefreshCopy(copy):
                 entry = self._entry(uid, copy.uid)
+                await self._writes.bring_dependents(self._mirror.hub[uid], entry)
                 await self._writes.patch_copy(
                     entry, self._refresh_patch(self._kind(entry), self._mirror.hub[uid], entry)
                 )
@@ -269,13 +299,13 @@ class Reconciler:
             case lifecycle.RemoveFinalizer():
                 await self._writes.remove_finalizer(self._mirror.hub[uid])
 
-    async def _report_refusal(self, uid: Uid, message: str) -> None:
+    async def _report_refusal(self, uid: Uid, message: str, reason: str = _REFUSED) -> None:
         """Say on the hub object what stands in the way of its copy; it is tried again, with growing pauses."""
         hub = self._mirror.hub.get(uid)
         if hub is None or hub.workload.finished or hub.workload.deleting:
             return
-        if await self._say(hub, _REFUSED, message[:500], placed=False):
-            self._emit(hub.workload, _REFUSED, message[:500])
+        if await self._say(hub, reason, message[:500], placed=False):
+            self._emit(hub.workload, reason, message[:500])
 
     async def _say(self, hub: HubEntry, reason: str, message: str, *, placed: bool) -> bool:
         """Set the Overspill condition; False when it says that already."""
@@ -293,11 +323,18 @@ class Reconciler:
         decision = wanted.decision if wanted else None
         condition = _condition_patch(kind, hub.raw, decision, self._clock) if decision is not None else None
         raw = _merged(hub.raw, condition) if condition is not None else hub.raw
-        status = kind.mirror_status(raw, entry.raw if entry is not None else None)
+        status = self._status_patch(kind, raw, entry)
         patch = _merged(condition, status) if condition and status else condition or status
         if patch is not None:
             await self._writes.patch_hub(hub, patch, subresource="status")
         self._told(uid, decision)
+
+    def _status_patch(self, kind: WorkloadKind, raw: RawObject, entry: CopyEntry | None) -> RawObject | None:
+        if entry is None:
+            return kind.mirror_status(raw, None)
+        member = self._mirror.members.get(entry.copy.cluster)
+        ready = member.ready_pods(entry.copy.origin) if member is not None else None
+        return kind.mirror_status(raw, entry.raw, ready)
 
     # -- placements and conditions ----------------------------------------------------------------------------------
 
@@ -312,6 +349,7 @@ class Reconciler:
             self._mirror.forget(uid)
             return
         self._fence()
+        began = self._clock.now()
         try:
             await self._writes.write_placement(hub, intent.placement)
         except (ConflictError, NotFoundError, RefusedError):
@@ -322,8 +360,13 @@ class Reconciler:
         except OutcomeUnknownError:
             self._writes.uncertain.add(uid)
             raise
+        self._tell_written(uid, "placement", began, intent.placement.decision)
         if wanted.placement is intent:
             wanted.placement = None
+
+    def _tell_written(self, uid: Uid, what: str, began: Instant, decision: str) -> None:
+        if self.on_write is not None:
+            self.on_write(uid, what, began, self._clock.now(), decision)
 
     async def _write_condition(self, uid: Uid) -> None:
         wanted, hub = self._wanted.get(uid), self._mirror.hub.get(uid)
@@ -334,13 +377,17 @@ class Reconciler:
         if decision is not None and hub is not None and not hub.workload.finished and not hub.workload.deleting:
             if _waits_for_status(decision, hub.workload) or asyncio.get_running_loop().time() < wanted.told_at:
                 return
-            await self._say(hub, decision.reason.code, decision.sentence, placed=decision.outcome in _PLACING)
+            placing = decision.outcome in _PLACING
+            sentence = decision.sentence if placing else with_note(decision.sentence, self._mirror.note(hub.workload))
+            await self._say(hub, decision.reason.code, sentence, placed=placing)
         self._told(uid, decision)
 
     async def _take_back_refusal(self, hub: HubEntry | None) -> None:
         """Nothing is left to write: what was refused before has been taken by now."""
         workload = hub.workload if hub is not None else None
-        if hub is None or workload is None or workload.condition is None or workload.condition[0] != _REFUSED:
+        if hub is None or workload is None or workload.condition is None:
+            return
+        if workload.condition[0] not in (_REFUSED, *REASONS):
             return
         placement = workload.placement
         if placement is not None and _current_copy(workload, self._mirror.copies(workload.ref.uid)) is not None:

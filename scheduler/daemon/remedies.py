@@ -229,6 +229,7 @@ class Remedies:
             log.warning("bursting_paused" if paused else "bursting_resumed")
             self._planner.trigger()
         self._mirror.quarantine(self.state.quarantined_pools, self.state.quarantined_clusters)
+        self._mirror.keep_sizes(self.state.enlarged_pools(self._clock.now()))
 
     def _tell(self, notes: tuple[Note, ...]) -> None:
         """Log a refusal when it is new, not each time."""

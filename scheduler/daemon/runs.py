@@ -191,7 +191,14 @@ class RunLog:
             "gpu_model": known.gpu_model,
         }
         told = {column.name: row[column.name] for column in RUNS.columns if column.name != "body"}
-        self._history.record(RUNS, told | {"body": orjson.dumps(row).decode()})
+        self._history.record(RUNS, told | {"body": orjson.dumps(row, default=_plain).decode()})
+
+
+def _plain(value: Any) -> Any:
+    """Named tuples, which are no plain tuples to the encoder: a hint may name pools."""
+    if isinstance(value, tuple):
+        return list(value)
+    raise TypeError(f"{type(value).__name__} is no JSON value")
 
 
 def _own_seconds(known: _Open, at: Instant, outcome: str) -> float | None:

@@ -42,12 +42,14 @@ class HubSink:
 
 
 class MemberSink:
-    """Receives one resource of one member from a reflector: nodes, pods, or the copies of one kind."""
+    """Receives one resource of one member from a reflector: nodes, pods, or what copies of one kind are."""
 
-    def __init__(self, mirror: Mirror, member: MemberMirror, resource: str) -> None:
+    def __init__(self, mirror: Mirror, member: MemberMirror, resource: str, kind: WorkloadKind | None = None) -> None:
+        """`resource`: NODES, PODS, or as kubectl names it; then `kind` says whose copies they are."""
         self._mirror = mirror
         self._member = member
         self._resource = resource
+        self._kind = kind
 
     def on_replace(self, objects: tuple[RawObject, ...]) -> None:
         present = set()
@@ -78,8 +80,8 @@ class MemberSink:
                 self._drop(_name_of(event.object), str(event.object["metadata"]["uid"]))
 
     def on_absent(self, error: str) -> None:
-        """A member without this kind takes no copies of it; the API refuses them, and that is reported then."""
-        self._mirror.listed(self._member, self._resource)
+        """A member without this kind takes no copies of it, until its definition is installed and a list succeeds."""
+        self._mirror.absent(self._member, self._resource, error)
 
     def on_state(self, reachable: bool, error: str | None) -> None:
         self._mirror.set_reachable(self._member, self._resource, reachable, error)
@@ -90,8 +92,8 @@ class MemberSink:
         elif self._resource == PODS:
             self._member.apply_pod(raw, self._mirror.now())
             self._mirror.on_change()
-        else:
-            self._member.apply_copy(self._mirror.kinds[self._resource], raw)
+        elif self._kind is not None:
+            self._member.apply_copy(self._kind, raw)
 
     def _known_names(self) -> set[str]:
         if self._resource == NODES:

@@ -10,19 +10,24 @@ from typing import Any, Final
 
 from scheduler.daemon.decisions import DecisionLog, to_json
 from scheduler.daemon.gathered import Gathered, pool_json
+from scheduler.daemon.gauges import WorkloadGauges
 from scheduler.daemon.history import History
 from scheduler.daemon.ledger import Ledger
 from scheduler.daemon.live_policies import LivePolicies
 from scheduler.daemon.member_mirror import MemberMirror
 from scheduler.daemon.mirror import HubEntry, Mirror
 from scheduler.daemon.planning import Planner, phase_of
+from scheduler.daemon.supervise import Pulse
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.ids import Uid
 from scheduler.model.money import to_cents
 from scheduler.model.ports import Clock
 from scheduler.model.snapshot import Progress
 
-_STUCK_SECONDS = 120.0
+_STUCK_SECONDS: Final = 120.0
+_LATE_SECONDS: Final = 10.0
+_NEEDED: Final = ("planner", "reconciler", "ledger", "control", "history")
+"""Loops that fail by a fault of our own only, and without which a leader is none."""
 _PHASES = ("pending", "reserved", "started", "paused", "releasing", "suspended", "finished", "invalid")
 
 
@@ -44,6 +49,8 @@ class StatusReport:
     progress: Callable[[Uid], Progress | None]
     waits: Callable[[Uid], list[dict[str, Any]]]
     cost: Callable[[Uid], dict[str, Any] | None]
+    gauges: WorkloadGauges
+    pulse: Pulse
     is_leader: Callable[[], bool]
     is_idle: Callable[[], bool]
 
@@ -54,7 +61,14 @@ class StatusReport:
         return None
 
     def not_healthy(self) -> str | None:
-        """What is wrong with this process, or None. A leader whose cycles hang or fail each time is not healthy."""
+        """What is wrong with this process, or None: cycles of a leader that hang or fail each time, a loop that others
+        depend on and that does not stay up, an event loop that is late. What others do wrong is not."""
+        lag = self.pulse.lag_seconds
+        if lag > _LATE_SECONDS:
+            return f"the event loop is {lag:.0f} s late; see overspill_event_loop_lag_seconds"
+        for name in _NEEDED:
+            if self.pulse.failing_seconds(name) > _STUCK_SECONDS:
+                return f"loop {name} has not stayed up for {self.pulse.failing_seconds(name):.0f} s; see the log for it"
         overdue = self.planner.seconds_overdue
         if overdue > _STUCK_SECONDS and (self.is_leader() or self.mode == "shadow"):
             return f"no scheduling cycle has come to its end for {overdue:.0f} s; see the log for loop_crashed"
@@ -139,6 +153,9 @@ class StatusReport:
         phases = Counter((str(entry.workload.queue), phase_of(entry.workload)) for entry in self.mirror.hub.values())
         for (queue, phase), count in phases.items():
             self.telemetry.workloads.labels(queue, phase).set(count)
+        self.gauges.refresh(now)
+        self.telemetry.shadow_mode.set(self.mode == "shadow")
+        self.telemetry.shortage.clear()
         for line in self.ledger.by_queue():
             labels = (line["queue"] or "", line["cluster"], line["capacity_type"])
             self.telemetry.spend.labels(*labels).set(float(line["usd"]))
@@ -147,7 +164,10 @@ class StatusReport:
             down = member.unreachable_since
             self.telemetry.mirror_age.labels(member.member.id).set(0.0 if down is None else max(0.0, now - down))
             pools = self._cluster(member, now)["pools"]
-            bought = {pool.ref.pool for pool in member.pools() if pool.bought}
+            bought = {pool.ref.pool: pool.capacity_type for pool in member.pools() if pool.bought}
+            for each in member.pools():
+                if each.shortage is not None:
+                    self.telemetry.shortage.labels(member.member.id, each.ref.pool, each.shortage.kind).set(1)
             unpriced = sum(pool["usd_per_hour"] is None for pool in pools)
             self.telemetry.unpriced_pools.labels(member.member.id).set(unpriced)
             for pool in pools:
@@ -158,6 +178,7 @@ class StatusReport:
                 self.telemetry.pool_gpus.labels(*where, "all").set(pool["gpus"])
                 self.telemetry.pool_gpus.labels(*where, "used").set(pool["gpus_used"])
                 if pool["pool"] in bought:
+                    self.telemetry.bought_nodes.labels(*where, bought[pool["pool"]]).set(pool["nodes"])
                     self.telemetry.idle_bought_gpus.labels(*where).set(max(0, pool["gpus"] - pool["gpus_used"]))
 
     def _measure_price_age(self, where: tuple[str, str], as_of: float | None, now: float) -> None:

@@ -7,7 +7,7 @@ off it was on that member before (`scheduler.predict.ratios`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -73,6 +73,10 @@ class WaitBook:
             return
         if cluster in said.seconds and started.at >= said.at:
             self.on_wait(cluster, said.seconds[cluster], started.at - said.at)
+
+    def said(self) -> Collection[Uid]:
+        """Of whom a wait was said in the last round: not more than `MOST_WAITING`."""
+        return [Uid(uid) for uid in self._latest[1]]
 
     def of(self, uid: Uid) -> list[dict[str, Any]]:
         """What is said now of one that waits, by member: median and p90 in seconds, corrected; [] where nothing is."""

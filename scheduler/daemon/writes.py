@@ -5,16 +5,19 @@ What is to be written is decided elsewhere (`scheduler.engine.lifecycle`); when,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
 
 from clusters.kubernetes.annotations import format_placement, parse_places
 from clusters.kubernetes.codec import format_time
-from scheduler.daemon.member_mirror import CopyEntry
+from clusters.kubernetes.hubobjects import resource_of
+from scheduler.daemon.dependents import Dependents
+from scheduler.daemon.member_mirror import CopyEntry, MemberMirror
 from scheduler.daemon.mirror import HubEntry, Mirror
 from scheduler.daemon.telemetry import Telemetry
+from scheduler.engine.settlement import queued_again_at
 from scheduler.model.contract import (
     ANNOTATION_EXCLUDED_NODES,
     ANNOTATION_ORIGIN_NAME,
@@ -30,11 +33,12 @@ from scheduler.model.errors import (
     ConflictError,
     InvalidObjectError,
     NotFoundError,
+    NotServedError,
     RefusedError,
     TransientError,
 )
 from scheduler.model.ids import ClusterId, Uid
-from scheduler.model.ports import Clock, KubeApi, MemberFacts, RawObject, WorkloadKind
+from scheduler.model.ports import Clock, KubeApi, MemberFacts, RawObject, Resource, WorkloadKind
 from scheduler.model.workload import Placement, Workload
 
 log = structlog.get_logger(__name__)
@@ -50,12 +54,21 @@ class Writes:
         member_apis: Mapping[ClusterId, KubeApi],
         clock: Clock,
         telemetry: Telemetry,
+        fence: Callable[[], None],
     ) -> None:
         self._mirror = mirror
         self._hub_api = hub_api
         self._member_apis = member_apis
         self._clock = clock
         self._telemetry = telemetry
+        self.dependents = Dependents(
+            mirror,
+            hub_api,
+            member_apis,
+            kinds=mirror.federation.dependents,
+            fence=fence,
+            facts=self.member_facts,
+        )
         self.uncertain: set[Uid] = set()
         """Workloads with a write of unknown outcome, or seen to be stale: looked at directly before the next step."""
 
@@ -71,15 +84,18 @@ class Writes:
         if placement.moved_from is not None:
             await self._look_where_it_was(workload, placement)
         body = kind.make_copy(hub.raw, workload, placement, member)
-        api = self._member_apis[placement.cluster]
+        api, resource = self._member_apis[placement.cluster], resource_of(kind, body)
         namespace = workload.ref.namespace
+        await self.dependents.bring(hub, body, placement.cluster)
         try:
-            made = await api.create(kind.member_resource, namespace, body)
+            made = await api.create(resource, namespace, body)
         except AlreadyExistsError:
-            made = await self._adopt(api, kind, namespace, str(body["metadata"]["name"]), workload)
+            made = await self._adopt(api, resource, namespace, str(body["metadata"]["name"]), workload)
         except NotFoundError:
             await self._ensure_namespace(api, namespace)
-            made = await api.create(kind.member_resource, namespace, body)
+            made = await api.create(resource, namespace, body)
+        except NotServedError as error:
+            raise RefusedError(f"it does not serve {resource.key}; install its definition there") from error
         self._mirror.members[placement.cluster].apply_copy(kind, made)
         self._telemetry.queue_wait.labels(workload.queue).observe(max(0.0, self._clock.now() - workload.queued_at))
 
@@ -92,14 +108,14 @@ class Writes:
             raise ConflictError("the copy that is moved is not gone yet")
 
     async def _adopt(
-        self, api: KubeApi, kind: WorkloadKind, namespace: str, name: str, workload: Workload
+        self, api: KubeApi, resource: Resource, namespace: str, name: str, workload: Workload
     ) -> RawObject:
         """A copy of that name is there: ours from before a crash, or somebody else's."""
-        there = await api.get(kind.member_resource, namespace, name)
+        there = await api.get(resource, namespace, name)
         labels = there["metadata"].get("labels") or {}
         if labels.get(LABEL_ORIGIN_UID) != workload.ref.uid:
             raise RefusedError(
-                f"{kind.member_resource.plural} {namespace}/{name} exists on the member and is not ours: "
+                f"{resource.plural} {namespace}/{name} exists on the member and is not ours: "
                 "delete it there, or rename the workload"
             )
         return there
@@ -114,16 +130,20 @@ class Writes:
         """Ask for the copy's deletion; of an orphan only when the hub itself says that its origin is gone."""
         if uid not in self._mirror.hub and await self._hub_has(entry):
             raise ConflictError("the hub object of a seeming orphan exists; waiting for the watch to show it")
-        copy = entry.copy
-        kind = self._mirror.kinds[entry.copy.kind]
+        copy, member = entry.copy, self._mirror.members[entry.copy.cluster]
         log.info("delete_copy", cluster=copy.cluster, copy=f"{copy.namespace}/{copy.name}", why=why)
-        key = (kind.name, copy.namespace, copy.name)
         try:
-            await self._member_apis[copy.cluster].delete(kind.member_resource, copy.namespace, copy.name, uid=copy.uid)
+            await self._member_apis[copy.cluster].delete(entry.resource, copy.namespace, copy.name, uid=copy.uid)
         except NotFoundError:
-            self._mirror.members[copy.cluster].drop_copy(key, copy.uid)
+            member.drop_copy(entry.key, copy.uid)
+        except NotServedError:
+            if not entry.resource.custom:
+                raise
+            # With a definition its objects go, too: Kubernetes documentation, "Extend the Kubernetes API with
+            # CustomResourceDefinitions", on deleting one.
+            member.drop_copy(entry.key, copy.uid)
         else:
-            self._mirror.members[copy.cluster].mark_deleting(key, copy.uid)
+            member.mark_deleting(entry.key, copy.uid)
 
     async def _hub_has(self, entry: CopyEntry) -> bool:
         """Whether the hub object of this copy really exists: asked of the API itself before an orphan is deleted."""
@@ -147,8 +167,16 @@ class Writes:
         kind = self._mirror.kinds[entry.copy.kind]
         body = _with_metadata(patch, {"uid": copy.uid})
         api = self._member_apis[copy.cluster]
-        changed = await api.patch(kind.member_resource, copy.namespace, copy.name, body)
+        changed = await api.patch(entry.resource, copy.namespace, copy.name, body)
         self._mirror.members[copy.cluster].apply_copy(kind, changed)
+
+    async def bring_dependents(self, hub: HubEntry, entry: CopyEntry) -> None:
+        """Have what the copy will need there before it is changed."""
+        placement = hub.workload.placement
+        member = self.member_facts(placement, hub.raw) if placement is not None else None
+        if placement is not None and member is not None:
+            body = self._mirror.kinds[entry.copy.kind].make_copy(hub.raw, hub.workload, placement, member)
+            await self.dependents.bring(hub, body, entry.copy.cluster)
 
     async def write_placement(self, hub: HubEntry, placement: Placement) -> None:
         """Write the intent, and with it the finalizer that keeps the hub object until its copy is gone."""
@@ -162,7 +190,8 @@ class Writes:
             await self.look(hub.workload.ref.uid)
             if any(entry.copy.cluster == placement.cluster for entry in self._mirror.copies(hub.workload.ref.uid)):
                 return
-        annotations = {ANNOTATION_PLACEMENT: None, ANNOTATION_QUEUED_AT: format_time(self._clock.now(), micro=True)}
+        since = queued_again_at(placement, hub.workload.queued_at, self._clock.now())
+        annotations = {ANNOTATION_PLACEMENT: None, ANNOTATION_QUEUED_AT: format_time(since, micro=True)}
         body = {"metadata": {"annotations": annotations, "finalizers": _without_ours(hub.raw)}}
         await self.patch_hub(hub, body)
         log.info("released", workload=str(hub.workload.ref), cluster=placement.cluster, reason=placement.reason)
@@ -195,14 +224,28 @@ class Writes:
             # Taken out of the federation file: whatever is there is nobody's to see any more.
             return
         selector = f"{LABEL_ORIGIN_UID}={uid}"
-        found = await api.list(kind.member_resource, namespace=namespace, label_selector=selector)
         seen = set()
-        for raw in found.items:
-            member.apply_copy(kind, raw)
-            seen.add(str(raw["metadata"]["uid"]))
+        for resource in self._to_look_for(kind, uid, member):
+            try:
+                found = await api.list(resource, namespace=namespace, label_selector=selector)
+            except NotServedError:
+                if not resource.custom:
+                    raise
+                continue
+            for raw in found.items:
+                member.apply_copy(kind, raw)
+                seen.add(str(raw["metadata"]["uid"]))
         for entry in member.copies_for(uid):
             if entry.copy.kind == kind.name and entry.copy.uid not in seen:
-                member.drop_copy((kind.name, entry.copy.namespace, entry.copy.name), entry.copy.uid)
+                member.drop_copy(entry.key, entry.copy.uid)
+
+    def _to_look_for(self, kind: WorkloadKind, uid: Uid, member: MemberMirror) -> tuple[Resource, ...]:
+        """What copies of the workload can be: what its hub object says now and whatever is known there; all that its
+        kind has when its hub object does not say."""
+        hub = self._mirror.hub.get(uid)
+        runs_as = hub.workload.runs_as if hub is not None else ""
+        known = {entry.resource.key for entry in member.copies_for(uid)} | {runs_as}
+        return tuple(each for each in kind.member_resources if not runs_as or each.key in known)
 
     async def patch_hub(self, hub: HubEntry, patch: RawObject, *, subresource: str = "") -> None:
         """Patch the hub object on condition that it is still the version that the step was decided on."""
@@ -231,7 +274,8 @@ class Writes:
                 said = (raw["metadata"].get("annotations") or {}).get(ANNOTATION_EXCLUDED_NODES)
                 excluded = tuple(node for cluster, node in parse_places(said) if cluster == placement.cluster)
                 hub = self._mirror.federation.hub.name
-                return MemberFacts(placement.cluster, hub, (*pool.selector, *held_to), taints, excluded)
+                labels = member.member.labels if member is not None else ()
+                return MemberFacts(placement.cluster, hub, (*pool.selector, *held_to), taints, excluded, labels)
         return None
 
 

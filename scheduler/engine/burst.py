@@ -26,7 +26,7 @@ def _scale(room: PoolRoom) -> ScalePool | None:
             why = f"{len(room.opened)} more for the workloads placed on it"
             return ScalePool(pool.ref, desired, target, why)
         return None
-    unneeded = sum(not bin_.taken for bin_ in room.booked)
+    unneeded = 0 if pool.keeps_size else sum(not bin_.taken for bin_ in room.booked)
     target = max(pool.min_nodes, desired - unneeded)
     if unneeded and target < desired:
         why = f"{desired - target} ordered but not there yet, and nothing needs them any more"

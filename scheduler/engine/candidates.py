@@ -144,8 +144,8 @@ class Weigher:
         cost = None
         if room.pool.price is not None:
             usd_per_hour = _part_of(room.pool.price.usd_per_hour, fit.new_nodes + fit.share)
-            if prediction.run_seconds is not None and prediction.transfer_usd is not None:
-                cost = cost_usd(usd_per_hour, prediction.run_seconds) + prediction.transfer_usd
+            if (seconds := expected_seconds(prediction)) is not None and prediction.transfer_usd is not None:
+                cost = cost_usd(usd_per_hour, seconds) + prediction.transfer_usd
         priced = Offer(room, offer.paused, fit, prediction, usd_per_hour, cost)
         score = load_objective(ask.policy.objective)(described(priced, ()))
         accepted = Weighed(described(priced, (), score), room, fit, prediction)
@@ -195,7 +195,12 @@ def expected_end(weighed: Weighed, ask: Ask, now: Instant) -> Instant | None:
     start, run = weighed.prediction.start_seconds, weighed.prediction.run_seconds
     if weighed.fit is None or start is None or run is None:
         return None
-    return now + start + run * late_factor(weighed.prediction, ask)
+    return now + start + run * late_factor(weighed.prediction, ask) + weighed.prediction.lost_seconds
+
+
+def expected_seconds(prediction: Prediction) -> float | None:
+    """That it runs, work that reclaims undo and that is done again included."""
+    return None if prediction.run_seconds is None else prediction.run_seconds + prediction.lost_seconds
 
 
 def _part_of(usd_per_hour: Usd, nodes: Fraction) -> Usd:
@@ -217,7 +222,7 @@ def described(offer: Offer, refused: tuple[Reason, ...], score: float | None = N
         usd_per_hour=offer.usd_per_hour,
         expected_cost_usd=offer.cost_usd,
         expected_start_seconds=offer.prediction.start_seconds,
-        expected_seconds=offer.prediction.run_seconds,
+        expected_seconds=expected_seconds(offer.prediction),
         new_nodes=0 if offer.fit is None else offer.fit.new_nodes,
         refused=refused,
         availability=offer.prediction.availability,

@@ -203,7 +203,8 @@ def _hope(ask: Ask, weighed: Weighed) -> float:
     usd = candidate.expected_cost_usd
     if usd is not None and candidate.usd_per_hour is not None:
         usd -= cost_usd(candidate.usd_per_hour, run) - cost_usd(candidate.usd_per_hour, low)
-    score = load_objective(ask.policy.objective)(replace(candidate, expected_seconds=low, expected_cost_usd=usd))
+    seconds = low + weighed.prediction.lost_seconds
+    score = load_objective(ask.policy.objective)(replace(candidate, expected_seconds=seconds, expected_cost_usd=usd))
     return math.inf if score is None else score
 
 

@@ -24,7 +24,7 @@ def removals(world: World) -> tuple[RemoveNode, ...]:
         for node in sorted(room.nodes, key=lambda node: (node.idle_since or 0.0, node.name)):
             if node.deleting or node.workload_pods or node.idle_since is None or node.do_not_disrupt:
                 continue
-            if node.name in needed or spare <= 0:
+            if node.name in needed or spare <= 0 or (pool.keeps_size and not node.unschedulable):
                 continue
             # Nothing can come to a node that is closed: there is nothing to wait for.
             if not node.unschedulable and world.now < node.idle_since + idle:

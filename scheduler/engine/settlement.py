@@ -27,6 +27,13 @@ MIN_RESERVED_SECONDS: Final = 60.0
 Move = tuple[SetPlacement, Decision]
 
 
+def queued_again_at(ended: Placement, queued_at: Instant, now: Instant) -> Instant:
+    """Since when a workload has been waiting once its placement has ended: all along, if its nodes never came. It keeps
+    its place in the queue, and goes on to the next offering while the one that failed it is backed off; a
+    `burst.afterWait` that began anew could outlast that, and it would try the same one for ever."""
+    return queued_at if ended.reason in UNDELIVERED else now
+
+
 def settle(world: World, weigher: Weigher) -> list[Move]:
     """Assume all placed workloads onto their pools and return the moves that are due, in the order of placing."""
     world.quotas.used.update(world.roll.used)

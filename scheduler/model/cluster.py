@@ -117,6 +117,8 @@ class NodePool:
 
     quarantined: bool = False
     """Closed to new placements because of an incident."""
+    keeps_size: bool = False
+    """A remedy has enlarged it ahead of demand: what is idle or on its way is not given back meanwhile."""
 
     @property
     def reckoned_price(self) -> Price | None:

@@ -36,6 +36,14 @@ ANNOTATION_BATCH_SIZE: Final = "overspill.dev/batch-size"
 """By its user: of one GPU, a whole number."""
 ANNOTATION_STEPS: Final = "overspill.dev/total-steps"
 """By its user: how many steps the whole run takes."""
+ANNOTATION_PARAMETERS: Final = "overspill.dev/parameters"
+"""By its user: how many parameters each token passes through, such as 7B, 350M or 125000000."""
+ANNOTATION_SEQUENCE_LENGTH: Final = "overspill.dev/sequence-length"
+"""By its user: tokens of one sample, a whole number."""
+ANNOTATION_PRECISION: Final = "overspill.dev/precision"
+"""By its user: of the arithmetic; fp32, tf32, fp16, bf16 or fp8."""
+ANNOTATION_FRAMEWORK: Final = "overspill.dev/framework"
+"""By its user: what trains it, such as pytorch or megatron."""
 ANNOTATION_PROGRESS_QUERY: Final = "overspill.dev/progress-query"
 """By its user: what a Prometheus API is asked to learn how far the run is: steps done, where total-steps is said, else
 the part that is done (0 to 1). `$namespace`, `$job` and `$pods` (a regular expression) stand for its copy's own."""
@@ -58,9 +66,18 @@ ANNOTATION_ORIGIN_NAMESPACE: Final = "overspill.dev/origin-namespace"
 ANNOTATION_ORIGIN_NAME: Final = "overspill.dev/origin-name"
 ANNOTATION_ATTEMPT: Final = "overspill.dev/attempt"
 ANNOTATION_DIGEST: Final = "overspill.dev/template-digest"
-"""On a Deployment's copy: SHA-256 of the hub template that it was last made from."""
+"""On a FederatedWorkload's copy: SHA-256 of the hub template, and of its overrides, that it was last made from."""
+ANNOTATION_OVERRIDDEN: Final = "overspill.dev/overridden-digest"
+"""On a FederatedWorkload's copy, where overrides apply: SHA-256 of the template with them."""
 ANNOTATION_REPLICAS: Final = "overspill.dev/replicas"
-"""On a Deployment's copy while it is suspended (scaled to 0): the replicas it is to have again."""
+"""On a FederatedWorkload's copy while it is suspended: the replicas, or bounds of the scale, it is to have again."""
+
+LABEL_DEPENDENT: Final = "overspill.dev/dependent"
+"""On what followed a copy to its member: a ConfigMap, Secret, ServiceAccount or volume claim."""
+ANNOTATION_ORIGIN_VERSION: Final = "overspill.dev/origin-version"
+"""On such an object: UID and resourceVersion of the hub's, of which it is."""
+ANNOTATION_KEEP: Final = "overspill.dev/keep"
+"""By its user, on such an object of the hub: it stays on the member when nothing there needs it any more."""
 
 CONDITION_PLACED: Final = "overspill.dev/Placed"
 """On a hub object's status: True once its copy is to exist; the reason and message say why, or why not yet."""
@@ -96,19 +113,25 @@ EVENTS: Final = Resource("", "v1", "events", "Event")
 NODE_EVENTS_NAMESPACE: Final = "default"
 """Where Events about cluster-scoped objects such as nodes are written."""
 CONFIG_MAPS: Final = Resource("", "v1", "configmaps", "ConfigMap")
+SECRETS: Final = Resource("", "v1", "secrets", "Secret")
+SERVICE_ACCOUNTS: Final = Resource("", "v1", "serviceaccounts", "ServiceAccount")
+VOLUME_CLAIMS: Final = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 NAMESPACES: Final = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
 JOBS: Final = Resource("batch", "v1", "jobs", "Job")
 DEPLOYMENTS: Final = Resource("apps", "v1", "deployments", "Deployment")
+STATEFULSETS: Final = Resource("apps", "v1", "statefulsets", "StatefulSet")
+INFERENCE_SERVICES: Final = Resource("serving.kserve.io", "v1beta1", "inferenceservices", "InferenceService")
+KNATIVE_SERVICES: Final = Resource("serving.knative.dev", "v1", "services", "Service")
 REPLICASETS: Final = Resource("apps", "v1", "replicasets", "ReplicaSet")
 LEASES: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 CRDS: Final = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", False)
 FEDERATED_WORKLOADS: Final = Resource(GROUP, "v1alpha1", "federatedworkloads", "FederatedWorkload")
 
 
-def copy_name(name: str, uid: str) -> str:
+def copy_name(name: str, uid: str, longest: int = 63) -> str:
     """The name of a workload's copy on a member: deterministic, and never the hub object's own name, so that the hub
     may be a member of itself and a re-created hub object never meets the copy of its predecessor.
 
-    At most 63 characters: 52 of the name, a dash, 10 of the UID's hexadecimal digits.
+    At most `longest` characters: as much of the name as fits, a dash, 10 of the UID's hexadecimal digits.
     """
-    return f"{name[:52].rstrip('-.')}-{uid.replace('-', '')[:10]}"
+    return f"{name[: longest - 11].rstrip('-.')}-{uid.replace('-', '')[:10]}"

@@ -70,6 +70,8 @@ class QueueSpec:
     preemption: PreemptionRule = PreemptionRule()
     wait_objective_seconds: float | None = None
     """A forecast wait that is longer is an incident; nothing is placed by it."""
+    latency_objective_seconds: float | None = field(default=None, metadata=UNSAID_WHEN_NONE)
+    """The same of a forecast p95 latency of what serves."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from scheduler.model.cloud import AccessCheck, CloudCluster, ClusterLogin
 from scheduler.model.cluster import NodePool, Shortage, Taint
 from scheduler.model.ids import ClusterId, Instant, NodeName, PoolId
 from scheduler.model.money import Usd
-from scheduler.model.workload import Copy, Placement, Workload
+from scheduler.model.workload import Copy, Dependent, Placement, Workload
 
 RawObject = Mapping[str, Any]
 """A Kubernetes object as JSON, parsed but not typed. Never mutated: copies are made of what changes."""
@@ -146,6 +146,16 @@ class Resource:
     def api_version(self) -> str:
         return f"{self.group}/{self.version}" if self.group else self.version
 
+    @property
+    def key(self) -> str:
+        """As kubectl names it: deployments.apps, pods."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    @property
+    def custom(self) -> bool:
+        """Whether a CRD defines it: Kubernetes' own groups have no dot, or end in .k8s.io."""
+        return "." in self.group and not self.group.endswith(".k8s.io")
+
 
 @dataclass(frozen=True, slots=True)
 class WatchEvent:
@@ -238,6 +248,8 @@ class MemberFacts:
     """(key, value, effect) of taints that the pool's nodes carry because they are Overspill's."""
     excluded_nodes: tuple[str, ...] = ()
     """Nodes of the cluster on which this workload must not run."""
+    labels: tuple[tuple[str, str], ...] = ()
+    """Of the member, as the federation file gives them."""
 
 
 class WorkloadKind(Protocol):
@@ -245,7 +257,8 @@ class WorkloadKind(Protocol):
 
     name: str
     hub_resource: Resource
-    member_resource: Resource
+    member_resources: tuple[Resource, ...]
+    """What its copies may be; those that are custom need not be installed on every member."""
 
     def parse(self, obj: RawObject) -> Workload:
         """The workload that a hub object stands for; `invalid` set when it can never be placed."""
@@ -265,13 +278,18 @@ class WorkloadKind(Protocol):
 
     def parse_copy(self, obj: RawObject, cluster: ClusterId) -> Copy: ...
 
+    def dependents(self, obj: RawObject, copy: RawObject) -> tuple[Dependent, ...]:
+        """What must be in the copy's namespace for its pods to start: `copy` as it is made of the hub object `obj`."""
+        ...
+
     def suspend_patch(self, obj: RawObject, *, suspend: bool) -> RawObject | None:
         """Merge patch for the copy that stops or starts its pods; None when there is nothing to change."""
         ...
 
-    def mirror_status(self, obj: RawObject, copy: RawObject | None) -> RawObject | None:
+    def mirror_status(self, obj: RawObject, copy: RawObject | None, ready_pods: int | None = None) -> RawObject | None:
         """Merge patch for the hub object's status subresource that makes it say what the copy's status says (None:
-        it does already). `copy` None: there is no copy now."""
+        it does already). `copy` None: there is no copy now. `ready_pods`: of the copy, as its member's pods tell, for
+        kinds whose own status does not (None: not known)."""
         ...
 
     def condition_patch(

@@ -9,6 +9,7 @@ from typing import Final
 from scheduler.model.ids import ClusterId, Instant, NodeName, PoolId, PoolRef, QueueId, Uid, WorkloadRef
 from scheduler.model.money import Usd
 from scheduler.model.resources import Resources
+from scheduler.model.traits import NO_TRAITS, Traits
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -62,8 +63,26 @@ class Hints:
     """Of one GPU."""
     total_steps: float | None = None
     """The whole work, in the steps that its speed is told in."""
+    traits: Traits = NO_TRAITS
+    """What a model that was never seen is told by."""
     avoided_pools: tuple[PoolRef, ...] = ()
     """Where it is not to be placed: it did badly there."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Dependent:
+    """An object that pods refer to by name, in their own namespace; it follows them to their member."""
+
+    kind: str
+    """ConfigMap, Secret, ServiceAccount or PersistentVolumeClaim."""
+    name: str
+    optional: bool = False
+    """The pods start without it."""
+    named: bool = False
+    """By the workload's user, beside what its pods refer to."""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
 
 
 MOVED: Final = "Moved"
@@ -143,6 +162,8 @@ class Workload:
     """Why it can never be placed as it stands (one line), when that is so."""
     unmanaged: str | None = None
     """What its user has yet to do to hand it over (one line), when another controller still runs it."""
+    runs_as: str = ""
+    """What its copy is, as kubectl names it (inferenceservices.serving.kserve.io); "": not told."""
 
     @property
     def requests(self) -> Resources:

@@ -6,6 +6,7 @@ import math
 from typing import Final
 
 from scheduler.model.cluster import NodePool
+from scheduler.model.traits import NO_TRAITS
 from scheduler.model.workload import Workload
 from scheduler.predict.throughput import Configuration
 
@@ -17,6 +18,8 @@ def groups_of(workload: Workload) -> tuple[str, str, str]:
     hints, ref, gpus = workload.hints, workload.ref, workload.requests.gpus
     labels = ",".join(f"{key}={value}" for key, value in sorted(workload.labels))
     said = f"{hints.model or ''}/{hints.batch_size or ''}/{hints.total_steps or ''}"
+    if hints.traits != NO_TRAITS:
+        said += f"/{hints.traits}"
     return (
         f"{workload.queue}|{ref.kind}|{ref.namespace}|{gpus}|{said}|{labels}"[:1024],
         f"{workload.queue}|{gpus}",

@@ -24,8 +24,12 @@ from scheduler.predict.bounded import Recent
 MOST_GROUPS: Final = 1000
 """About 1 kB each; the one that has learned nothing for longest is forgotten."""
 _LEAST_STEP: Final = 0.01
-_FIRST_STEP: Final = 0.4
-_LEAST, _MOST = -1.4, 4.0
+_FIRST_STEP: Final = 0.2
+_HALF_STEP: Final = 200
+"""Outcomes after which a step is half of the first. Hits move an end by a twentieth of a step only, and a queue of a
+thousand runs has to get from ends that are far too wide to where they belong."""
+_LEAST, _MOST = -1.64, 4.0
+"""From the median (almost) outwards."""
 _ALONE: Final = 30
 """Outcomes after which a group stands half-way between all groups and itself."""
 _SCORES_OF_A_WIDTH: Final = 2 * 1.6449
@@ -49,9 +53,12 @@ class _Ends:
 
     def learn(self, below: bool, above: bool, wanted: float) -> None:
         # The first outcomes count more.
-        step = max(_LEAST_STEP, _FIRST_STEP * 10 / (10 + self.count + 1))
-        self.low = min(_MOST, max(_LEAST, self.low + step * (below - wanted / 2)))
-        self.high = min(_MOST, max(_LEAST, self.high + step * (above - wanted / 2)))
+        step = max(_LEAST_STEP, _FIRST_STEP * _HALF_STEP / (_HALF_STEP + self.count + 1))
+        # Beyond an end that lies at the median nearly nothing falls: the other may miss its part, too.
+        low_wanted = wanted if self.high <= _LEAST else wanted / 2
+        high_wanted = wanted if self.low <= _LEAST else wanted / 2
+        self.low = min(_MOST, max(_LEAST, self.low + step * (below - low_wanted)))
+        self.high = min(_MOST, max(_LEAST, self.high + step * (above - high_wanted)))
         self.count += 1
         self.missed.append(below or above)
 

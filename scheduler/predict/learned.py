@@ -18,9 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.model.cluster import SPOT, NodePool
+from scheduler.model.contract import TOPOLOGY_ZONE
 from scheduler.model.ids import PoolRef
 from scheduler.model.ports import Prediction
 from scheduler.model.resources import Resources
+from scheduler.model.traits import NO_TRAITS, Traits
 from scheduler.model.workload import Workload
 from scheduler.predict.alike import configuration_of, groups_of, replicas_of
 from scheduler.predict.cost import RunCost, predicted_cost
@@ -29,11 +31,15 @@ from scheduler.predict.provisioning import PRIOR_SECONDS, Provisioning
 from scheduler.predict.ratios import Correction, corrections
 from scheduler.predict.served import Serving
 from scheduler.predict.sharing import Alone, Kept, SharingModel
+from scheduler.predict.spot import DailyRates
 from scheduler.predict.throughput import Configuration, Spread, ThroughputModel
+from scheduler.predict.work import Efficiency, surer
 
 WORK, HISTORY, HINT = "work", "history", "hint"
 SOURCES: Final = (WORK, HISTORY, HINT)
 """In the order of an unknown queue."""
+_PRIOR_EFFICIENCY: Final = Efficiency()
+_USUAL_RECLAIMS: Final = DailyRates((SPOT_RECLAIMS_PER_HOUR,))
 _NORMAL_95: Final = 1.6449
 LEAST_ALIKE: Final = 3
 """So many runs alike must have ended before their history is asked."""
@@ -73,12 +79,17 @@ class Known:
     lengths: Mapping[str, Span] = field(default_factory=_nothing)
     """By the finest group of runs alike, and by queue and GPUs."""
     throughput: ThroughputModel | None = None
+    efficiency: Efficiency = _PRIOR_EFFICIENCY
+    """Of models that were never seen, and declare what they are."""
     order: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     """Sources by queue, the best first."""
     provisioning: Mapping[PoolRef, Provisioning] = field(default_factory=lambda: MappingProxyType({}))
-    reclaims_per_hour: Mapping[PoolRef, float] = field(default_factory=lambda: MappingProxyType({}))
-    any_reclaims_per_hour: float = SPOT_RECLAIMS_PER_HOUR
+    reclaims: Mapping[tuple[PoolRef, str], DailyRates] = field(default_factory=lambda: MappingProxyType({}))
+    """By pool and zone; zone "": in whichever."""
+    any_reclaims: DailyRates = _USUAL_RECLAIMS
     """Of a spot pool that was never used."""
+    hour: float = 0.0
+    """Of the day (UTC), with its part: when runs that are asked about would begin."""
     sharing: SharingModel | None = None
     """What is kept of a speed beside others on one GPU."""
     waits: Mapping[str, Correction] = field(default_factory=lambda: MappingProxyType({}))
@@ -91,6 +102,10 @@ class Known:
 
 _Where = tuple[str | None, int, int]
 """GPU model, GPUs of a node, how many times over each is handed out: all that a run's time depends on of a pool."""
+
+
+_Place = tuple[DailyRates, float | None, float | None]
+"""Reclaims of a node; seconds until a new node is ready; the chance that a scale-up succeeds."""
 
 
 @dataclass(slots=True)
@@ -109,16 +124,16 @@ class LearnedPredictor:
     def __init__(self, known: Known | None = None) -> None:
         self.known = Known() if known is None else known
         self._asked: _Asked | None = None
-        self._places: dict[tuple[PoolRef, str, float | None], tuple[float, float | None, float | None]] = {}
+        self._places: dict[tuple[PoolRef, tuple[tuple[str, str], ...], float | None], _Place] = {}
 
     def predict(self, workload: Workload, pool: NodePool, new_nodes: int) -> Prediction:
         """Unknown stays None, as in `FirstPredictor`."""
-        hazard, provisioning, chance = self._place(pool)
+        rates, provisioning, chance = self._place(pool)
         span = None if workload.runs_forever else self._run(workload, pool)
         run, sure, shape = (None, None, ()) if span is None else (span.median, span.log_sd, span.shape)
         lost = 0.0
         if run is not None and pool.capacity_type == SPOT:
-            gang = hazard * nodes_spanned(workload.pod_sets, pool.node_resources)
+            gang = self._reclaims(rates, run) * nodes_spanned(workload.pod_sets, pool.node_resources)
             lost = lost_to_reclaims(run, gang, workload.hints.checkpoint_every_seconds)
         if new_nodes == 0:
             return Prediction(run, POD_START_SECONDS, lost, sure, run_shape=shape)
@@ -127,10 +142,9 @@ class LearnedPredictor:
 
     def alike(self, pool: NodePool) -> Hashable:
         """All that a prediction looks at of a pool."""
-        hazard, provisioning, chance = self._place(pool)
+        rates, provisioning, chance = self._place(pool)
         spot = pool.capacity_type == SPOT
-        where = _where(pool) if self._speeds is not None else None
-        return where, provisioning, chance, (hazard, pool.node_resources) if spot else None
+        return _where(pool), provisioning, chance, (rates, pool.node_resources) if spot else None
 
     def run_seconds(self, workload: Workload, pool: NodePool) -> Mapping[str, Span]:
         """What each source says that knows anything; the spans of hints have no width."""
@@ -147,9 +161,11 @@ class LearnedPredictor:
 
     def run_cost(self, workload: Workload, pool: NodePool, new_nodes: int, usd_per_hour: Decimal) -> RunCost | None:
         """What a run there costs: expected and p90, in parts; None: its length or start is unknown."""
-        hazard = self._place(pool)[0] if pool.capacity_type == SPOT else None
-        every = workload.hints.checkpoint_every_seconds
-        return predicted_cost(self.predict(workload, pool, new_nodes), usd_per_hour, hazard, every)
+        prediction = self.predict(workload, pool, new_nodes)
+        hazard = None
+        if pool.capacity_type == SPOT and prediction.run_seconds is not None:
+            hazard = self._reclaims(self._place(pool)[0], prediction.run_seconds)
+        return predicted_cost(prediction, usd_per_hour, hazard, workload.hints.checkpoint_every_seconds)
 
     def serving(self, workload: Workload) -> Serving | None:
         """What is known of one that serves: its latency now and in an hour, and what a replica carries."""
@@ -178,7 +194,7 @@ class LearnedPredictor:
                 for number, pool in example.items():
                     span = self._run(workload, pool)
                     runs[row, number] = math.nan if span is None else span.median
-        places: dict[tuple[int, float, Resources], int] = {}
+        places: dict[tuple[int, DailyRates, Resources], int] = {}
         at = [
             places.setdefault((kind, self._place(pool)[0], pool.node_resources), len(places))
             if pool.capacity_type == SPOT
@@ -188,10 +204,13 @@ class LearnedPredictor:
         lost = np.zeros((len(workloads), len(places) + 1))
         for row, workload in enumerate(workloads):
             every = workload.hints.checkpoint_every_seconds
-            for (kind, hazard, node), place in places.items():
+            for (kind, rates, node), place in places.items():
                 seconds = float(runs[row, kind])
-                gang = hazard * nodes_spanned(workload.pod_sets, node)
-                lost[row, place] = seconds if math.isnan(seconds) else lost_to_reclaims(seconds, gang, every)
+                if math.isnan(seconds):
+                    lost[row, place] = seconds
+                    continue
+                gang = self._reclaims(rates, seconds) * nodes_spanned(workload.pod_sets, node)
+                lost[row, place] = lost_to_reclaims(seconds, gang, every)
         return runs[:, column], lost[:, at]
 
     # -- the parts ---------------------------------------------------------------------------------------------------
@@ -220,24 +239,31 @@ class LearnedPredictor:
                 found = None if said is None else Span(said, said, said)
             if found is not None:
                 return found
-        return None
+        return self._arithmetic(asked.workload, pool)
 
     def _work(self, workload: Workload, pool: NodePool) -> Span | None:
         steps = workload.hints.total_steps
         if steps is None or self._speeds is None:
             return None
         configuration = configuration_of(workload, pool)
-        speed = None if configuration is None else self.speed(configuration)
-        if speed is None or not 0 < speed.low <= speed.median <= speed.high:
-            return None
-        return Span(steps / speed.high, steps / speed.median, steps / speed.low)
+        return None if configuration is None else _span(steps, self.speed(configuration, workload.hints.traits))
 
-    def speed(self, one: Configuration) -> Spread | None:
-        """Steps per second. Of a share of a GPU that was not seen itself: the speed on whole ones, and the part of it
+    def _arithmetic(self, workload: Workload, pool: NodePool) -> Span | None:
+        """By what it declares alone, where no speed was ever seen and nobody says how long it takes."""
+        steps, configuration = workload.hints.total_steps, configuration_of(workload, pool)
+        if steps is None or configuration is None:
+            return None
+        return _span(steps, self.known.efficiency.speed(workload.hints.traits, configuration))
+
+    def speed(self, one: Configuration, traits: Traits = NO_TRAITS) -> Spread | None:
+        """Steps per second. Of a model that was never seen: by its own arithmetic, or by what others do on such GPUs,
+        whichever is surer. Of a share of a GPU that was not seen itself: the speed on whole ones, and the part of it
         that is kept beside others, of whom nothing is known; all shares are taken to be in use."""
         speeds, sharing = self.known.throughput, self.known.sharing
         if speeds is None:
             return None
+        if traits != NO_TRAITS and not speeds.has_seen(one.model) and speeds.observed(one) is None:
+            return surer(self.known.efficiency.speed(traits, one), speeds.predict(one))
         if one.share == 1.0 or sharing is None or speeds.observed(one) is not None:
             return speeds.predict(one)
         whole = speeds.predict(replace(one, share=1.0))
@@ -254,17 +280,22 @@ class LearnedPredictor:
         found = self.known.lengths.get(fine)
         return found if found is not None else self.known.lengths.get(coarse)
 
-    def _place(self, pool: NodePool) -> tuple[float, float | None, float | None]:
-        """Reclaims an hour; seconds until a new node is ready, what is lost on scale-ups that fail among them; the
-        chance that one succeeds, None where none was seen."""
-        key = (pool.ref, pool.capacity_type, pool.provisioning_seconds)
+    def _reclaims(self, rates: DailyRates, run_seconds: float) -> float:
+        """An hour, of one node, in the hours that such a run takes from now on."""
+        return rounded(rates.mean(self.known.hour, run_seconds))
+
+    def _place(self, pool: NodePool) -> _Place:
+        """Seconds until a new node is ready have what is lost on scale-ups that fail among them; the chance that one
+        succeeds is None where none was seen."""
+        key = (pool.ref, pool.labels, pool.provisioning_seconds)
         found = self._places.get(key)
         if found is None:
             known, ref = self.known, pool.ref
-            hazard = known.reclaims_per_hour.get(ref, known.any_reclaims_per_hour)
+            zone = next((value for name, value in pool.labels if name == TOPOLOGY_ZONE), "")
+            rates = known.reclaims.get((ref, zone)) or known.reclaims.get((ref, ""), known.any_reclaims)
             learned = known.provisioning.get(ref)
             chance = None if learned is None else round(learned.availability, 2)
-            found = self._places[key] = hazard, self._provisioning(pool, learned), chance
+            found = self._places[key] = rates, self._provisioning(pool, learned), chance
         return found
 
     def _provisioning(self, pool: NodePool, learned: Provisioning | None) -> float | None:
@@ -275,6 +306,12 @@ class LearnedPredictor:
             return None if usual is None else usual + rounded(learned.delay_seconds)
         prior = PRIOR_SECONDS if not pool.provisioning_seconds else pool.provisioning_seconds
         return rounded(replace(learned, prior_seconds=prior).quantile_seconds(0.5) + learned.delay_seconds)
+
+
+def _span(steps: float, speed: Spread | None) -> Span | None:
+    if speed is None or not 0 < speed.low <= speed.median <= speed.high:
+        return None
+    return Span(steps / speed.high, steps / speed.median, steps / speed.low)
 
 
 Floats = NDArray[np.float64]

@@ -5,9 +5,7 @@ Mutable, for one thread; `predictor` gives the frozen view that others use. `lea
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -16,7 +14,6 @@ import numpy as np
 
 from scheduler.model.cluster import NodePool
 from scheduler.model.ids import ClusterId, PoolId, PoolRef
-from scheduler.model.spread import HIGH, LEVELS, LOW, MIDDLE, drawn
 from scheduler.model.workload import Workload
 from scheduler.predict import records
 from scheduler.predict.alike import configuration_of, groups_of, numbers_of
@@ -25,33 +22,27 @@ from scheduler.predict.champion import Choice, choose
 from scheduler.predict.conformal import Calibration
 from scheduler.predict.durations import DurationModel, Run, fit, usable_seconds
 from scheduler.predict.forest import Forest, quantiles
-from scheduler.predict.learned import LEAST_ALIKE, SOURCES, Known, LearnedPredictor, Span, gpu_name, rounded
+from scheduler.predict.group_lengths import GroupLengths
+from scheduler.predict.learned import Known, LearnedPredictor, rounded
+from scheduler.predict.open_runs import OpenRun, OpenRuns
 from scheduler.predict.provisioning import Provisioning
 from scheduler.predict.ratios import Correction, Ratios
 from scheduler.predict.records import Records
 from scheduler.predict.served import Served
-from scheduler.predict.sharing import Alone, Beside, SharingModel
+from scheduler.predict.sharing import SharingModel
 from scheduler.predict.sources import SourceErrors
-from scheduler.predict.spot import ReclaimHazards
-from scheduler.predict.throughput import Configuration, ThroughputModel
+from scheduler.predict.speeds import Speeds
+from scheduler.predict.spot import DailyRates, ReclaimHazards
+from scheduler.predict.throughput import ThroughputModel
 
 STATE_VERSION: Final = 1
 WAIT_OFFSET_SECONDS: Final = 60.0
 """Added to waits before they are compared: whether one is of 1 s or of 10 s is of no interest."""
 MOST_SERVING: Final = 200
 """Workloads that serve; about 20 kB each."""
-MOST_LENGTHS: Final = 4096
-"""Groups of runs alike whose length is told; about 200 bytes each."""
-_MOST_OPEN: Final = 20_000
 _MOST_PLACES: Final = 2000
-_LEVELS: Final = np.array(LEVELS)
 _HELD_OUT: Final = 500
 """The newest runs, at most, that a challenger is judged on and not fitted to."""
-_NEWEST_SPEEDS: Final = 20
-_FEWEST_SHARED: Final = 8
-"""New speeds beside others, at the least, for a refit."""
-_UNSURE: Final = math.log(3.0)
-"""Half the width of a user's own expectation, before outcomes have told how far they are off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,28 +56,6 @@ class Began:
 
 
 @dataclass(frozen=True, slots=True)
-class _Open:
-    """A run that has not ended, and what was said of it when it began. Log seconds."""
-
-    at: float
-    queue: str
-    gpu: str
-    steps: float | None
-    configuration: Configuration | None
-    said: Mapping[str, float]
-    source: str | None
-    low: float
-    high: float
-    outlived: bool = False
-    speed_told: bool = False
-    """Its own metric has taught its speed: the mean over the whole run, start-up and all, would teach it worse."""
-
-    @property
-    def group(self) -> str:
-        return f"{self.source}|{self.queue}"
-
-
-@dataclass(frozen=True, slots=True)
 class Change:
     """What came of a refit: of `durations` or `throughput`."""
 
@@ -97,8 +66,8 @@ class Change:
 class Learning:
     def __init__(self, *, keep: int = 10_000) -> None:
         self.durations = DurationModel(keep=keep)
-        self.throughput = ThroughputModel()
-        self.calibration = Calibration()
+        self.speeds = Speeds()
+        self.open = OpenRuns()
         self.sources = SourceErrors()
         self.records = Records()
         self.hazards = ReclaimHazards()
@@ -113,19 +82,23 @@ class Learning:
         self.serving: Recent[str, Served] = Recent(MOST_SERVING)
         """By UID of the workload."""
         self.provisioning: Recent[str, Provisioning] = Recent(_MOST_PLACES)
-        self._open: Recent[str, _Open] = Recent(_MOST_OPEN)
-        self._ends: list[tuple[float, str]] = []
-        """When the intervals of open runs are outlived."""
-        self._lengths: Recent[str, Span] = Recent(MOST_LENGTHS)
-        self._behind = ThroughputModel()
-        """Without the newest speeds, which a challenger is judged on."""
-        self._newest: deque[tuple[Configuration, float, float]] = deque(maxlen=_NEWEST_SPEEDS)
-        """With what was predicted before each was seen (NaN: nothing), steps per second."""
+        self._lengths = GroupLengths()
         self._fitted_at = 0
-        self._speeds_since = 0
-        self.sharing = SharingModel()
-        """What runs keep of their speed beside another on the same GPU."""
-        self._shared_since = 0
+
+    @property
+    def throughput(self) -> ThroughputModel:
+        """Speeds of runs alone."""
+        return self.speeds.throughput
+
+    @property
+    def sharing(self) -> SharingModel:
+        """What runs keep of their speed beside another."""
+        return self.speeds.sharing
+
+    @property
+    def calibration(self) -> Calibration:
+        """Of the intervals of run times."""
+        return self.open.calibration
 
     # -- observations ------------------------------------------------------------------------------------------------
 
@@ -139,9 +112,9 @@ class Learning:
         source = next((name for name in self.sources.order(queue) if name in said), None)
         low, high = math.nan, math.nan
         if source is not None:
-            low, high = self._interval(source, queue, said[source])
+            low, high = self.open.interval(source, queue, said[source])
         steps = workload.hints.total_steps
-        opened = _Open(
+        opened = OpenRun(
             run.at,
             queue,
             run.pool.gpu_model or "",
@@ -151,14 +124,13 @@ class Learning:
             source,
             low,
             high,
+            traits=workload.hints.traits,
         )
-        self._open.put(run.uid, opened)
-        if source is not None:
-            self._expect(run.uid, opened)
+        self.open.put(run.uid, opened)
         asked = Run(run.uid, run.at, groups_of(workload), numbers_of(workload))
         self.durations.finish(run.uid, run.at, None)  # of an earlier attempt
         self.durations.submit(asked)
-        self._tell_lengths(asked)
+        self._lengths.tell(asked, self.durations)
 
     def ended(
         self,
@@ -176,8 +148,8 @@ class Learning:
         run = self.durations.run_of(uid)
         self.durations.finish(uid, at, seconds, at_least=at_least)
         if run is not None:
-            self._tell_lengths(replace(run, submitted_at=at))
-        opened = self._open.pop(uid)
+            self._lengths.tell(replace(run, submitted_at=at), self.durations)
+        opened = self.open.pop(uid)
         if opened is not None and seconds is None and at_least is not None and usable_seconds(at_least):
             # Who said less is off by that much at least; of those who said more nothing is known.
             gone = math.log(at_least)
@@ -189,20 +161,20 @@ class Learning:
         if opened.source is not None:
             self._judge(opened, at, length)
         if whole and not opened.speed_told and opened.configuration is not None and opened.steps is not None:
-            self._learn_speed(opened.configuration, opened.steps / seconds)
+            self.speeds.learn(opened.configuration, opened.steps / seconds, opened.traits)
 
     def speed(self, uid: str, steps_per_second: float, beside: str | None = None) -> None:
         """As the own metric of a run that goes on, or has just been stopped, tells it. `beside`: the one other run that
         was on the same GPU meanwhile; None: there was none, or nobody knows."""
-        opened = self._open.get(uid)
+        opened = self.open.get(uid)
         if opened is None or opened.configuration is None:
             return
         if math.isfinite(steps_per_second) and steps_per_second > 0:
-            other = None if beside is None else self._open.get(beside)
+            other = None if beside is None else self.open.get(beside)
             if other is not None and other.configuration is not None:
-                self._learn_shared(opened.configuration, other.configuration, steps_per_second)
-            self._learn_speed(opened.configuration, steps_per_second)
-            self._open.put(uid, replace(opened, speed_told=True))
+                self.speeds.learn_shared(opened.configuration, other.configuration, steps_per_second)
+            self.speeds.learn(opened.configuration, steps_per_second, opened.traits)
+            self.open.told_speed(uid)
 
     def nodes_came(self, pool: PoolRef, seconds: float, at: float = 0.0) -> None:
         """From the decision to buy nodes to a run's start on them, at `at`."""
@@ -240,12 +212,7 @@ class Learning:
 
     def outlive(self, now: float) -> None:
         """Runs that still go on after the end of their interval have missed it: that is learned at once."""
-        while self._ends and self._ends[0][0] <= now:
-            at, uid = heapq.heappop(self._ends)
-            opened = self._open.get(uid)
-            if opened is not None and not opened.outlived and _end_of(opened) <= at:
-                self._open.put(uid, replace(opened, outlived=True))
-                self.calibration.learn(opened.group, above=True)
+        self.open.outlive(now)
 
     # -- what heavy work there is ------------------------------------------------------------------------------------
 
@@ -254,23 +221,15 @@ class Learning:
         """Whether so much is new that learning anew may pay: a tenth more runs, at least 70 and at most 500."""
         new = self.durations.examples_seen - self._fitted_at
         due = min(_HELD_OUT, max(70, self.durations.examples_seen // 10))
-        speeds = min(_NEWEST_SPEEDS, max(1, len(self.throughput) // 20))
-        shared = self._shared_since >= max(_FEWEST_SHARED, len(self.sharing) // 20)
-        return new >= due or self._speeds_since >= speeds or shared
+        return new >= due or self.speeds.wants_refit
 
     def learn_anew(self, now: float) -> list[Change]:
         """Fit what has enough new to be fitted to. A challenger that is worse on the newest runs is sent back."""
         changes: list[Change] = []
         if self.durations.examples_seen > self._fitted_at:
             changes += self._refit_durations(now)
-        if self._speeds_since:
-            changes.append(self._refit_throughput())
-        if self._shared_since:
-            # A view that was given out keeps what it has.
-            self.sharing = self.sharing.fork()
-            self.sharing.refit()
-            self._shared_since = 0
-        return changes
+        choice = self.speeds.learn_anew()
+        return changes if choice is None else [*changes, Change("throughput", choice)]
 
     def _refit_durations(self, now: float) -> list[Change]:
         examples, going = self.durations.examples(), self.durations.going(now)
@@ -288,44 +247,31 @@ class Learning:
         choice = choose(incumbent, _medians(challenger, held.rows), actual)
         if choice.challenger_wins:
             self.durations.forest = challenger
-            self._tell_all_lengths(now)
+            self._lengths.tell_all(now, self.durations)
         return [Change("durations", choice)]
-
-    def _refit_throughput(self) -> Change:
-        judged = [one for one in self._newest if math.isfinite(one[2])]
-        challenger = self._behind.fork()
-        challenger.refit()
-        said = challenger.predict_many([one[0] for one in judged])
-        both = [(one, span) for one, span in zip(judged, said, strict=True) if span is not None]
-        choice = choose(
-            np.log([one[2] for one, _ in both]) if both else None,
-            np.log([span.median for _, span in both]),
-            np.log([one[1] for one, _ in both]),
-        )
-        self._speeds_since = 0
-        if choice.challenger_wins:
-            # What it was judged on it may now learn from, too.
-            self.throughput = self.throughput.fork()
-            self.throughput.refit()
-        return Change("throughput", choice)
 
     # -- what comes of it --------------------------------------------------------------------------------------------
 
     def predictor(self, now: float = 0.0) -> LearnedPredictor:
         """A frozen view of what is known at `now` (0: when something was last learned)."""
-        rates = {_pool_of(name): rounded(self.hazards.of_pool(name).mean_per_hour) for name in self.hazards.pools()}
+        rates = {
+            (_pool_of(name), zone): DailyRates(tuple(map(rounded, one.per_hour)))
+            for (name, zone), one in self.hazards.daily().items()
+        }
         return LearnedPredictor(
             Known(
                 lengths=dict(self._lengths.view()),
                 throughput=self.throughput.fork() if len(self.throughput) else None,
                 sharing=self.sharing.fork() if len(self.sharing) else None,
+                efficiency=self.speeds.efficiencies.view(),
                 order=self.sources.orders(),
                 provisioning={_pool_of(name): one.aged(now) for name, one in self.provisioning.items()},
-                reclaims_per_hour=rates,
+                reclaims=rates,
+                hour=now % 86400.0 / 3600.0,
                 waits=self.waits.all(),
                 costs=self.costs.all(),
                 serving={uid: view for uid, one in self.serving.items() if (view := one.view()) is not None},
-                **({"any_reclaims_per_hour": rounded(self.hazards.of_any().mean_per_hour)} if rates else {}),
+                **({"any_reclaims": DailyRates((rounded(self.hazards.of_any().mean_per_hour),))} if rates else {}),
             )
         )
 
@@ -341,8 +287,7 @@ class Learning:
         return {
             "version": STATE_VERSION,
             "durations": self.durations.state(),
-            "throughput": self.throughput.state(),
-            "sharing": self.sharing.state(),
+            **self.speeds.state(),
             "calibration": self.calibration.state(),
             "sources": self.sources.state(),
             "records": self.records.state(),
@@ -353,8 +298,8 @@ class Learning:
             "starts": self.starts.state(),
             "latencies": self.latencies.state(),
             "serving": [[uid, one.state()] for uid, one in self.serving.items()],
-            "lengths": [[name, span.low, span.median, span.high, *span.shape] for name, span in self._lengths.items()],
-            "open": [[uid, *_told(one)] for uid, one in self._open.items()],
+            "lengths": self._lengths.state(),
+            "open": self.open.state(),
             "fitted_at": self._fitted_at - self.durations.examples_seen,
         }
 
@@ -372,15 +317,12 @@ class Learning:
 
     def _read(self, state: Mapping[str, Any], keep: int) -> None:
         self.durations = DurationModel.from_state(state["durations"], keep=keep)
-        self.throughput = ThroughputModel.from_state(state["throughput"])
-        self._behind = self.throughput.fork()
-        self.calibration = Calibration.from_state(state["calibration"])
+        self.speeds = Speeds.from_state(state)
+        self.open.calibration = Calibration.from_state(state["calibration"])
         self.sources = SourceErrors.from_state(state["sources"])
         self.records = Records.from_state(state["records"])
         self.hazards = ReclaimHazards.from_state(state["hazards"])
         # Earlier versions had none of these.
-        if "sharing" in state:
-            self.sharing = SharingModel.from_state(state["sharing"])
         self.waits = Ratios.from_state(state.get("waits", []))
         self.costs = Ratios.from_state(state.get("costs", []))
         self.starts = Ratios.from_state(state.get("starts", []))
@@ -389,35 +331,13 @@ class Learning:
             self.serving.put(str(uid), Served.from_state(one))
         for pool, one in state["provisioning"]:
             self.provisioning.put(str(pool), Provisioning.from_state(one))
-        for name, *numbers in state["lengths"]:
-            self._lengths.put(str(name), _read_span([float(each) for each in numbers]))
-        for uid, *told in state["open"]:
-            opened = _read_open(told)
-            self._open.put(str(uid), opened)
-            if opened.source is not None and not opened.outlived:
-                self._expect(str(uid), opened)
+        self._lengths = GroupLengths.from_state(state["lengths"])
+        self.open.read(state["open"])
         self._fitted_at = self.durations.examples_seen + min(0, int(state["fitted_at"]))
 
-    # -- inner workings ----------------------------------------------------------------------------------------------
-
-    def _interval(self, source: str, queue: str, span: Span) -> tuple[float, float]:
-        low, median, high = (math.log(each) for each in (span.low, span.median, span.high))
-        if low == high:
-            low, high = median - _UNSURE, median + _UNSURE
-        return self.calibration.interval(f"{source}|{queue}", span.logs or drawn(low, median, high))
-
-    def _expect(self, uid: str, opened: _Open) -> None:
-        heapq.heappush(self._ends, (_end_of(opened), uid))
-        if len(self._ends) > 2 * _MOST_OPEN:
-            self._ends = [one for one in self._ends if one[1] in self._open]
-            heapq.heapify(self._ends)
-
-    def _judge(self, opened: _Open, at: float, length: float) -> None:
+    def _judge(self, opened: OpenRun, at: float, length: float) -> None:
         assert opened.source is not None
-        below, above = length < opened.low, length > opened.high or opened.outlived
-        if not opened.outlived:
-            self.calibration.learn(opened.group, below=below, above=above)
-        error, covered = length - opened.said[opened.source], not (below or above)
+        error, covered = length - opened.said[opened.source], self.open.judge(opened, length)
         for what, name in (
             (records.QUEUE, opened.queue),
             (records.GPU, opened.gpu),
@@ -426,109 +346,11 @@ class Learning:
             if name:
                 self.records.add(at, what, name, error, covered)
 
-    def _learn_speed(self, configuration: Configuration, steps_per_second: float) -> None:
-        span = self.throughput.predict(configuration)
-        if len(self._newest) == _NEWEST_SPEEDS:
-            self._behind.observe(*self._newest[0][:2])
-        self._newest.append((configuration, steps_per_second, math.nan if span is None else span.median))
-        self.throughput.observe(configuration, steps_per_second)
-        self._speeds_since += 1
-
-    def _learn_shared(self, own: Configuration, other: Configuration, steps_per_second: float) -> None:
-        """Only where both were seen alone on such a GPU: a guess would teach its own error."""
-        whole = [replace(one, share=1.0) for one in (own, other)]
-        alone = [self.throughput.observed(one) for one in whole]
-        if own.gpus != 1 or other.gpus != 1 or gpu_name(own) != gpu_name(other) or None in alone:
-            return
-        sides = [
-            Alone(one.model, one.batch_size, seen.median)
-            for one, seen in zip(whole, alone, strict=True)
-            if seen is not None
-        ]
-        self.sharing.observe(Beside(sides[0], sides[1], gpu_name(own)), steps_per_second)
-        self._shared_since += 1
-
-    def _tell_lengths(self, run: Run) -> None:
-        """Of the runs alike this one, and of its queue and GPUs, as of now."""
-        fine, coarse, queue = run.groups
-        for level, groups in ((0, run.groups), (1, ("", coarse, queue))):
-            name = groups[level]
-            if self.durations.history.finished(level, name) >= LEAST_ALIKE:
-                asked = replace(run, groups=groups)
-                span = self._span(self.durations.history.features(asked))
-                self._lengths.put(fine if level == 0 else coarse, span)
-
-    def _span(self, row: tuple[float, ...]) -> Span:
-        mass = self.durations.distributions([row])
-        if mass is None or self.durations.forest is None:
-            # Too few runs for a forest: the last five alike, as far off as they usually are.
-            return Span(math.exp(row[0] - _UNSURE), math.exp(row[0]), math.exp(row[0] + _UNSURE))
-        logs = tuple((quantiles(mass, self.durations.forest.edges, _LEVELS)[0] + row[0]).tolist())
-        return _span_of(logs)
-
-    def _tell_all_lengths(self, now: float) -> None:
-        """After a refit, of what is going: others are told when one of them starts."""
-        for run in self.durations.runs_going(MOST_LENGTHS // 4):
-            self._tell_lengths(replace(run, submitted_at=now))
-
 
 def _medians(forest: Forest, rows: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
     return quantiles(forest.distribution(rows), forest.edges, np.array([0.5]))[:, 0] if len(rows) else np.empty(0)
 
 
-def _span_of(logs: tuple[float, ...]) -> Span:
-    shape = tuple(each - logs[MIDDLE] for each in logs)
-    return Span(math.exp(logs[LOW]), math.exp(logs[MIDDLE]), math.exp(logs[HIGH]), shape)
-
-
-def _end_of(opened: _Open) -> float:
-    return opened.at + math.exp(min(50.0, opened.high))
-
-
 def _pool_of(name: str) -> PoolRef:
     cluster, _, pool = name.partition("/")
     return PoolRef(ClusterId(cluster), PoolId(pool))
-
-
-def _told(one: _Open) -> list[Any]:
-    where = one.configuration
-    told = (
-        None
-        if where is None
-        else [where.model, where.batch_size, where.gpu, where.gpus, where.consolidated, where.share]
-    )
-    ends = [None if math.isnan(each) else each for each in (one.low, one.high)]
-    return [
-        one.at, one.queue, one.gpu, one.steps, told, dict(one.said), one.source, *ends, one.outlived, one.speed_told,
-    ]  # fmt: skip
-
-
-def _read_span(numbers: list[float]) -> Span:
-    """Seconds at 5, 50 and 95 %, and the shape; none where there was no forest (earlier versions: always)."""
-    (low, median, high), shape = numbers[:3], numbers[3:]
-    usable = 0 < low <= median <= high < math.inf and all(map(math.isfinite, shape)) and shape == sorted(shape)
-    if not usable or len(shape) not in (0, len(LEVELS)):
-        raise ValueError("lengths that cannot be")
-    return Span(low, median, high, tuple(shape))
-
-
-def _read_open(told: list[Any]) -> _Open:
-    at, queue, gpu, steps, where, said, source, low, high, outlived, *later = told
-    configuration = None if where is None else Configuration(*where)
-    least, most = (math.nan if each is None else float(each) for each in (low, high))
-    if source is not None and (source not in SOURCES or source not in said or not math.isfinite(least + most)):
-        raise ValueError("an open run that cannot be")
-    read = {str(name): float(value) for name, value in said.items()}
-    return _Open(
-        float(at),
-        str(queue),
-        str(gpu),
-        steps,
-        configuration,
-        read,
-        source,
-        least,
-        most,
-        bool(outlived),
-        *map(bool, later[:1]),
-    )

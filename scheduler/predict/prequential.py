@@ -71,7 +71,7 @@ def predict_all(log: Sequence[Ended]) -> Predictions:
             _fill(learner, booster, rows, slice(start, index), model, given, base["boosting"])
             asked, waiting = asked + _answered(learner, waiting), []
             learner.forest, start = learner.refit(at), index
-            if index % _BOOST_EVERY == 0:
+            if booster is None or index % _BOOST_EVERY == 0:
                 booster = _boosted(learner) or booster
         base["global_median"][index], base["group_median"][index] = medians.of(one.run)
         row = learner.submit(one.run)

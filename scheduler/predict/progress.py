@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any, Final
 
+from scheduler.predict.durations import LONGEST_SECONDS
+
 MOST_SAMPLES: Final = 16
 _LEAST_SECONDS: Final = 30.0
 """Between the first and the last sample, before they tell a speed."""
@@ -70,12 +72,12 @@ class Attempt:
         return replace(self, said=(at, speed)) if math.isfinite(speed) and speed >= 0 and math.isfinite(at) else self
 
     def looked(self, at: float, *, throttled: bool) -> Attempt:
-        """Whether it was throttled since the last look; for runs without a metric, too. A time that is none is passed
-        over."""
-        if not math.isfinite(at):
-            return self
+        """Whether it was throttled since the last look; for runs without a metric, too. A time that cannot be (before
+        the last look, or ten years on) is passed over."""
         since = self.started_at if self.looked_at is None else self.looked_at
-        slow = self.throttled_seconds + (max(0.0, at - since) if throttled else 0.0)
+        if not since <= at <= self.started_at + LONGEST_SECONDS:
+            return self
+        slow = self.throttled_seconds + (at - since if throttled else 0.0)
         return replace(self, looked_at=at, throttled_seconds=slow)
 
     def _corrected(self) -> Attempt:

@@ -7,7 +7,7 @@ Gamma(a + n, b + t). What is learned at one level is the prior of the next, wort
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -38,6 +38,30 @@ class Hazard:
         return float((self.hours / (self.hours + nodes * run_seconds / 3600.0)) ** self.shape)
 
 
+@dataclass(frozen=True, slots=True)
+class DailyRates:
+    """Reclaims an hour of one node, for each hour of the day (UTC): one for all, or 24."""
+
+    per_hour: tuple[float, ...]
+
+    def mean(self, from_hour: float, run_seconds: float) -> float:
+        """Over a run that begins at `from_hour` of the day; at its beginning for one without a length."""
+        if len(self.per_hour) == 1:
+            return self.per_hour[0]
+        hours = max(0.0, run_seconds) / 3600.0
+        first = from_hour % 24.0
+        if int(first) == int(first + hours):
+            return self.per_hour[int(first)]
+        return (self._until(first + hours) - self._until(first)) / hours
+
+    def _until(self, hour: float) -> float:
+        """Expected from midnight on."""
+        days, rest = divmod(hour, 24.0)
+        whole = int(rest)
+        part = sum(self.per_hour[:whole]) + (rest - whole) * self.per_hour[whole % 24]
+        return days * sum(self.per_hour) + part
+
+
 MOST_PLACES: Final = 20_000
 """Pools, their zones and their hours, together; the one that nothing was learned of for longest is forgotten."""
 
@@ -63,6 +87,26 @@ class ReclaimHazards:
     def of_pool(self, pool: str) -> Hazard:
         """For one node at any hour, in whichever zone."""
         return self._hazard(_levels(pool, "", 0)[:2])
+
+    def daily(self) -> Mapping[tuple[str, str], DailyRates]:
+        """By (pool, zone), of all that were used. Zone "" beside them: of a node of the pool in whichever zone, as its
+        node hours were spread over zones."""
+        hours: dict[tuple[str, str], dict[int, float]] = {}
+        spent: dict[str, dict[str, float]] = {}
+        for key, (_, there) in self._seen.items():
+            if len(key) == 2:
+                spent.setdefault(key[0], {})[key[1]] = there
+            elif len(key) == 3:
+                hour = int(key[2])
+                hours.setdefault((key[0], key[1]), {})[hour] = self.hazard(key[0], key[1], hour).mean_per_hour
+        found: dict[tuple[str, str], DailyRates] = {}
+        for pool, zones in sorted(spent.items()):
+            for zone in sorted(zones):
+                usual = self._hazard(_levels(pool, zone, 0)[:3]).mean_per_hour
+                known = hours.get((pool, zone), {})
+                found[pool, zone] = DailyRates(tuple(known.get(hour, usual) for hour in range(24)))
+            found[pool, ""] = _mixed([(there, found[pool, zone]) for zone, there in sorted(zones.items())])
+        return found
 
     def of_any(self) -> Hazard:
         """For one node of a pool that was never used."""
@@ -94,6 +138,12 @@ class ReclaimHazards:
             found = Hazard(rate * PRIOR_HOURS + n, PRIOR_HOURS + t)
             rate = found.mean_per_hour
         return found
+
+
+def _mixed(parts: Sequence[tuple[float, DailyRates]]) -> DailyRates:
+    """Of (weight, rates of 24 hours) each."""
+    whole = sum(weight for weight, _ in parts)
+    return DailyRates(tuple(sum(weight * one.per_hour[hour] for weight, one in parts) / whole for hour in range(24)))
 
 
 def _levels(pool: str, zone: str, hour: int) -> tuple[tuple[str, ...], ...]:

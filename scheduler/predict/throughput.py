@@ -119,6 +119,11 @@ class ThroughputModel:
         """Configurations that were observed."""
         return len(self._cells)
 
+    def has_seen(self, model: str) -> bool:
+        """Whether anything of the model is known, on any GPU, to what predicts others from it."""
+        known = self._fit is not None and model in self._fit.models
+        return known or any(key.model == model for key in self._pending)
+
     def refit(self) -> None:
         """Learns across workloads and GPUs. Seconds: not for the event loop."""
         from scheduler.predict.throughput_fit import fit

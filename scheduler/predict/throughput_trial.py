@@ -14,19 +14,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 
-from scheduler.predict.throughput import Configuration
+from scheduler.model.traits import NO_TRAITS, Traits
+from scheduler.predict.throughput import Configuration, Spread
 from scheduler.predict.throughput_baselines import BASELINES
 from scheduler.predict.throughput_fit import NORMAL_95, Learned, fit, learn
 from scheduler.predict.throughput_kernels import Floats
+from scheduler.predict.work import Efficiencies, surer
 
 Table = Mapping[Configuration, float]
 """Steps per second, positive."""
 HOLDOUTS: Final = ("pair", "pair-batch", "two", "two-batch", "model")
 FEWEST_MODELS: Final = 3
+_NONE: Final[Mapping[str, Traits]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +77,9 @@ def folds(table: Table, holdout: str, seed: int) -> Iterator[Fold]:
                 yield Fold((*known, *sorted(shown, key=repr)), tuple(one for one in there if one not in shown))
 
 
-def evaluate(table: Table, holdout: str, seed: int) -> Outcome:
-    """The model and its baselines, over all folds. Raises: ValueError for under three models."""
+def evaluate(table: Table, holdout: str, seed: int, traits: Mapping[str, Traits] = _NONE) -> Outcome:
+    """The model and its baselines, over all folds. `traits` by model: what is declared of it, for folds that know
+    nothing else of it. Raises: ValueError for under three models."""
     if len({one.model for one in table}) < FEWEST_MODELS:
         raise ValueError(f"under {FEWEST_MODELS} models: nothing can be learned from the others")
     logs = {one: float(np.log(steps)) for one, steps in table.items()}
@@ -90,7 +95,10 @@ def evaluate(table: Table, holdout: str, seed: int) -> Outcome:
         model = fold.asked[0].model
         if model not in learned:
             learned[model] = learn(sorted(((o, v) for o, v in logs.items() if o.model != model), key=repr))
-        said.append(_ask(known, fold.asked, learned[model]))
+        answer = _ask(known, fold.asked, learned[model])
+        if model in traits and not any(one.model == model for one in known):
+            answer = _by_arithmetic(table, fold, traits, answer)
+        said.append(answer)
         for name, baseline in BASELINES.items():
             other[name].append(baseline(known, fold.asked))
         actual += [table[one] for one in fold.asked]
@@ -118,6 +126,19 @@ def _ask(known: Mapping[Configuration, float], asked: Sequence[Configuration], l
     middle, spread = fitted.predict(asked)
     width = NORMAL_95 * spread * fitted.margin(asked)
     return np.stack([middle - width, middle, middle + width])
+
+
+def _by_arithmetic(table: Table, fold: Fold, traits: Mapping[str, Traits], otherwise: Floats) -> Floats:
+    """As the daemon answers for a model that was never seen: the surer of both, in the order that was asked."""
+    seen = Efficiencies()
+    for one in fold.known:
+        seen.learn(traits.get(one.model, NO_TRAITS), one, table[one])
+    known, found = seen.view(), otherwise.copy()
+    for at, one in enumerate(fold.asked):
+        told = surer(known.speed(traits[one.model], one), Spread(*np.exp(otherwise[:, at]).tolist()))
+        assert told is not None
+        found[:, at] = np.log([told.low, told.median, told.high])
+    return found
 
 
 def _work(one: Configuration, finely: bool) -> tuple[str, int | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import insort
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 
@@ -14,14 +14,6 @@ class Going:
 
     gpus: int
     remaining_seconds: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Ahead:
-    """A waiting job in front, in the order of the queue; `run_seconds` None when unknown."""
-
-    gpus: int
-    run_seconds: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,21 +59,6 @@ class Line:
         if run_seconds is not None and math.isfinite(run_seconds) and gpus > 0:
             insort(self._ends, (self._now + max(0.0, run_seconds), gpus))
         return self._now
-
-
-def queue_wait_seconds(
-    free_gpus: int, going: Sequence[Going], backlog: Sequence[Ahead], wanted_gpus: int
-) -> float | None:
-    """Seconds until `wanted_gpus` are free for the one behind `backlog`, first come first served without backfill.
-
-    None where what is known never frees enough. Give medians for the expected wait and 90 % quantiles for a careful
-    one. O((going + backlog)^2) at worst.
-    """
-    line = Line(free_gpus, going)
-    for job in backlog:
-        if line.take(job.gpus, job.run_seconds) is None:
-            return None
-    return line.start(wanted_gpus)
 
 
 def waits(lines: Mapping[str, Line], waiting: Iterable[Waiting]) -> dict[str, dict[str, float]]:

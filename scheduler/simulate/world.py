@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from scheduler.engine.exploration import explored
+from scheduler.engine.settlement import queued_again_at
 from scheduler.engine.transfer import transfer
 from scheduler.model.cluster import Cluster
 from scheduler.model.ids import ClusterId, Instant, NodeName, PoolRef, QueueId, Uid, WorkloadRef
@@ -213,7 +214,9 @@ class SimulatedFederation:
             return False
         state = change.placement.state
         if state in (PlacementState.RELEASING, PlacementState.PAUSED):
+            since = queued_again_at(change.placement, run.workload.queued_at, self.now)
             self._stop(run, preempted=True)
+            run.workload = replace(run.workload, queued_at=since)
             return True
         moves = state is PlacementState.STARTED and run.copy is not None
         if moves:

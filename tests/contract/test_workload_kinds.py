@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from clusters.kinds import load_kinds
 from clusters.kubernetes.annotations import format_placement
+from clusters.kubernetes.hubobjects import resource_of
 from scheduler.model.contract import LABEL_ORIGIN_UID, LABEL_QUEUE, copy_name
 from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import ClusterId
@@ -85,8 +86,8 @@ def test_the_copy_tells_where_it_comes_from(kind: WorkloadKind) -> None:
     meta = obj["metadata"]
     assert made["metadata"]["name"] == copy_name(meta["name"], meta["uid"])
     assert made["metadata"]["namespace"] == meta["namespace"]
-    assert made["kind"] == kind.member_resource.kind
-    assert made["apiVersion"] == kind.member_resource.api_version
+    resource = resource_of(kind, made)
+    assert kind.parse(obj).runs_as == resource.key
     assert not made["metadata"].keys() & {"ownerReferences", "finalizers", "managedFields"}
     assert LABEL_QUEUE not in made["metadata"]["labels"]
     copied = kind.parse_copy(made, ClusterId("eks"))

@@ -77,6 +77,8 @@ class World:
     sandbox: Sandbox
     policies: Path
     folder: Path
+    dependents: frozenset[str] = frozenset()
+    """Kinds of objects that follow workloads to their members."""
 
     @property
     def hub(self) -> KubeApi:
@@ -90,6 +92,7 @@ class World:
         """What a daemon of this federation reaches: over HTTP and the clouds' own wires, with its own history."""
         federation = load_federation(self.sandbox.federation_file, validate_provider=validate_settings)
         federation = replace(federation, history_url=f"sqlite+aiosqlite:///{self.folder / 'history.db'}")
+        federation = replace(federation, dependents=self.dependents)
         async with AsyncExitStack() as stack:
             outside = await connect(federation, self.policies, stack, limits)
             yield replace(outside, identity=identity)

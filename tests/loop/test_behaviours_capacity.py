@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from clusters.sandbox.emulation.billing import total
 from clusters.sandbox.scenario import FaultPlan, PoolPlan, Scenario
 from scheduler.daemon.parts import Daemon
 from scheduler.model.contract import NODES, PODS
 from scheduler.model.ids import ClusterId, PoolId, PoolRef
-from tests.loop.harness import World, a_job, a_world, counting, small_scenario, until
+from tests.loop.harness import POLICIES, World, a_job, a_world, counting, small_scenario, until
 
 HOUR = 3600.0
 P4D_SPOT = PoolRef(ClusterId("eks"), PoolId("p4d-spot"))
@@ -57,14 +59,23 @@ async def settled(world: World, daemon: Daemon) -> None:
     assert all(not pool.desired for pool in world.sandbox.emulations["eks"].pools.pools()), "nothing is on order"
 
 
-async def test_a_shortage_moves_the_job_to_the_next_offering_and_orders_no_phantom(tmp_path: Path) -> None:
-    async with a_world(tmp_path, speed=1800.0) as world, counting(world) as counter, world.daemon() as (daemon, _):
+@pytest.mark.parametrize("after_wait", ["1m", "20m"])
+async def test_a_shortage_moves_the_job_to_the_next_offering_and_orders_no_phantom(
+    tmp_path: Path, after_wait: str
+) -> None:
+    policies = POLICIES.replace("afterWait: 1m", f"afterWait: {after_wait}")
+    async with (
+        a_world(tmp_path, speed=1800.0, policies=policies) as world,
+        counting(world) as counter,
+        world.daemon() as (daemon, _),
+    ):
         world.sandbox.strike(FaultPlan(0.0, "eks", "capacity-shortage", pool="p4d-spot"))
         uid = (await world.submit("wanting", gpus=8, template=lasting(HOUR / 6)))["metadata"]["uid"]
         await until(lambda: P4D_SPOT in daemon.mirror.backoffs, "the offering is backed off")
         await until(lambda: desired(world, "p4d") == 1, "the next one is bought instead")
         await until(lambda: desired(world, "p4d-spot") == 0, "what cannot be delivered is no longer asked for")
         await until(lambda: world.is_done("wanting"), "complete")
+        assert daemon.decisions.counters["releases"] == 1, "it has waited long enough, and does not wait anew"
         assert len(counter.succeeded[uid]) == 1
         await settled(world, daemon)
 

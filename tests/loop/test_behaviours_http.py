@@ -18,15 +18,18 @@ from tests.loop.harness import World, a_world, until
 
 BOUNDED = {
     "action", "budget", "call", "capacity_type", "cause", "cluster", "kind", "le", "loop", "outcome", "phase", "policy",
-    "pool", "queue", "reason", "resource", "result", "severity", "source", "state", "step", "what",
+    "pool", "quantile", "queue", "reason", "resource", "result", "severity", "source", "state", "step", "what",
 }  # fmt: skip
 """Labels whose values come from the federation file, the policies or the code; never names or UIDs of objects."""
+NAMED = "overspill_workload_"
+"""Families that tell of workloads by name, of not more than `listen.workloadMetrics`."""
 UNITS = ("_seconds", "_usd", "_ratio", "_total", "_bytes", "_info")
 COUNTS = {
     "workloads", "pool_nodes", "pool_gpus", "unpriced_pools", "member_reachable", "reconcile_queue_keys", "leader",
     "incidents_open", "paused", "remedies_refused", "remedy_breakers_open", "remedy_cases", "model_drifting",
     "model_said_drifting",
-    "detector_series", "detector_metrics", "idle_bought_gpus",
+    "detector_series", "detector_metrics", "idle_bought_gpus", "bought_nodes", "pool_shortage", "shadow_mode",
+    "workload_phase", "workload_placed", "workload_gpus",
 }  # fmt: skip
 """Gauges of things that are counted, or of yes and no."""
 
@@ -60,12 +63,17 @@ async def test_metrics_follow_the_conventions_and_stay_bounded(tmp_path: Path) -
             assert family.documentation
             assert re.fullmatch(r"[a-z][a-z_]*[a-z]", family.name), family.name
             for sample in family.samples:
+                if family.name.startswith(NAMED):
+                    assert set(sample.labels) <= BOUNDED | {"workload"}, sample
+                    continue
                 assert set(sample.labels) <= BOUNDED, sample
                 assert not any(job in value for value in sample.labels.values() for job in jobs), sample
             if family.type == "gauge" and family.name.removeprefix("overspill_") not in COUNTS:
                 assert family.name.endswith((*UNITS, "_success", "_created")), family.name
         values = {(s.name, *sorted(s.labels.values())): s.value for family in ours for s in family.samples}
         assert values["overspill_workloads", "finished", "research"] == 3
+        assert values["overspill_workload_phase", "finished", "job/default/job-0", "research"] == 1
+        assert values["overspill_queue_oldest_wait_seconds", "research"] > 0, "the large one waits"
         assert values["overspill_decisions_total", "Placed", "placed"] == 3
 
 

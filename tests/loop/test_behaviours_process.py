@@ -21,14 +21,14 @@ from clusters.sandbox.scenario import FaultPlan
 from scheduler.daemon.history import History
 from scheduler.daemon.leader import LeaseSettings
 from scheduler.daemon.telemetry import Telemetry
-from scheduler.model.contract import NODES
+from scheduler.model.contract import LEASES, NODES
 from scheduler.model.errors import FencedError, InvalidObjectError
 from scheduler.model.money import Usd, cost_usd
 from tests.loop.harness import POLICIES, World, a_job, a_world, counting, until
 
 HOUR = 3600.0
 QUICK = Limits(connect_seconds=0.3, read_seconds=0.3, call_seconds=0.3)
-SHORT_LEASE = LeaseSettings(duration_seconds=2.0, renew_deadline_seconds=1.0, retry_seconds=0.1)
+SHORT_LEASE = LeaseSettings(duration_seconds=4.0, renew_deadline_seconds=2.5, retry_seconds=0.1)
 HANDED_OVER = LeaseSettings(duration_seconds=20.0, renew_deadline_seconds=10.0, retry_seconds=0.1)
 """Only one that is released can change hands within a test."""
 
@@ -217,8 +217,9 @@ async def test_the_process_reloads_on_sighup_answers_and_ends_on_sigterm(tmp_pat
             async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
                 await world.submit("one")
                 await until(lambda: world.is_done("one"), "complete")
-                async with session.get(f"{url}/readyz") as answer:
-                    assert (answer.status, await answer.text()) == (200, "ok")
+                for path in ("readyz", "healthz"):
+                    async with session.get(f"{url}/{path}") as answer:
+                        assert (answer.status, await answer.text()) == (200, "ok")
             other = tmp_path / "other"
             other.mkdir()
             (other / "policies.yaml").write_text(POLICIES.replace("afterWait: 1m", "afterWait: 3m"))
@@ -229,6 +230,8 @@ async def test_the_process_reloads_on_sighup_answers_and_ends_on_sigterm(tmp_pat
             process.terminate()
             await lines.until("stopped")
             assert await process.wait() == 0
+            [lease] = (await world.hub.list(LEASES, namespace="kube-system")).items
+            assert not lease["spec"].get("holderIdentity"), "the Lease is released, for a standby to take"
         finally:
             if process.returncode is None:
                 process.kill()

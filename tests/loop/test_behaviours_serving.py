@@ -20,7 +20,7 @@ from scheduler.model.contract import (
 )
 from scheduler.model.errors import NotFoundError
 from scheduler.model.ports import RawObject
-from tests.loop.harness import World, a_world, until
+from tests.loop.harness import POLICIES, World, a_world, until
 
 
 def deployment(*, replicas: int = 2, image: str = "serve:1", gpu_model: str = "") -> dict[str, Any]:
@@ -42,8 +42,8 @@ def deployment(*, replicas: int = 2, image: str = "serve:1", gpu_model: str = ""
 
 
 @asynccontextmanager
-async def serving(folder: Path) -> AsyncIterator[tuple[World, Daemon]]:
-    async with a_world(folder) as world:
+async def serving(folder: Path, policies: str = POLICIES) -> AsyncIterator[tuple[World, Daemon]]:
+    async with a_world(folder, policies=policies) as world:
         await crds.install(world.hub)
         async with world.daemon() as (daemon, _):
             yield world, daemon
@@ -146,7 +146,7 @@ async def test_a_template_that_cannot_be_federated_says_so(tmp_path: Path) -> No
             condition = await placed(world, name)
             return condition.get("status") == "False" and text in condition["message"]
 
-        await until(lambda: told("wrong", "DaemonSet; only apps/v1 Deployment"), "it says so")
+        await until(lambda: told("wrong", "DaemonSet; what can be federated is apps/v1 Deployment"), "it says so")
         uid = await submit(world, deployment())
         await until(lambda: ready(world, 2), "others are served")
         broken = deployment()

@@ -16,7 +16,7 @@ from scheduler.daemon.http import HttpServer
 from scheduler.daemon.parts import Daemon
 from scheduler.model.contract import NODES
 from tests.loop.harness import POLICIES, a_job, a_world, counting, tiny_scenario, until
-from tests.loop.test_behaviours_remedies import REMEDY, node, node_of
+from tests.loop.test_behaviours_remedies import REMEDY, is_held, node, node_of
 
 NOTIFY = """---
 apiVersion: overspill.dev/v1alpha1
@@ -28,9 +28,14 @@ spec:
 """
 
 
+RUN_SECONDS, CHECKPOINT_SECONDS = 3600.0, 300.0
+
+
 @pytest.mark.timeout(240)
 async def test_an_xid_that_an_exporter_tells_empties_and_replaces_the_node(tmp_path: Path) -> None:
-    template: dict[str, Any] = a_job("any", gpus=8, seconds=4 * 3600)["spec"]["template"]
+    """Found, cordoned, drained, resumed elsewhere from the checkpoint, replaced, resolved; and what that was worth."""
+    template: dict[str, Any] = a_job("any", gpus=8, seconds=RUN_SECONDS)["spec"]["template"]
+    template["metadata"]["annotations"]["sandbox.overspill.dev/checkpoint-seconds"] = str(CHECKPOINT_SECONDS)
     template["spec"]["nodeSelector"] = {"eks.amazonaws.com/capacityType": "ON_DEMAND"}
     policies = POLICIES.replace("idle: 2m", "idle: 10h") + REMEDY
     async with (
@@ -38,8 +43,11 @@ async def test_an_xid_that_an_exporter_tells_empties_and_replaces_the_node(tmp_p
         counting(world) as counter,
         world.daemon() as (daemon, _),
     ):
-        uid = (await world.submit("train", template=template, backoffLimit=6))["metadata"]["uid"]
+        said = {"overspill.dev/checkpoint-every": f"{CHECKPOINT_SECONDS:g}s"}
+        made = await world.submit("train", annotations=said, template=template, backoffLimit=6)
+        uid = made["metadata"]["uid"]
         first = await until(lambda: node_of(world, "eks", uid), "it runs", 60)
+        began = daemon.outside.clock.now()
 
         def is_seen() -> bool:
             """A gauge that was not seen before the error says nothing of when it came."""
@@ -47,6 +55,7 @@ async def test_an_xid_that_an_exporter_tells_empties_and_replaces_the_node(tmp_p
             return any(dict(sample.labels).get("node") == first for one in read for sample in one.samples)
 
         await until(is_seen, "its GPUs are read", 60)
+        await until(lambda: daemon.outside.clock.now() > began + 4 * CHECKPOINT_SECONDS, "it has saved some work", 60)
         world.sandbox.strike(FaultPlan(0.0, "eks", "gpu-xid", node=first, code=79))
         found = await until(
             lambda: next((each for each in daemon.watch.incidents() if each.kind == "gpu.xid.79"), None),
@@ -54,11 +63,20 @@ async def test_an_xid_that_an_exporter_tells_empties_and_replaces_the_node(tmp_p
         )  # fmt: skip
         assert (found.subject.node, found.subject.gpu, found.severity) == (first, "0", "critical")
         assert found.impact.workloads == (uid,)
+        assert dict(found.signals[0].evidence)["gpu_xid_code"] == 79.0
+        assert found.impact.gpu_hours_at_risk is not None
+        assert found.impact.gpu_hours_at_risk <= 8 * CHECKPOINT_SECONDS / 3600.0, "no more than since its checkpoint"
+
+        async def is_closed() -> bool:
+            return is_held(await node(world, "eks", first))
+
+        await until(is_closed, "the node is cordoned and tainted", 60)
 
         async def elsewhere() -> bool:
             return await node_of(world, "eks", uid) not in (None, first)
 
         await until(elsewhere, "it runs on another node", 90)
+        resumed = daemon.outside.clock.now()
 
         async def gone() -> bool:
             return await node(world, "eks", first) is None
@@ -70,6 +88,12 @@ async def test_an_xid_that_an_exporter_tells_empties_and_replaces_the_node(tmp_p
             return any(each.id == found.id and each.state == "resolved" for each in daemon.watch.incidents())
 
         await until(resolved, "the incident is over", 90)
+        row = await until(lambda: written(daemon, found.id), "the history says so", 30)
+        assert (row["outcome"], row["kind"]) == ("remedied", "gpu.xid.79")
+        assert 0.0 < row["gpu_hours_saved"] <= 8.0, "eight GPUs, and an hour at most until somebody would have noticed"
+        await until(lambda: world.is_done("train"), "the job is done", 90)
+        rest = RUN_SECONDS - 4 * CHECKPOINT_SECONDS
+        assert daemon.outside.clock.now() - resumed <= rest + 600.0, "it went on from its checkpoint"
 
 
 def an_alert(name: str, node_name: str, fingerprint: str, status: str = "firing", **labels: str) -> dict[str, Any]:

@@ -73,16 +73,19 @@ class FixedClock:
 
 
 class Hand:
-    """A monotonic clock that a test moves."""
+    """The clock of a Lease, moved by a test."""
 
     def __init__(self) -> None:
         self.at = 0.0
 
-    def __call__(self) -> float:
+    def now(self) -> float:
         return self.at
 
+    async def sleep(self, _seconds: float) -> None:
+        await asyncio.sleep(0)
 
-def a_leader(api: OneLease, name: str, hand: Callable[[], float]) -> Leader:
+
+def a_leader(api: OneLease, name: str, hand: Hand) -> Leader:
     return Leader(api, name, FixedClock(), Telemetry(), SETTINGS, hand)  # type: ignore[arg-type]
 
 
@@ -183,6 +186,24 @@ async def test_a_paused_leader_that_wakes_up_late_may_not_write() -> None:
     with pytest.raises(FencedError):
         leader.check()
     await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_one_whose_lease_has_lapsed_does_not_take_it_again() -> None:
+    """Another may have led and gone meanwhile: what this process remembers is old."""
+    api, hand = OneLease(), Hand()
+    first, second = a_leader(api, "first", hand), a_leader(api, "second", hand)
+    await first._try_once()
+    hand.at += 8.0
+    assert first.seconds_left == 7.0
+    await second._try_once()
+    hand.at += 16.0
+    assert first.seconds_left == 0.0
+    await second._try_once()
+    assert second.is_leader
+    await second.release()
+    with pytest.raises(FencedError):
+        await first.run()
+    assert (api.lease or {})["spec"]["holderIdentity"] is None
 
 
 async def test_a_released_lease_is_taken_at_once() -> None:

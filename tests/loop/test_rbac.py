@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from clusters.kinds.federatedworkload import TEMPLATES
 from scheduler.cli import crds
+from scheduler.daemon.deployed import documents
 from scheduler.daemon.parts import Daemon
-from scheduler.daemon.permissions import Permission, granted, permissions_of
-from scheduler.model.contract import FEDERATED_WORKLOADS, JOBS, LABEL_QUEUE, NAMESPACES, NODES
+from scheduler.daemon.permissions import Permission, dependents_file, granted, granted_dependents, permissions_of
+from scheduler.model.contract import (
+    ANNOTATION_KEEP,
+    CONFIG_MAPS,
+    FEDERATED_WORKLOADS,
+    JOBS,
+    LABEL_DEPENDENT,
+    LABEL_QUEUE,
+    NAMESPACES,
+    NODES,
+    SECRETS,
+    SERVICE_ACCOUNTS,
+    VOLUME_CLAIMS,
+)
 from scheduler.model.errors import AlreadyExistsError
 from scheduler.model.ports import KubeApi
 from tests.builders import rbac
+from tests.loop import test_behaviours_dependents as dependents
 from tests.loop import test_behaviours_remedies as remedies
 from tests.loop import test_behaviours_serving as serving
+from tests.loop import test_behaviours_templates as templates
 from tests.loop.harness import POLICIES, World, a_job, a_world, is_complete, until
 
 CLOUD_ONLY = {"nvidia.com/gpu.product": "A10G"}
@@ -105,6 +122,23 @@ async def a_service_comes_and_goes(world: World) -> None:
     await until(gone, "its copy is gone", 60)
 
 
+async def each_template_comes_and_goes(world: World) -> None:
+    """One of each kind that can be wrapped: made (and taken up), changed, deleted."""
+    uids = {name: await serving.submit(world, make(replicas=1), name) for name, make in templates.MAKERS.items()}
+    for name, uid in uids.items():
+        resource = templates.RESOURCES[name]
+        await until(partial(templates.copies, world, resource, uid), f"a copy of {name}", 60)
+        await world.hub.patch(FEDERATED_WORKLOADS, "default", name, {"spec": {"suspend": True}})
+
+        async def asleep(name: str, resource: Any, uid: str) -> bool:
+            found = await templates.copies(world, resource, uid)
+            return all(TEMPLATES[name].is_suspended(copy) for _, copy in found)
+
+        await until(partial(asleep, name, resource, uid), f"{name} is suspended", 60)
+        await world.hub.delete(FEDERATED_WORKLOADS, "default", name)
+        await until(partial(templates.gone, world, resource, uid, name), f"{name} is gone", 60)
+
+
 async def deleted_under_way(world: World) -> None:
     uid = (await world.submit("dropped", seconds=36000))["metadata"]["uid"]
     await until(lambda: world.copies(uid), "its copy is there", 60)
@@ -133,6 +167,7 @@ async def test_a_whole_life_under_the_roles_of_deploy_rbac(tmp_path: Path) -> No
     async with a_world(tmp_path, speed=600.0, policies=POLICIES + remedies.REMEDY) as world:
         asked = await rbac.restrict(world.sandbox)
         await crds.install(world.hub)
+        await templates.define(world.member("onprem"))
         first = (await world.submit("orphaned", seconds=36000))["metadata"]["uid"]
         wrapped = {"onprem"}
 
@@ -146,6 +181,7 @@ async def test_a_whole_life_under_the_roles_of_deploy_rbac(tmp_path: Path) -> No
             await in_a_namespace_of_its_own(world)
             await burst_and_back(world)
             await a_service_comes_and_goes(world)
+            await each_template_comes_and_goes(world)
             await deleted_under_way(world)
             await remedied(world, daemon, first)
             service = await serving.submit(world, serving.deployment(replicas=1), "left")
@@ -177,15 +213,66 @@ async def test_a_whole_life_under_the_roles_of_deploy_rbac(tmp_path: Path) -> No
     assert unused(asked, ["onprem", "eks"], member) == []
 
 
+async def test_what_follows_workloads_needs_no_more_than_its_own_roles(tmp_path: Path) -> None:
+    async with a_world(tmp_path) as world:
+        world.dependents = dependents.ALL
+        asked = await rbac.restrict(world.sandbox)
+        for name, server in world.sandbox.servers.items():
+            place = "hub" if name == "hub" else "member"
+            await rbac.apply(server.local, documents("rbac", dependents_file(place)))
+        await crds.install(world.hub)
+        await dependents.make_all(world.hub)
+        async with world.daemon() as (daemon, _):
+            daemon.reconciler.dependents.look_seconds = 0.2
+            await serving.submit(world, dependents.whole(), "one")
+            await until(lambda: dependents.ready(world, "one"), "it serves")
+            for resource in (CONFIG_MAPS, SECRETS, SERVICE_ACCOUNTS, VOLUME_CLAIMS):
+                names = [one["metadata"]["name"] for one in (await world.hub.list(resource, namespace="default")).items]
+                for name in names:
+                    await change(world, resource, name)
+            await until(lambda: all_changed(world), "all changes are carried over")
+            await world.hub.delete(FEDERATED_WORKLOADS, "default", "one")
+
+            async def collected() -> bool:
+                return not await dependents.ours(world.member("onprem"))
+
+            await until(collected, "all is collected")
+    for place, cluster in (("hub", "hub"), ("member", "onprem")):
+        own = granted_dependents(place, dependents.ALL)
+        assert beyond(asked, cluster, (*granted(place, shadow=False, lease=rbac.LEASE), *own)) == []
+        assert unused(asked, [cluster], own) == []
+
+
+async def change(world: World, resource: Any, name: str) -> None:
+    """Something of it that follows; and nothing is kept that would otherwise be."""
+    meta: dict[str, Any] = {"annotations": {ANNOTATION_KEEP: None, "changed": "true"}}
+    size = {"spec": {"resources": {"requests": {"storage": "200Gi"}}}} if resource is VOLUME_CLAIMS else {}
+    await world.hub.patch(resource, "default", name, {"metadata": meta, **size})
+
+
+async def all_changed(world: World) -> bool:
+    api = world.member("onprem")
+    for resource in (CONFIG_MAPS, SECRETS, SERVICE_ACCOUNTS):
+        for one in (await api.list(resource, label_selector=LABEL_DEPENDENT)).items:
+            if "changed" not in one["metadata"]["annotations"]:
+                return False
+    claims = (await api.list(VOLUME_CLAIMS, label_selector=LABEL_DEPENDENT)).items
+    return [one["spec"]["resources"]["requests"]["storage"] for one in claims] == ["200Gi"]
+
+
 async def test_shadow_mode_needs_no_more_than_to_read(tmp_path: Path) -> None:
     async with a_world(tmp_path) as world:
         asked = await rbac.restrict(world.sandbox, shadow=True)
         await crds.install(world.hub)
+        await templates.define(world.member("eks"))
+        world.dependents = dependents.ALL
         await world.submit("wanting", gpus=8)
         async with world.daemon(shadow=True, ping_seconds=0.1) as (daemon, _):
             await until(lambda: daemon.decisions.counters["placed"], "it would be placed")
             await until(lambda: all(m.round_trip_seconds for m in daemon.mirror.members.values()), "pinged")
-            await until(lambda: {one.verb for one in asked.of["eks"]} >= {"list", "watch", "get"}, "watched")
+            wanted = {"jobs", "services", "inferenceservices"}
+            await until(lambda: wanted <= {one.resource for one in asked.of["eks"] if one.verb == "watch"}, "watched")
+            await until(lambda: any(one.verb == "get" for one in asked.of["eks"]), "pinged there, too")
     for place, clusters in (("hub", ["hub"]), ("member", ["onprem", "eks"])):
         grants = granted(place, shadow=True, lease=rbac.LEASE)
         assert {grant.verb for grant in grants} <= {"get", "list", "watch"}

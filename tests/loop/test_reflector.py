@@ -292,3 +292,21 @@ async def test_the_time_of_the_last_word_is_known() -> None:
     async with following([listing(10)], [[40.0, bookmark(11), 2.0]]) as (reflector, _, _, wall):
         assert reflector.last_event_at == 40.0
         assert wall.time >= 42.0
+
+
+@pytest.mark.parametrize(
+    ("first", "silent", "want"),
+    [
+        ([bookmark(11)], [150.0], ["list", "watch 10", "watch 11", "list", "watch 20"]),
+        ([bookmark(11)], [60.0], ["list", "watch 10", "watch 11", "watch 11"]),  # it ended, as watches do
+        ([event("ADDED", "a", 11)], [150.0], ["list", "watch 10", "watch 11", "watch 11"]),  # who sends no bookmarks
+    ],
+)
+async def test_a_watch_that_hangs_is_followed_by_a_list_where_bookmarks_are_usual(
+    first: list[WatchEvent | OverspillError | float], silent: list[WatchEvent | OverspillError | float], want: list[str]
+) -> None:
+    async with following([listing(10), listing(20, "new")], [first, silent]) as (reflector, cluster, receiver, _):
+        assert cluster.calls == want
+        assert reflector.counters.errors == want.count("list") - 1, "it is counted"
+        assert ("new" in receiver.objects) is (want.count("list") == 2)
+        assert receiver.states[-1] == (True, None)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
+import numpy.typing as npt
 import pytest
 from scipy.optimize import linprog
 
@@ -13,6 +12,9 @@ from scheduler.engine.programme import Floats, Question, UnsolvedError, solve
 EDGES = np.array([0.0, 600.0, 3600.0, 86400.0])
 INSTANCES = 500
 NOWHERE = -1
+
+Whole = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 
 def random_question(seed: int) -> Question:
@@ -52,32 +54,39 @@ def random_question(seed: int) -> Question:
 def brute_force(q: Question) -> float:
     """The least cost of all ways to start each workload somewhere or not now; those that do not start wait as well as
     can be, in fractions, which is a programme of its own for each way that could still be the best."""
-    places = [[NOWHERE, *np.flatnonzero(np.isfinite(row)).tolist()] for row in q.start_cost]
+    ways = all_ways(q)
+    ways = ways[keeps_capacity(q, ways)]
     idle = np.minimum(q.wait_cost.min(axis=(1, 2), initial=np.inf), q.hold_cost)
-    ways = [
-        (sum(idle[row] if at == NOWHERE else q.start_cost[row, at] for row, at in enumerate(way)), way)
-        for way in itertools.product(*places)
-        if keeps_capacity(q, way)
-    ]
-    best = np.inf
-    for at_least, way in sorted(ways):
-        if at_least >= best:
+    rows = np.arange(ways.shape[1])
+    at_least = np.where(ways == NOWHERE, idle, q.start_cost[rows, ways]).sum(axis=1)
+    best, waiting = np.inf, dict[tuple[object, ...], float]()
+    for number in np.argsort(at_least, kind="stable"):
+        if at_least[number] >= best:
             break
-        best = min(best, cost_of(q, way))
+        best = min(best, cost_of(q, tuple(ways[number].tolist()), waiting))
     return best
 
 
-def keeps_capacity(q: Question, way: tuple[int, ...]) -> bool:
-    taken, used = np.zeros(len(q.capacity)), np.zeros(len(q.limits))
-    for row, at in enumerate(way):
-        if at != NOWHERE:
-            taken[at] += q.demand[row, 0]
-            used += q.limit_use[:, row, at]
-    return bool(np.all(taken <= q.capacity[:, 0] + 1e-9) and np.all(used <= q.limits + 1e-9))
+def all_ways(q: Question) -> Whole:
+    """(ways, workloads) the offering where each workload would start."""
+    places = [np.array([NOWHERE, *np.flatnonzero(np.isfinite(row))]) for row in q.start_cost]
+    return np.stack([axis.ravel() for axis in np.meshgrid(*places, indexing="ij")], axis=1)
 
 
-def cost_of(q: Question, way: tuple[int, ...]) -> float:
-    """What this way of starting costs, the rest waiting as well as can be; inf where the owned capacity forbids it."""
+def keeps_capacity(q: Question, ways: Whole) -> Flags:
+    """(ways,) which of them take no more than there is, of capacity and of each limit."""
+    kept = np.ones(len(ways), dtype=bool)
+    for offering, capacity in enumerate(q.capacity[:, 0]):
+        kept &= (ways == offering) @ q.demand[:, 0] <= capacity + 1e-9
+    rows = np.arange(ways.shape[1])
+    for use, limit in zip(q.limit_use, q.limits, strict=True):
+        kept &= np.where(ways == NOWHERE, 0.0, use[rows, ways]).sum(axis=1) <= limit + 1e-9
+    return kept
+
+
+def cost_of(q: Question, way: tuple[int, ...], waiting: dict[tuple[object, ...], float]) -> float:
+    """What this way of starting costs, the rest waiting as well as can be; inf where the owned capacity forbids it.
+    `waiting`: what is known already of those that wait, by who they are and what is left for them."""
     left = q.freed.copy()
     usd = 0.0
     for row, at in enumerate(way):
@@ -88,9 +97,17 @@ def cost_of(q: Question, way: tuple[int, ...]) -> float:
                 left[reserve] -= overlap(0.0, q.run[row, reserve]) * q.units[row]
     if np.any(left < -1e-6):
         return np.inf
-    rest = [row for row, at in enumerate(way) if at == NOWHERE]
+    rest = tuple(row for row, at in enumerate(way) if at == NOWHERE)
+    key = (rest, left.tobytes())
+    if key not in waiting:
+        waiting[key] = waiting_cost(q, rest, np.maximum(left, 0.0))
+    return usd + waiting[key]
+
+
+def waiting_cost(q: Question, rest: tuple[int, ...], left: Floats) -> float:
+    """What it costs at least that these workloads wait, for what is left of each reserve in each interval."""
     if not rest:
-        return usd
+        return 0.0
     reserves, intervals = q.freed.shape
     columns = [(row, p, b) for row in rest for p in range(reserves) for b in range(intervals)]
     cost = [q.wait_cost[each] for each in columns] + [q.hold_cost[row] for row in rest]
@@ -101,11 +118,11 @@ def cost_of(q: Question, way: tuple[int, ...]) -> float:
     found = linprog(
         cost,
         A_ub=use.reshape(-1, len(cost)) if reserves else None,
-        b_ub=np.maximum(left, 0.0).ravel() if reserves else None,
+        b_ub=left.ravel() if reserves else None,
         A_eq=everyone.astype(float),
         b_eq=np.ones(len(rest)),
     )
-    return usd + float(found.fun)
+    return float(found.fun)
 
 
 def overlap(begin: float, seconds: float) -> Floats:

@@ -22,7 +22,7 @@ from scheduler.predict.provisioning import Provisioning
 from scheduler.predict.serving import forecast_p95_ms
 from scheduler.predict.spot import ReclaimHazards
 from scheduler.predict.throughput import Configuration, ThroughputModel
-from scheduler.predict.waits import Ahead, Going, queue_wait_seconds
+from scheduler.predict.waits import Going, Line
 
 ABSURD = st.one_of(
     st.floats(max_value=0.0), st.just(math.nan), st.just(math.inf), st.floats(min_value=LONGEST_SECONDS * 1.01)
@@ -154,11 +154,14 @@ def test_latencies_that_cannot_be_are_passed_over(bad: list[float]) -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 8), st.floats(0, 1e6)), max_size=8), st.integers(1, 8))
 def test_a_longer_backlog_never_shortens_the_wait(jobs: list[tuple[int, float]], wanted: int) -> None:
-    going = [Going(8, 100.0)]
-    behind = queue_wait_seconds(0, going, [Ahead(g, s) for g, s in jobs], wanted)
-    alone = queue_wait_seconds(0, going, [], wanted)
-    assert alone == 100.0
-    assert behind is None or behind >= alone
+    line = Line(0, [Going(8, 100.0)])
+    waits = [line.start(wanted)]
+    for gpus, seconds in jobs:
+        line.take(gpus, seconds)
+        waits.append(line.start(wanted))
+    assert waits[0] == 100.0
+    assert all(one is not None and one >= 100.0 for one in waits)
+    assert waits == sorted(waits, key=lambda one: one or 0.0)
 
 
 def test_cost_has_its_parts_and_unknown_stays_unknown() -> None:

@@ -142,7 +142,7 @@ def test_what_was_learned_is_said() -> None:
     assert predictor.order("q2")[0] == WORK
     assert predictor.order("q1")[-1] == HINT
     assert predictor.predict(one, bought_pool("a", "x"), 1).start_seconds == pytest.approx(425, rel=0.2)
-    assert predictor.known.reclaims_per_hour[pool("a", "z").ref] > 0.08
+    assert predictor.known.reclaims[pool("a", "z").ref, "z1"].mean(0.0, 86400.0) > 0.08
 
 
 @pytest.mark.parametrize("seconds", [None, math.nan, math.inf, -5.0, 0.0, LONGEST_SECONDS * 2])

@@ -68,7 +68,7 @@ def test_coverage_comes_back_after_a_drift_which_is_told_meanwhile() -> None:
     said = drawn(-1.645, 0.0, 1.645)
     held: list[bool] = []
     drifted: list[bool] = []
-    for index in range(3000):
+    for index in range(6000):
         for group, shift in (("moves", 3.0 if index >= 1000 else 0.0), ("stays", 0.0)):
             low, high = calibration.interval(group, said)
             length = float(dice.normal(shift))
@@ -82,8 +82,10 @@ def test_coverage_comes_back_after_a_drift_which_is_told_meanwhile() -> None:
     assert np.mean(held[1000:1100]) < 0.7
     assert any(drifted[1000:1200])
     assert not any(drifted[:1000])
-    assert np.mean(held[2000:]) == pytest.approx(0.9, abs=0.03)
-    assert not drifted[-1]
+    # Its low end has to come in all the way to the median first: nothing falls below it any more.
+    assert 0.87 < np.mean(held[1500:3000]) < 0.96
+    assert np.mean(held[4000:]) == pytest.approx(0.9, abs=0.02)
+    assert not any(drifted[2000:])
 
 
 def test_a_small_group_stands_near_all_groups() -> None:
@@ -92,7 +94,7 @@ def test_a_small_group_stands_near_all_groups() -> None:
         calibration.learn("large", above=True)
     before = calibration.interval("never seen", said)
     calibration.learn("small")
-    assert calibration.interval("small", said) == pytest.approx(before, rel=0.1)
+    assert calibration.interval("small", said) == pytest.approx(before, rel=0.1, abs=0.1)
     assert before[1] > 1.5
 
 

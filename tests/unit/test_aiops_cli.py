@@ -153,6 +153,20 @@ def test_bad_input_is_one_clear_line(
     assert want in err
 
 
+def test_a_folder_with_an_archive_in_it_is_told_what_to_give_instead(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = good(tmp_path)
+    folder = tmp_path / "download"
+    folder.mkdir()
+    for archive, want in ((None, "GROUP/FILE.csv to --series"), ("series.tar.xz", "series.tar.xz to --series")):
+        if archive is not None:
+            (folder / archive).write_bytes(b"")
+        status, _, err = run(capsys, "--series", str(folder), *arguments[2:])
+        assert (status, err.count("\n")) == (2, 1)
+        assert want in err
+
+
 def test_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = good(tmp_path)
     for series, labels, want in (

@@ -208,6 +208,20 @@ def test_an_exporter_that_goes_silent(counts: list[float], kinds: set[str]) -> N
     assert {kind for _, kind, _ in found} == kinds
 
 
+def p95_forecasts(
+    values: Sequence[float], made: Sequence[float], now: float = 0.4, objective: float = 0.5
+) -> list[dict[str, float]]:
+    """Forecasts and when each was made; what p95 is now."""
+    return [
+        {
+            "serving_latency_p95_forecast_seconds": value, "serving_latency_p95_objective_seconds": objective,
+            "serving_latency_p95_forecast_at_seconds": NAN if np.isnan(value) else at,
+            "serving_latency_p95_seconds": now,
+        }
+        for value, at in zip(values, made, strict=True)
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("rounds", "kinds"),
     [
@@ -215,10 +229,66 @@ def test_an_exporter_that_goes_silent(counts: list[float], kinds: set[str]) -> N
         (of("finish_forecast_seconds", [100, 120, 100], deadline_seconds=110.0), []),
         (of("finish_forecast_seconds", [100, 120, 120]), []),
         (of("queue_wait_forecast_seconds", [700, 700], queue_wait_objective_seconds=600.0), ["workload.queue-wait"]),
+        (p95_forecasts([0.6, 0.6], [0, 300]), ["workload.latency-slo"]),
+        (p95_forecasts([0.6, 0.6, 0.6], [0, 0, 0]), []),  # one forecast, seen three times
+        (p95_forecasts([0.6, 0.6, 0.6, 0.6], [0, 0, 300, 300]), ["workload.latency-slo"] * 2),
+        (p95_forecasts([0.6, 0.4, 0.6], [0, 300, 600]), []),
+        (p95_forecasts([0.6, 0.6], [0, 300], objective=NAN), []),
+        (p95_forecasts([0.6, NAN, 0.6], [0, 300, 600]), ["workload.latency-slo"]),  # unknown changes nothing
     ],
 )
 def test_forecasts_that_break_a_promise(rounds: list[dict[str, float]], kinds: list[str]) -> None:
     assert [kind for _, kind, _ in told("forecast", rounds)] == kinds
+
+
+def test_an_objective_that_is_broken_already_is_more_urgent_than_one_that_will_be() -> None:
+    for now, want in ((0.4, "warning"), (0.55, "high"), (NAN, "warning")):
+        found = told("forecast", p95_forecasts([0.6] * 5, [0, 0, 300, 300, 300], now))
+        assert found[-1] == (4, "workload.latency-slo", want)
+    unforeseen = told("forecast", p95_forecasts([NAN] * 5, [0] * 5, now=0.55))
+    assert [number for number, _, _ in unforeseen] == [3, 4], "what was not foretold is told when it lasts"
+    assert told("forecast", p95_forecasts([NAN] * 3, [0] * 3, now=0.55)) == []
+
+
+TWO_JOBS = [0] * 8 + [1] * 8
+
+
+def beside_siblings(changed: dict[int, float], *, rounds: int = 360, from_round: int = 300) -> dict[str, set[int]]:
+    """Two jobs of eight GPUs, no two alike; from `from_round` on some draw that share of their power. Kind -> rows."""
+    rule, rng = load_rule("siblings"), np.random.default_rng(12)
+    columns, usual = empty(rule.FIELDS, 16), np.exp(rng.normal(0.0, 0.05, 16))
+    found: dict[str, set[int]] = {}
+    for minute in range(rounds):
+        # What the jobs do changes all the time, for all of their GPUs at once.
+        load = np.where(np.array(TWO_JOBS) == 0, 1.0 - 0.6 * (minute % 90 < 8), 0.5 + 0.4 * (minute > 200))
+        power = 500.0 * load * usual * np.exp(rng.normal(0.0, 0.04, 16))
+        if minute >= from_round:
+            power[list(changed)] *= list(changed.values())
+        columns, hits = rule.step(columns, table(60.0 * minute, {"gpu_power_watts": power.tolist()}, workload=TWO_JOBS))
+        for one in hits:
+            found.setdefault(one.kind, set()).update(one.rows.tolist())
+    return found
+
+
+@pytest.mark.parametrize(
+    ("changed", "want"),
+    [
+        ({3: 0.7}, {"gpu.differs.power": {3}}),
+        ({3: 0.7, 12: 1.3}, {"gpu.differs.power": {3, 12}}),
+        ({}, {}),
+        ({3: 0.97}, {}),  # nobody's concern
+        (dict.fromkeys(range(8), 0.7), {}),  # what all do at once is no difference
+        (dict.fromkeys(range(4), 0.7), {}),  # nobody knows which half is well
+    ],
+)
+def test_a_gpu_that_comes_to_differ_from_its_siblings_is_told(
+    changed: dict[int, float], want: dict[str, set[int]]
+) -> None:
+    assert beside_siblings(changed) == want
+
+
+def test_a_gpu_that_was_always_different_is_none_that_has_come_to_differ() -> None:
+    assert beside_siblings({3: 0.7}, rounds=300, from_round=0) == {}
 
 
 @pytest.mark.parametrize(("slower", "rank"), [(0.1, 3), (0.3, 0), (0.0, None), (-0.3, None)])
@@ -315,6 +385,8 @@ METRICS = sorted({
     "node_ready_count", "node_memory_total_bytes", "node_memory_available_bytes", "gpu_reporting_count",
     "gpu_expected_count", "serving_latency_p95_seconds", "serving_requests_per_second", "spend_usd_per_hour",
     "busy_gpus_count", "workload_rolled_out_at_seconds", "finish_forecast_seconds", "deadline_seconds",
+    "serving_latency_p95_forecast_seconds", "serving_latency_p95_objective_seconds",
+    "serving_latency_p95_forecast_at_seconds",
 })  # fmt: skip
 ANYTHING = st.floats(allow_nan=True, allow_infinity=True) | st.sampled_from([0.0, 1.0, -1.0, 79.0, 0x88, 1e300, -1e300])
 
@@ -390,6 +462,8 @@ NOT_GATHERED = {
     "gpu_reporting_count", "gpu_expected_count", "node_reclaim_notice_count", "node_memory_pressure_count",
     "node_disk_pressure_count", "node_pid_pressure_count", "node_network_unavailable_count",
     "queue_wait_forecast_seconds", "queue_wait_objective_seconds", "finish_forecast_seconds", "deadline_seconds",
+    "serving_latency_p95_forecast_seconds", "serving_latency_p95_objective_seconds",
+    "serving_latency_p95_forecast_at_seconds",
 }  # fmt: skip
 """What comes from the daemon's own state (nodes, money, forecasts) or is not gathered yet."""
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 
-HEAVY = {"scipy", "sklearn", "matplotlib", "boto3", "google.cloud", "azure.mgmt"}
+HEAVY = {
+    "scipy",
+    "sklearn",
+    "matplotlib",
+    "boto3",
+    "google.cloud",
+    "azure.mgmt",
+    "alembic",
+    "asyncpg",
+    "opentelemetry.sdk",
+}
 
 
 def test_what_only_some_need_is_not_loaded_for_all() -> None:

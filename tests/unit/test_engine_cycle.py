@@ -306,6 +306,10 @@ def test_the_pools_minimum_is_kept_when_orders_are_taken_back() -> None:
         pytest.param({"idle_since": NOW - 300, "deleting": True}, {}, False, None, id="going already"),
         pytest.param({"idle_since": NOW - 300, "ready": False}, {}, True, None, id="broken and idle"),
         pytest.param({"idle_since": NOW - 300}, {"min_nodes": 1}, False, None, id="the minimum"),
+        pytest.param({"idle_since": NOW - 300}, {"keeps_size": True}, False, None, id="scaled up by a remedy"),
+        pytest.param(
+            {"idle_since": NOW - 300, "unschedulable": True}, {"keeps_size": True}, True, None, id="closed all the same"
+        ),
         pytest.param({"idle_since": NOW - 300}, {"scaling": "external"}, False, None, id="another's pool"),
         pytest.param({"idle_since": NOW - 300}, {"capacity_type": "owned"}, False, None, id="owned"),
         pytest.param(
@@ -323,6 +327,12 @@ def test_idle_bought_nodes_go_back(
     plan = run(snapshot(eks(node("b", "n1", **node_changes), desired=1, **pool_changes)))
     assert [removal.node for removal in plan.removals] == (["n1"] if want_removed else [])
     assert plan.wake_at == want_wake
+
+
+def test_machines_on_their_way_are_cancelled_unless_a_remedy_wants_them() -> None:
+    for keeps, want in ((False, [(2, 0)]), (True, [])):
+        plan = run(snapshot(eks(desired=2, keeps_size=keeps)))
+        assert [(scale.current_nodes, scale.desired_nodes) for scale in plan.scales] == want
 
 
 def test_a_node_that_somebody_needs_stays_and_the_other_goes() -> None:

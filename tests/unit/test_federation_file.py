@@ -224,6 +224,8 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         ("{address: localhost}", None),
         ("{address: '::1'}", None),
         ("{port: 65536}", 'f.yaml:5:18: listen.port: "65536" is not allowed; write 65535 or less'),
+        ("{workloadMetrics: 0}", None),
+        ("{workloadMetrics: 5001}", 'f.yaml:5:29: listen.workloadMetrics: "5001" is not allowed; write 5000 or less'),
     ],
 )
 def test_listening_to_others_must_be_said(tmp_path: Path, listen: str, want: str | None) -> None:

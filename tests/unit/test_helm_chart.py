@@ -13,7 +13,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from deploy.helm.render import BASE, CHART, base, render
+from deploy.grafana.build import BOARDS
+from deploy.helm.render import BASE, CHART, base, carried, copies, render
 from policies.loader import load_policies
 from scheduler.daemon.federation import check_federation, load_federation
 from scheduler.daemon.permissions import role_file
@@ -68,8 +69,9 @@ FULL: dict[str, Any] = {
     "monitoring": {
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
         "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}, "ruleLabels": {"team": "platform"}},
-        "dashboards": {"enabled": True},
+        "dashboards": {"enabled": True, "namespace": "grafana", "annotations": {"grafana_folder": "Overspill"}},
     },
+    "listen": {"users": True, "token": {"secret": "overspill-page"}, "workloadMetrics": 50},
 }
 SHAPES = {"default": {}, "full": FULL, "active": {"mode": "active"}}
 
@@ -128,6 +130,9 @@ def test_the_federation_file_that_it_makes_is_one_for_the_daemon(shape: str, tmp
     (tmp_path / "federation.yaml").write_text(text)
     (tmp_path / "history-password").write_text("secret\n")
     federation = load_federation(tmp_path / "federation.yaml")
+    full = shape == "full"
+    assert federation.api_token_file == (tmp_path / "listen" / "token" if full else None)
+    assert federation.workload_metrics == (50 if full else 200)
     assert federation.mode == SHAPES[shape].get("mode", "shadow")
     assert federation.history_url.startswith("sqlite" if shape != "full" else "postgresql+asyncpg://overspill:secret@")
 
@@ -157,6 +162,66 @@ def test_it_grants_what_the_roles_grant_and_nothing_beyond(mode: str, *, shadow:
     for one in made:
         for subject in one.get("subjects", ()):
             assert subject == {"kind": "ServiceAccount", "name": "overspill", "namespace": "overspill"}
+
+
+@pytest.mark.parametrize(
+    ("values", "want"),
+    [
+        ({"mode": "active"}, set()),
+        ({"listen": {"users": True}}, {"ClusterRole", "ClusterRoleBinding"}),
+        ({"listen": {"token": {"secret": "t"}}}, set()),
+        ({"listen": {"token": {"secret": "t"}}, "mode": "active"}, {"Role", "RoleBinding", "ConfigMap"}),
+        (
+            {"listen": {"users": True}, "mode": "active"},
+            {"ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "ConfigMap"},
+        ),
+        ({"listen": {"users": True}, "mode": "active", "rbac": {"create": False}}, set()),
+    ],
+)
+def test_who_throws_switches_over_http_gets_the_roles_of_the_page(values: dict[str, Any], want: set[str]) -> None:
+    """In shadow mode nothing is written, and who brings the token need not be looked up."""
+    page = [
+        one
+        for one in render({**values, "federation": {"name": "prod"}})
+        if one["metadata"]["name"] in ("overspill-page", "overspill-prod")
+    ]
+    assert {one["kind"] for one in page} == want
+    written = yaml.safe_load_all((ROOT / "deploy" / "rbac" / "hub-page.yaml").read_text().replace("-example", "-prod"))
+    rules = {one["kind"]: one["rules"] for one in written if "rules" in one}
+    assert {one["kind"]: one["rules"] for one in page if "rules" in one} == {k: rules[k] for k in rules if k in want}
+
+
+def test_the_token_of_the_page_is_a_secret_by_reference() -> None:
+    pod = of_kind(render(FULL), "Deployment")["spec"]["template"]["spec"]
+    sources = next(one for one in pod["volumes"] if one["name"] == "config")["projected"]["sources"]
+    assert {"secret": {"name": "overspill-page", "items": [{"key": "token", "path": "listen/token"}]}} in sources
+
+
+def test_its_dashboards_are_ours_where_the_sidecar_of_grafana_finds_them() -> None:
+    made = {one["metadata"]["name"]: one for one in render(FULL) if "-dashboard-" in one["metadata"]["name"]}
+    assert len(made) == len(BOARDS)
+    for board in BOARDS:
+        one = made[board.uid.replace("overspill-", "overspill-dashboard-", 1)]
+        assert one["data"] == {board.file: board.json().rstrip("\n")}
+        assert one["metadata"]["labels"]["grafana_dashboard"] == "1"
+        assert one["metadata"]["annotations"] == {"grafana_folder": "Overspill"}
+        assert one["metadata"]["namespace"] == "grafana"
+
+
+def test_what_it_carries_of_other_folders_is_what_is_there() -> None:
+    assert copies() == carried(), "run `make kustomize`"
+    assert not [path for path in CHART.rglob("*") if path.is_symlink()], "links are lost in some archives"
+
+
+def test_what_follows_workloads_is_granted_only_where_the_federation_names_it() -> None:
+    values = {"mode": "active", "federation": {"spec": {"dependents": ["ConfigMap", "Secret"]}}}
+    made = {one["metadata"]["name"]: one for one in render(values) if one["kind"] == "ClusterRole"}
+    assert made["overspill-hub-dependents"]["rules"] == [
+        {"apiGroups": [""], "resources": ["configmaps", "secrets"], "verbs": ["get"]}
+    ]
+    assert made["overspill-member-dependents"]["rules"][0]["resources"] == ["configmaps", "secrets"]
+    assert not [one for one in render({"mode": "active"}) if "dependents" in one["metadata"]["name"]]
+    assert not [one for one in render({**values, "mode": "shadow"}) if "dependents" in one["metadata"]["name"]]
 
 
 def test_the_checkout_of_policies_logs_in_with_a_secret_by_reference() -> None:
@@ -190,6 +255,8 @@ def test_two_releases_stand_beside_each_other() -> None:
         ({"kubeconfigs": {"eks": {"secret": "x"}}}, "missing property 'key'"),
         ({"secretFiles": [{"secret": "x", "key": "y", "path": "../z"}]}, "at '/secretFiles/0/path'"),
         ({"serviceAccount": {"create": False}}, "serviceAccount.name is needed"),
+        ({"listen": {"token": "secret"}}, "at '/listen/token'"),
+        ({"listen": {"port": 1}}, "additional properties 'port' not allowed"),
     ],
 )
 def test_values_that_cannot_be_are_refused_with_a_reason(values: dict[str, Any], said: str) -> None:
@@ -218,4 +285,10 @@ def test_the_kustomize_example_builds_with_its_own_files() -> None:
     assert federation == (ROOT / "examples" / "kustomize" / "federation.yaml").read_text()
     image = of_kind(objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]["image"]
     assert image == "registry.example.com/platform/overspill:0.1.0"
-    assert {one["metadata"].get("namespace") for one in objects} == {"overspill", "default", None}
+    assert {one["metadata"].get("namespace") for one in objects} == {"overspill", "monitoring", "default", None}
+    boards = {name: text for one in objects if one["metadata"].get("namespace") == "monitoring"
+              for name, text in one["data"].items()}  # fmt: skip
+    assert boards == {board.file: board.json() for board in BOARDS}
+    folders = {one["metadata"].get("annotations", {}).get("grafana_folder") for one in objects if "grafana_dashboard" in
+               one["metadata"].get("labels", {})}  # fmt: skip
+    assert folders == {"Overspill"}

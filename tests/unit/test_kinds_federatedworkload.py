@@ -98,9 +98,9 @@ def other_selector() -> dict[str, Any]:
     ("wrapped", "want"),
     [
         ("text", "spec.template is missing"),
-        (template(kind="StatefulSet"), "apps/v1 StatefulSet; only apps/v1 Deployment can be federated for now"),
-        (template(apiVersion="extensions/v1beta1"), "only apps/v1 Deployment"),
-        (template(spec={}), "no containers"),
+        (template(kind="DaemonSet"), "apps/v1 DaemonSet; what can be federated is apps/v1 Deployment, serving.k"),
+        (template(apiVersion="extensions/v1beta1"), "what can be federated is apps/v1 Deployment"),
+        (template(spec={}), "spec.template.spec.template is missing"),
         (template(spec={"template": {"spec": {"containers": []}}}), "no containers"),
         (template(metadata={"namespace": "elsewhere"}), "namespace is elsewhere"),
         (other_selector(), "selector is missing or does not match"),
@@ -254,4 +254,4 @@ def test_the_definition_speaks_of_the_same_thing() -> None:
     assert patch["status"]["clusters"][0].keys() == status["clusters"]["items"]["properties"].keys()
     condition = status["conditions"]["items"]
     assert set(condition["required"]) <= patch["status"]["conditions"][0].keys() <= condition["properties"].keys()
-    assert KIND.member_resource is DEPLOYMENTS
+    assert DEPLOYMENTS in KIND.member_resources

@@ -442,4 +442,4 @@ def test_a_hint_that_was_ignored_shows_in_the_condition() -> None:
 
 def test_the_resource_is_the_same_on_hub_and_member() -> None:
     assert KIND.hub_resource is JOBS
-    assert KIND.member_resource is JOBS
+    assert KIND.member_resources == (JOBS,)

@@ -11,6 +11,7 @@ import sqlalchemy as sql
 import yaml
 
 from scheduler.cli.main import invoke
+from scheduler.cli.model_page import _smooth, page
 from scheduler.cli.model_show import _tables, described
 from scheduler.daemon.history import LEARNED, METADATA
 from scheduler.daemon.learner import NAME
@@ -59,9 +60,11 @@ def test_it_shows_errors_by_queue_and_gpu_over_time(
     assert set(found["by_day"]["gpu"]) == {"A100-80GB", "V100"}
     assert found["provisioning"]["a/x"]["scale_ups"] == 5
     assert found["reclaims_per_node_hour"]["a/z"] > 0.08
-    page = plot.read_text()
-    assert page.count("<svg") == 4
-    assert "Coverage by GPU model" in page
+    by_hour = found["reclaims_by_hour"]["a/z z1"]
+    assert min(by_hour[1::2]) > max(by_hour[::2])
+    written = plot.read_text()
+    assert written.count('<svg role="img" aria-label="') == 5
+    assert "Coverage by GPU model" in written
     assert invoke(["model", "show", "--config", str(config)]) == 0
     assert "q1" in capsys.readouterr().out
 
@@ -85,6 +88,15 @@ def test_what_cannot_be_shown_is_told_in_one_line(
     told = capsys.readouterr().err.strip().splitlines()
     assert len(told) == 1
     assert want in told[0]
+
+
+def test_the_page_weighs_days_by_their_runs_and_says_when_there_are_none() -> None:
+    days = [{"day": f"2026-01-{day:02}", "runs": runs, "error": error} for day, runs, error in
+            ((1, 1, 1.0), (2, 3, 0.2), (9, 5, 0.5))]  # fmt: skip
+    assert _smooth(days, "error") == pytest.approx([1.0, 0.4, 0.5])
+    empty = page(described(0.0, Learning()))
+    assert "No run has ended yet" in empty
+    assert "<svg" not in empty
 
 
 def test_waits_costs_and_serving_are_told() -> None:

@@ -300,4 +300,7 @@ def test_what_is_no_duration(text: str) -> None:
 def test_a_queue_may_say_how_long_its_workloads_are_meant_to_wait_at_most() -> None:
     text = "apiVersion: overspill.dev/v1alpha1\nkind: Queue\nmetadata: {name: research}\nspec: {waitObjective: 2h}\n"
     (queue,) = loaded(text).queues
-    assert queue.wait_objective_seconds == 7200.0
+    assert (queue.wait_objective_seconds, queue.latency_objective_seconds) == (7200.0, None)
+    said = loaded(text.replace("waitObjective: 2h", "latencyObjective: 400ms"))
+    assert said.queues[0].latency_objective_seconds == 0.4
+    assert said.digest != loaded(text).digest

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from scheduler.model.cluster import SPOT
-from scheduler.model.ids import PoolRef
 from scheduler.model.resources import Resources
 from scheduler.model.workload import Hints, PodSet
 from scheduler.predict.first import SPOT_RECLAIMS_PER_HOUR, FirstPredictor, lost_to_reclaims, nodes_spanned
 from scheduler.predict.learned import Known, LearnedPredictor
+from scheduler.predict.spot import DailyRates
 from tests.unit.engine_world import amount, bought_pool, pods, workload
 
 RUN = 6 * 3600.0
@@ -40,7 +40,7 @@ def test_a_gang_on_four_nodes_is_reclaimed_four_times_as_often() -> None:
     spot = replace(bought_pool("cloud", "spot"), capacity_type=SPOT, node_resources=NODE)
     gang = workload("w", pods(4, 8), hints=Hints(expected_seconds=RUN))
     want = lost_to_reclaims(RUN, 4 * SPOT_RECLAIMS_PER_HOUR, None)
-    learned = LearnedPredictor(Known(reclaims_per_hour={PoolRef(spot.ref.cluster, spot.ref.pool): 0.1}))
+    learned = LearnedPredictor(Known(reclaims={(spot.ref, ""): DailyRates((0.1,))}))
     runs, lost = learned.table([gang], [spot])
     assert FirstPredictor().predict(gang, spot, 4).lost_seconds == pytest.approx(want)
     assert LearnedPredictor().predict(gang, spot, 4).lost_seconds == pytest.approx(want)

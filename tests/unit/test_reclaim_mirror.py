@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 from clusters.kubernetes.codec import format_time
 from scheduler.daemon.federation import Member
+from scheduler.daemon.history import History
+from scheduler.daemon.learner import Learner
 from scheduler.daemon.member_mirror import MemberMirror
+from scheduler.daemon.mirror import Mirror
+from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.cluster import NodePool, Reclaim
+from scheduler.model.contract import TOPOLOGY_ZONE
 from scheduler.model.ids import ClusterId, NodeName, PoolId, PoolRef
 from scheduler.model.resources import Resources
+from scheduler.predict.learning import Learning
 
 NOW = 1_800_000_000.0
 TAINT = "aws-node-termination-handler/spot-itn"
@@ -149,3 +156,47 @@ def test_advice_leaves_the_node_usable() -> None:
     assert [one.source for one in told.advised] == ["taint aws-node-termination-handler/rebalance-recommendation"]
     assert told.usable == [True]
     assert not told.noticed
+
+
+def _in_zone(zone: str, *taints: str) -> dict[str, Any]:
+    """A node of its own in each."""
+    raw = node(*taints, uid=f"u-{zone}")
+    raw["metadata"]["name"] = f"n-{zone}"
+    raw["metadata"]["labels"][TOPOLOGY_ZONE] = zone
+    return raw
+
+
+class At:
+    """A clock that stands where it is put."""
+
+    def __init__(self, now: float) -> None:
+        self.time = now
+
+    def now(self) -> float:
+        return self.time
+
+    async def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+
+def test_a_reclaim_teaches_the_zone_of_its_own_node() -> None:
+    told, clock = Told(), At(NOW)
+    hub = SimpleNamespace(members={ClusterId("eks"): told.mirror})
+    learner = Learner(cast("Mirror", hub), cast("History", None), clock, Telemetry())
+
+    def notice(reclaim: Reclaim) -> Reclaim:
+        learner.reclaimed(reclaim)
+        return reclaim
+
+    told.mirror.on_reclaim = notice
+    for zone in "ab":
+        told.mirror.apply_node(_in_zone(zone), NOW)
+    learner._look()
+    clock.time += 3600.0
+    told.mirror.apply_node(_in_zone("b", TAINT), clock.time)
+    learner._look()
+    learning = Learning()
+    for observation in learner._waiting:
+        observation(learning)
+    rates = learning.hazards.daily()
+    assert rates["eks/spot", "b"].mean(0.0, 86400.0) > rates["eks/spot", "a"].mean(0.0, 86400.0)

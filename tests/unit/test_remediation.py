@@ -357,6 +357,20 @@ def test_scaling_up_spends_the_rate() -> None:
     assert story.round(1) == []
 
 
+def test_a_pool_that_was_scaled_up_keeps_its_size_while_the_signal_lasts_but_not_for_ever() -> None:
+    story = Story(Emulated().add(2), a_policy("ahead", ActionRule(SCALE_UP, nodes=2), healthy_seconds=60.0))
+    story.open(Incident("a", "queue.forecast", "warning", Subject(str(CLUSTER), "a100"), 0.0))
+    assert story.state.enlarged_pools(story.world.now) == frozenset()
+    story.round()
+    began = story.world.now
+    assert story.state.enlarged_pools(began) == {ref("a100")}
+    assert story.state.enlarged_pools(began + 7199.0) == {ref("a100")}
+    assert story.state.enlarged_pools(began + 7200.0) == frozenset()
+    story.resolve("a")
+    story.round(1)
+    assert story.state.enlarged_pools(began + 1.0) == frozenset()
+
+
 def test_the_same_thing_is_remedied_for_one_incident_at_a_time() -> None:
     story = Story(Emulated().add(4), a_policy("gpu", DRAIN, max_unavailable=Limit(count=4)))
     story.open(an_incident(name="a"))

@@ -352,6 +352,21 @@ async def test_a_silent_watch_is_left(impatient: HttpKubeApi, server: Server) ->
         await watched(impatient)
 
 
+async def test_a_watch_that_hangs_ends_long_before_the_server_should_have_ended_it(
+    server: Server, tmp_path: Path
+) -> None:
+    limits = Limits(silence_seconds=0.2, read_seconds=60.0)
+    api = await HttpKubeApi.connect(name="m1", kubeconfig=kubeconfig(tmp_path, server.url), context="x", limits=limits)
+    text = line("ADDED", "6")
+    async with asyncio.timeout(10.0):
+        server.streams(text, 30.0)
+        assert len(await watched(api)) == 1, "it ends as if the server had ended it"
+        server.streams(text[:7], 30.0)
+        with pytest.raises(TransientError, match="no answer"):
+            await watched(api)
+    await api.close()
+
+
 async def test_a_connection_cut_off_leaves_the_outcome_of_a_write_unknown(api: HttpKubeApi, server: Server) -> None:
     async def cut(request: web.Request) -> web.StreamResponse:
         assert request.transport is not None

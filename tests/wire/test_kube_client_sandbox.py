@@ -98,13 +98,14 @@ async def test_a_federated_workload_goes_round(api: HttpKubeApi) -> None:
                 await asyncio.sleep(0)
     workload = kind.parse(hub)
     assert workload.invalid is None
-    copy = await api.create(kind.member_resource, "default", kind.make_copy(hub, workload, PLACEMENT, MEMBER))
+    (resource,) = (each for each in kind.member_resources if each.key == workload.runs_as)
+    copy = await api.create(resource, "default", kind.make_copy(hub, workload, PLACEMENT, MEMBER))
     assert kind.refresh_copy(hub, workload, PLACEMENT, MEMBER, copy) is None
     changed = template("vllm:2")
     hub = await api.patch(FEDERATED_WORKLOADS, "default", "llm", {"spec": {"template": changed}})
     patch = kind.refresh_copy(hub, workload, PLACEMENT, MEMBER, copy)
     assert patch is not None
-    copy = await api.patch(kind.member_resource, "default", copy["metadata"]["name"], patch)
+    copy = await api.patch(resource, "default", copy["metadata"]["name"], patch)
     assert copy["spec"]["template"]["spec"]["containers"][0]["image"] == "vllm:2"
     assert kind.refresh_copy(hub, workload, PLACEMENT, MEMBER, copy) is None
     mirrored = kind.mirror_status(hub, copy)

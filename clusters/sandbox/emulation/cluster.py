@@ -18,10 +18,21 @@ from clusters.sandbox.emulation.node_lifecycle import NodeLifecycle
 from clusters.sandbox.emulation.objects import condition_true, phase
 from clusters.sandbox.emulation.pod_scheduler import PodScheduler
 from clusters.sandbox.emulation.pools import NodePools
+from clusters.sandbox.emulation.serving_controllers import inference_services, knative_services
+from clusters.sandbox.emulation.stateful_set_controller import StatefulSetController
 from clusters.sandbox.emulation.timers import Timers
 from clusters.sandbox.emulation.work import Supervisor, WorkQueue
 from clusters.sandbox.scenario import ClusterPlan
-from scheduler.model.contract import DEPLOYMENTS, JOBS, NODES, PODS, REPLICASETS
+from scheduler.model.contract import (
+    DEPLOYMENTS,
+    INFERENCE_SERVICES,
+    JOBS,
+    KNATIVE_SERVICES,
+    NODES,
+    PODS,
+    REPLICASETS,
+    STATEFULSETS,
+)
 from scheduler.model.errors import TransientError
 from scheduler.model.ports import Clock, KubeApi
 
@@ -49,17 +60,27 @@ class ClusterEmulation:
         self.jobs = Informer(api, JOBS)
         self._sets = Informer(api, REPLICASETS)
         self._deployments = Informer(api, DEPLOYMENTS)
+        self._stateful = Informer(api, STATEFULSETS)
+        self._inference = Informer(api, INFERENCE_SERVICES)
+        self._knative = Informer(api, KNATIVE_SERVICES)
         salt = f"{seed}/{plan.name}"
         self.scheduler = PodScheduler(api, clock, self.pods, self.nodes, workers=workers)
         self.kubelets = Kubelets(api, clock, timers, self.pods, self.nodes, pace=pace, workers=workers)
         self._job_controller = JobController(api, clock, timers, self.jobs, self.pods, seed=salt, workers=workers)
         self._set_controller = ReplicaSetController(api, self._sets, self.pods, seed=salt)
         self._deployment_controller = DeploymentController(api, clock, self._deployments, self._sets)
+        self._stateful_controller = StatefulSetController(api, self._stateful, self.pods)
+        self._serving = (
+            inference_services(api, clock, self._inference, self._deployments),
+            knative_services(api, clock, self._knative, self._deployments),
+        )
         self.lifecycle = NodeLifecycle(api, clock, timers, self.pods, self.nodes, heartbeat_seconds=heartbeat_seconds)
         self.pools = NodePools(plan, api, clock, timers, self.nodes, self.kubelets, seed=seed)
         self.billing = Billing(plan, clock, self.nodes)
-        owners = (self.jobs, self._sets, self._deployments)
-        self._garbage = GarbageCollector(api, owners, (self.pods, self._sets))
+        owners = (self.jobs, self._sets, self._deployments, self._stateful)
+        self._optional = (self._inference, self._knative)
+        """Of definitions that may be installed, or not."""
+        self._garbage = GarbageCollector(api, (*owners, *self._optional), (self.pods, self._sets, self._deployments))
         self._informers = (*owners, self.pods, self.nodes)
         self._supervisor = Supervisor(plan.name)
         self.xids: dict[str, int] = {}
@@ -76,6 +97,8 @@ class ClusterEmulation:
             self._job_controller.queue,
             self._set_controller.queue,
             self._deployment_controller.queue,
+            self._stateful_controller.queue,
+            *(each.queue for each in self._serving),
             self.kubelets.queue,
             self.lifecycle.nodes_queue,
             self.lifecycle.evictions,
@@ -88,8 +111,8 @@ class ClusterEmulation:
 
         Raises: TransientError when the API does not answer or lets no node be created.
         """
-        for informer in self._informers:
-            self._supervisor.run(f"watch-{informer.resource.plural}", informer.run)
+        for informer in (*self._informers, *self._optional):
+            self._supervisor.run(f"watch-{informer.resource.key}", informer.run)
         try:
             async with asyncio.timeout(_SYNC_SECONDS):
                 for informer in self._informers:

@@ -1,8 +1,9 @@
 """The emulated kubelets of one cluster: pods that are bound to a node start, run and end there, on virtual time.
 
 What a pod does is in its annotations (`sandbox.overspill.dev/run-seconds`, `exit-code`, `startup-seconds`); a Job's pod
-that says nothing runs 600 s, any other for ever. A status is written with the virtual times at which things happened,
-even when it is written later; states that follow on each other before the write are written once.
+that says nothing runs 600 s, any other for ever. With `checkpoint-seconds` a Job's pod that is told to go has saved its
+work up to the last checkpoint, and the next one goes on from there. A status is written with the virtual times at which
+things happened, even when it is written later; states that follow on each other before the write are written once.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, Final
 
 from clusters.sandbox.emulation.informer import Informer
 from clusters.sandbox.emulation.objects import (
+    CHECKPOINT_SECONDS,
     EXIT_CODE,
     RUN_SECONDS,
     STARTUP_SECONDS,
@@ -63,6 +65,8 @@ class _Run:
     state: str = "starting"
     timer: Timer | None = None
     started_at: Instant | None = None
+    begun_seconds: float = 0.0
+    """Of its work, what earlier pods had saved."""
     ended_at: Instant | None = None
     exit_code: int = 0
     restarts: int = 0
@@ -97,6 +101,8 @@ class Kubelets:
         self._runs: dict[str, _Run] = {}
         self._by_node: dict[str, dict[str, _Run]] = {}
         self._images: dict[str, set[str]] = {}
+        self._saved: dict[str, float] = {}
+        """By the Job's UID, seconds of work that its checkpoint holds."""
         self._silent: dict[str, set[str]] = {}
         self._dead: set[str] = set()
         self._count = 0
@@ -217,6 +223,9 @@ class Kubelets:
         owner = controller_of(pod)
         if seconds is None and owner is not None and owner.get("kind") == "Job":
             seconds = _JOB_RUN_SECONDS
+        if seconds is not None and _saves(pod) and owner is not None:
+            run.begun_seconds = min(self._saved.get(owner["uid"], 0.0), seconds)
+            seconds -= run.begun_seconds
         if seconds is not None:
             code = int(number_annotation(pod, EXIT_CODE) or 0)
             run.timer = self._timers.at(at + seconds, lambda due: self._exit(run, pod, due, code))
@@ -242,6 +251,11 @@ class Kubelets:
         """Told to go: end after the grace period and then let the object be removed."""
         run.stopping = True
         _cancel(run)
+        owner, every = controller_of(pod), _saves(pod)
+        if every and owner is not None and run.state == "running" and run.started_at is not None:
+            ran = self._clock.now() - run.started_at
+            kept = run.begun_seconds + ran // every * every
+            self._saved[owner["uid"]] = max(kept, self._saved.get(owner["uid"], 0.0))
         grace = float(pod["metadata"].get("deletionGracePeriodSeconds") or 0)
 
         def gone(_: Instant) -> None:
@@ -280,6 +294,11 @@ class Kubelets:
             run.dirty = True
             raise
         self._pods.observe(written)
+
+
+def _saves(pod: RawObject) -> float:
+    """Seconds between its checkpoints; 0: it makes none."""
+    return max(number_annotation(pod, CHECKPOINT_SECONDS) or 0.0, 0.0)
 
 
 def _cancel(run: _Run) -> None:

@@ -18,6 +18,7 @@ from scheduler.model.remediation import (
     PAUSE_BURSTING,
     QUARANTINE_CLUSTER,
     QUARANTINE_POOL,
+    SCALE_UP,
     Target,
 )
 
@@ -29,6 +30,8 @@ MAX_BREAKERS: Final = 500
 OUTCOMES_SECONDS: Final = 30 * 86400.0
 """How long an outcome counts for the order of actions."""
 DISRUPTIONS_SECONDS: Final = 30 * 86400.0
+ENLARGED_SECONDS: Final = 7200.0
+"""How long a pool that was scaled up keeps its size while the signal lasts; then idle nodes go back as ever."""
 
 READY: Final = "ready"
 """The next step is due, as soon as the guards let it pass."""
@@ -166,6 +169,15 @@ class RemediationState:
             case.target.cluster
             for case in self.cases
             if QUARANTINE_CLUSTER in case.tried and case.target.cluster is not None
+        )
+
+    def enlarged_pools(self, now: Instant) -> frozenset[PoolRef]:
+        """Pools that a remedy has enlarged for a signal that lasts: they keep their size for a while."""
+        return frozenset(
+            PoolRef(case.target.cluster, case.target.pool)
+            for case in self.cases
+            if SCALE_UP in case.tried and case.target.cluster is not None and case.target.pool is not None
+            if case.since is not None and now - case.since < ENLARGED_SECONDS
         )
 
 

@@ -11,13 +11,12 @@ from __future__ import annotations
 import numpy as np
 
 from scheduler.aiops.findings import HARDWARE, HIGH, WARNING, Hit, Table, hit
-from scheduler.aiops.groups import medians
-from scheduler.aiops.series import Columns, Field, Floats
+from scheduler.aiops.rules._among import among
+from scheduler.aiops.series import Columns, Field
 
 SCOPE = "gpu"
 VERSION = 1
 FIELDS = (Field("group", -1.0), Field("seen"), Field("noise"), Field("recent", np.nan, 3))
-LEAST_RANKS = 4
 WARM_UP = 5
 """Samples of a rank in its job: the first steps compile and load."""
 NOISE_SPAN = 30.0
@@ -27,7 +26,7 @@ LEAST_SINGLE, LEAST_MEAN, SEVERE_MEAN = 0.04, 0.06, 0.25
 
 
 def step(columns: Columns, table: Table) -> tuple[Columns, tuple[Hit, ...]]:
-    off, spread = _among_ranks(table)
+    off, spread = among(table.of("workload_step_compute_seconds"), table.group("workload"))
     known = ~np.isnan(off)
     group = table.group("workload").astype(np.float64)
     same = group == columns["group"]
@@ -48,20 +47,3 @@ def step(columns: Columns, table: Table) -> tuple[Columns, tuple[Hit, ...]]:
         *hit("gpu.straggler", WARNING, HARDWARE, slow & (mean < SEVERE_MEAN), shown),
     )
     return {"group": group, "seen": seen + known, "noise": noise, "recent": recent}, hits
-
-
-def _among_ranks(table: Table) -> tuple[Floats, Floats]:
-    """Of each rank ln(its time / its job's median), and the robust deviation of that in its job; NaN: not known."""
-    value, group = table.of("workload_step_compute_seconds"), table.group("workload")
-    off, spread = np.full(table.rows, np.nan), np.full(table.rows, np.nan)
-    with np.errstate(invalid="ignore"):
-        rows = np.flatnonzero((value > 0) & (group >= 0))
-    if not len(rows):
-        return off, spread
-    _, number, size = np.unique(group[rows], return_inverse=True, return_counts=True)
-    logs = np.log(value[rows])
-    away = logs - medians(logs, number, size)[number]
-    enough = size[number] >= LEAST_RANKS
-    off[rows] = np.where(enough, away, np.nan)
-    spread[rows] = np.where(enough, 1.4826 * medians(np.abs(away), number, size)[number], np.nan)
-    return off, spread

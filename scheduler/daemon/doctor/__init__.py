@@ -57,7 +57,7 @@ async def examine(
     """
     clock: Clock = SharedClock(federation.clock_file) if federation.clock_file is not None else SystemClock()
     async with _Parting() as parting:
-        asked = _Asked(parting, clock, limits, shadow, lease_settings(federation).name)
+        asked = _Asked(parting, clock, limits, shadow, lease_settings(federation).name, federation.dependents)
         areas = [
             _area("hub", lambda report: _hub(federation, report, asked)),
             _area("history", lambda report: check_history(federation.history_url, report)),
@@ -80,6 +80,10 @@ class _Asked:
     limits: Limits
     shadow: bool
     lease: str
+    dependents: frozenset[str]
+
+    async def check(self, api: HttpKubeApi, report: Report, place: str) -> None:
+        await check_cluster(api, report, place, shadow=self.shadow, lease=self.lease, dependents=self.dependents)
 
 
 def _member_areas(member: Member, asked: _Asked) -> list[Coroutine[Any, Any, Report]]:
@@ -93,7 +97,7 @@ def _member_areas(member: Member, asked: _Asked) -> list[Coroutine[Any, Any, Rep
         mend = "correct the member's kubeconfig or login"
         api = await report.attempt("cannot be opened", opened(), _OPEN_SECONDS, mend)
         if api is not None:
-            await check_cluster(api, report, MEMBER, shadow=asked.shadow, lease=asked.lease)
+            await asked.check(api, report, MEMBER)
 
     async def cloud(report: Report) -> None:
         async def provider() -> NodePoolProvider:
@@ -112,7 +116,7 @@ async def _hub(federation: Federation, report: Report, asked: _Asked) -> None:
     opening = HttpKubeApi.connect(name=hub.name, kubeconfig=hub.kubeconfig, context=hub.context, limits=asked.limits)
     api = await report.attempt("cannot be opened", opening, _OPEN_SECONDS, "correct spec.hub.kubeconfig")
     if api is not None:
-        await check_cluster(asked.parting.later(api), report, HUB, shadow=asked.shadow, lease=asked.lease)
+        await asked.check(asked.parting.later(api), report, HUB)
 
 
 async def _policies(folder: Path, federation: Federation, report: Report) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from clusters.clock import SystemClock
 from clusters.kubernetes.client import HttpKubeApi
 from clusters.kubernetes.probing import Probe, may, probe
 from scheduler.daemon.doctor.finding import Report
-from scheduler.daemon.permissions import HUB, Permission, granted, role_file
+from scheduler.daemon.permissions import HUB, Permission, dependents_file, granted, granted_dependents, role_file
 from scheduler.model.contract import EVENTS, FEDERATED_WORKLOADS
 from scheduler.model.errors import NotServedError
 
@@ -27,8 +28,10 @@ _DOES_WITHOUT: Final = frozenset({EVENTS.plural})
 """Without Events nobody is told, and some clouds' reclaims are noticed late; all else goes on."""
 
 
-async def check_cluster(api: HttpKubeApi, report: Report, place: str, *, shadow: bool, lease: str) -> None:
-    """`place`: hub or member, as in deploy/rbac."""
+async def check_cluster(
+    api: HttpKubeApi, report: Report, place: str, *, shadow: bool, lease: str, dependents: Iterable[str] = ()
+) -> None:
+    """`place`: hub or member, as in deploy/rbac. `dependents`: kinds of objects that follow workloads."""
     reach = f"kubectl --context {api.name} get --raw /version; correct server, network or credentials of the kubeconfig"
     found = await report.attempt("does not answer", probe(api), _PROBE_SECONDS, reach)
     if found is None:
@@ -40,7 +43,10 @@ async def check_cluster(api: HttpKubeApi, report: Report, place: str, *, shadow:
     if place == HUB:
         look = "look at the API server's own log"
         await report.attempt("definitions", _definitions(api, report), _PROBE_SECONDS, look, required=False)
-    asking = _permissions(api, report, place, shadow=shadow, lease=lease)
+    wanted = dict.fromkeys(granted(place, shadow=shadow, lease=lease), role_file(place, shadow=shadow))
+    if not shadow:
+        wanted |= dict.fromkeys(granted_dependents(place, dependents), dependents_file(place))
+    asking = _permissions(api, report, wanted, lease)
     await report.attempt("permissions cannot be asked", asking, _REVIEW_SECONDS, "see the credentials of this cluster")
 
 
@@ -101,8 +107,8 @@ async def _definitions(api: HttpKubeApi, report: Report) -> None:
         report.ok("FederatedWorkload is defined")
 
 
-async def _permissions(api: HttpKubeApi, report: Report, place: str, *, shadow: bool, lease: str) -> None:
-    wanted = granted(place, shadow=shadow, lease=lease)
+async def _permissions(api: HttpKubeApi, report: Report, wanted: Mapping[Permission, str], lease: str) -> None:
+    """`wanted`: each with the file that grants it."""
     places = asyncio.Semaphore(_REVIEWS_AT_ONCE)
 
     async def ask(one: Permission) -> bool:
@@ -113,14 +119,14 @@ async def _permissions(api: HttpKubeApi, report: Report, place: str, *, shadow: 
             )
 
     allowed = await asyncio.gather(*(ask(one) for one in wanted))
-    file = f"deploy/rbac/{role_file(place, shadow=shadow)}"
-    for one, yes in zip(wanted, allowed, strict=True):
+    for (one, file), yes in zip(wanted.items(), allowed, strict=True):
         if not yes:
             tell = report.warn if one.resource in _DOES_WITHOUT else report.fail
             hint = f" with {lease} for overspill-example" if one.name == lease else ""
-            tell(f"may not {one}", f"kubectl --context {api.name} apply -f {file}{hint}")
+            tell(f"may not {one}", f"kubectl --context {api.name} apply -f deploy/rbac/{file}{hint}")
     if all(allowed):
-        report.ok(f"may do all {len(wanted)} things of {file}")
+        files = " and ".join(dict.fromkeys(wanted.values()))
+        report.ok(f"may do all {len(wanted)} things of deploy/rbac/{files}")
 
 
 def _span(seconds: float) -> str:

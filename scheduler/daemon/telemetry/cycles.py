@@ -62,6 +62,23 @@ class Decisions(Metrics):
         ["queue"],
         buckets=WAITS,
     )
+    oldest_wait = gauge(
+        "overspill_queue_oldest_wait_seconds",
+        "How long the one that has waited longest in a queue has waited; 0 where none waits.",
+        ["queue"],
+    )
+    wait_forecast = gauge(
+        "overspill_queue_wait_forecast_seconds",
+        "Longest time that one of a queue is expected to wait still for owned capacity, each on the member that is "
+        "soonest; none where it cannot be told.",
+        ["queue"],
+    )
+    regret = counter(
+        "overspill_regret_usd",
+        "What placements were expected to cost above the cheapest that stood open to the same workload, as if it were "
+        "alone. The time is in it where the policy values it. Against a bound in hindsight: overspill simulate.",
+        ["queue"],
+    )
     shadow_saved = gauge(
         "overspill_shadow_saved_usd",
         "Shadow mode: expected cost below running each workload on the cheapest on-demand offering open to it.",

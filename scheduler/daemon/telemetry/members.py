@@ -71,3 +71,13 @@ class Members(Metrics):
         "GPUs of bought nodes that no pod uses now; its time integral is idle bought GPU-seconds.",
         ["cluster", "pool"],
     )
+    bought_nodes = gauge(
+        "overspill_bought_nodes",
+        "Nodes that are bought for bursts and given back when idle.",
+        ["cluster", "pool", "capacity_type"],
+    )
+    shortage = gauge(
+        "overspill_pool_shortage",
+        "1 while a cloud could not deliver nodes of a pool, by why.",
+        ["cluster", "pool", "error"],
+    )

@@ -23,6 +23,10 @@ class Process(Metrics):
         "overspill_leader",
         "1 while this process holds the Lease.",
     )
+    shadow_mode = gauge(
+        "overspill_shadow_mode",
+        "1 in shadow mode, in which no process holds the Lease.",
+    )
     policy_reload = gauge(
         "overspill_policy_last_reload_success",
         "1 when the policies on disk are the ones in force.",

@@ -16,7 +16,7 @@ LABELS: Final = {
     "capacity_type": "owned, on-demand, reserved, spot",
     "cause": "families of signals (two words)",
     "cluster": "members of the federation file",
-    "error": "typed errors",
+    "error": "typed errors; of a shortage capacity, quota or error",
     "kind": "kinds of the rules and detectors, and alert names that Alertmanager sends",
     "loop": "the daemon's loops",
     "model": "the learned models",
@@ -25,6 +25,7 @@ LABELS: Final = {
     "phase": "a fixed list",
     "policy": "policies in force",
     "pool": "node pools of the members",
+    "quantile": "0.5 and 0.9",
     "queue": "queues in force, and those that workloads name",
     "reason": "CamelCase reasons of the code",
     "resource": "kinds of watched objects, or resources of a pool",
@@ -35,6 +36,7 @@ LABELS: Final = {
     "step": "steps of the life of a workload",
     "unit": "a fixed list",
     "what": "a fixed list",
+    "workload": "kind/namespace/name of not more than listen.workloadMetrics, those that are not finished first",
 }
 """What bounds the values of each label."""
 

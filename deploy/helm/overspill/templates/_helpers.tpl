@@ -33,6 +33,16 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
+{{- /* Of the Lease and the switches. */}}
+{{- define "overspill.lease" -}}
+{{- printf "overspill-%s" .Values.federation.name | trunc 63 }}
+{{- end }}
+
+{{- /* Whether switches are thrown over HTTP. */}}
+{{- define "overspill.switches" -}}
+{{- if and (eq .Values.mode "active") (or .Values.listen.users .Values.listen.token.secret) }}yes{{ end }}
+{{- end }}
+
 {{- define "overspill.policies" -}}
 {{- if .Values.policiesFrom.git.repository }}/policies/current/{{ .Values.policiesFrom.git.path }}{{ else }}/policies{{ end }}
 {{- end }}
@@ -61,22 +71,35 @@ volumeMounts:
   - {name: tmp, mountPath: /tmp}
 {{- end }}
 
-{{- /* The roles of one file of deploy/rbac, under this release's names. What they allow is told there alone. */}}
+{{- /* The roles of one file of deploy/rbac, under this release's names; `kinds`: only of these; `follow`: what they allow
+only for these kinds of objects. What they allow is told there alone. */}}
 {{- define "overspill.roles" -}}
 {{- $top := .top }}
+{{- $follow := .follow }}
 {{- $name := include "overspill.fullname" $top }}
 {{- range $text := splitList "\n---\n" ($top.Files.Get (printf "files/rbac/%s.yaml" .file)) }}
 {{- $one := fromYaml $text }}
-{{- if has $one.kind (list "ClusterRole" "ClusterRoleBinding" "Role" "RoleBinding") }}
+{{- if has $one.kind ($.kinds | default (list "ClusterRole" "ClusterRoleBinding" "Role" "RoleBinding")) }}
+{{- if $one.kind | ne "ConfigMap" }}
 {{- $_ := set $one.metadata "name" (replace "overspill" $name $one.metadata.name) }}
+{{- end }}
 {{- $_ := set $one.metadata "labels" (fromYaml (include "overspill.labels" $top)) }}
+{{- if $follow }}
+{{- range $rule := $one.rules }}
+{{- $kept := list }}
+{{- range $kind := $follow }}
+{{- $kept = append $kept (printf "%ss" (lower $kind)) }}
+{{- end }}
+{{- $_ := set $rule "resources" $kept }}
+{{- end }}
+{{- end }}
 {{- if $one.roleRef }}
 {{- $_ := set $one.roleRef "name" (replace "overspill" $name $one.roleRef.name) }}
 {{- $account := dict "kind" "ServiceAccount" "name" (include "overspill.serviceAccount" $top) "namespace" $top.Release.Namespace }}
 {{- $_ := set $one "subjects" (list $account) }}
 {{- end }}
 ---
-{{ toYaml $one | replace "overspill-example" (printf "overspill-%s" $top.Values.federation.name | trunc 63) }}
+{{ toYaml $one | replace "overspill-example" (include "overspill.lease" $top) }}
 {{- end }}
 {{- end }}
 {{- end }}
