@@ -121,16 +121,16 @@ class CanaryJudge:
         return GOOD if _surprise((allowed - ratio) / error) >= _SURE else UNDECIDED, text
 
     def _errors(self, both: list[tuple[_Sums, _Sums]]) -> tuple[str, str]:
-        """Two proportions, by the normal approximation; with one error more, so that none is not surely none."""
+        """A Poisson count against the old one's rate, with one error more there, so that none is not surely none."""
         old, new = (sum(pair[side].requests for pair in both) for side in (0, 1))
         failed_old, failed_new = (sum(pair[side].errors for pair in both) for side in (0, 1))
         rise = failed_new / new - failed_old / old
-        common = (failed_old + failed_new + 1.0) / (old + new + 2.0)
-        error = math.sqrt(common * (1.0 - common) * (1.0 / old + 1.0 / new))
         text = f"errors {100 * rise:+.2f} points"
-        if rise > self._rule.max_error_ratio_rise and _surprise(rise / error) >= SURPRISE:
+        if rise <= self._rule.max_error_ratio_rise:
+            return GOOD, text
+        if _poisson_surprise(failed_new, new * (failed_old + 1.0) / old) >= SURPRISE:
             return BAD, f"{text}, allowed {100 * self._rule.max_error_ratio_rise:+.2f}"
-        return UNDECIDED if rise > self._rule.max_error_ratio_rise else GOOD, text
+        return UNDECIDED, text
 
     def _cost(self, both: list[tuple[_Sums, _Sums]]) -> tuple[str, str]:
         """Of a request; a price is no sample, so there is no chance in it beyond the requests'."""
@@ -150,6 +150,19 @@ class CanaryJudge:
 
 def _surprise(deviations: float) -> float:
     return float(upper_tail(np.array([deviations]))[0])
+
+
+def _poisson_surprise(count: int, mean: float) -> float:
+    """-ln P(X >= count) of a Poisson variable, by the series of its upper tail; 0 at or below the mean."""
+    if count <= mean:
+        return 0.0
+    first = count * math.log(mean) - mean - math.lgamma(count + 1.0)
+    term, total, index = 1.0, 1.0, count
+    while term > 1e-12 * total:
+        index += 1
+        term *= mean / index
+        total += term
+    return -(first + math.log(total))
 
 
 def _at_no_load(one: RevisionMetrics, speed: ReplicaSpeed | None) -> float | None:

@@ -283,6 +283,21 @@ def test_unknown_prices_and_speeds_are_kept_but_never_added_to() -> None:
     assert division.conditions[0].reason == reasons.SHORT_OF_CAPACITY
 
 
+def test_what_binds_is_told_with_what_it_costs() -> None:
+    slo = an_slo(max_reclaimable_share=0.2, domains=DomainRule("provider", 1, 2))
+    division, _ = serve(a_view(a_service(a_group("onprem/a10", 10), demand=12.0), slo=slo), Memory(), explain=True)
+    found = {one.name: one for one in division.binding}
+    assert set(found) == {"maxReclaimableShare", "room/onprem/a10"}
+    spot = found["maxReclaimableShare"]
+    assert spot.saves_usd_per_hour is not None
+    assert spot.saves_usd_per_hour > 0.5
+    assert spot.meaning == "at most 20 % of the capacity on spot nodes"
+    short = a_view(a_service(a_group("onprem/a10", 10), demand=12.0), an_offer())
+    division, _ = serve(short, Memory(), explain=True)
+    assert division.binding[0].saves_usd_per_hour is None
+    assert "requests/s more would be served" in division.binding[0].meaning
+
+
 def test_the_bill_adds_up() -> None:
     division, _ = serve(a_view(a_service(a_group("onprem/a10", 7), demand=5.0)), Memory())
     assert division.usd_per_hour == Decimal("3.5")

@@ -6,7 +6,7 @@ question.py   what an answer must hold            programme.py   the answer by H
 greedy.py     the answer without it, and polish   slots.py       how many of them run which revision
 handover.py   make before break                   weights.py     traffic follows ready capacity
 rollout.py    canary and blue/green               outcome.py     decisions in words
-memory.py     what is remembered, as JSON
+memory.py     what is remembered, as JSON         binding.py     which limits bind, for `explain`
 """
 
 from scheduler.engine.serving.cycle import horizons, serve

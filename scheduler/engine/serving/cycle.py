@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from scheduler.engine.serving import rollout
+from scheduler.engine.serving.binding import binding
 from scheduler.engine.serving.capacity import Rated, carried, rate
 from scheduler.engine.serving.demand import believe, plan
 from scheduler.engine.serving.handover import Handover, hand_over
@@ -58,8 +59,12 @@ def horizons(offers: Sequence[ServingOffer], slo: ServingSLO) -> tuple[float, fl
     return min(leads, default=0.0) + _LOOK_SECONDS, max(leads, default=0.0) + _LOOK_SECONDS
 
 
-def serve(view: ServiceView, memory: Memory, *, use_milp: bool = True) -> tuple[Division, Memory]:
+def serve(
+    view: ServiceView, memory: Memory, *, use_milp: bool = True, explain: bool = False
+) -> tuple[Division, Memory]:
     """The division of one service, and what to remember. Pure; the same for every order of the view's tuples.
+
+    `explain`: also which limits bind, which takes a few more solutions.
 
     Nothing is decided anew, and what runs is kept, where the demand cannot be believed or the SLO contradicts itself;
     traffic still leaves what does not answer.
@@ -84,7 +89,8 @@ def serve(view: ServiceView, memory: Memory, *, use_milp: bool = True) -> tuple[
     if not answer.counts and question.least_replicas > 0:
         text = "no division keeps maxProviderShare, maxReclaimableShare and maxReplicas at once; what runs is kept"
         return _kept(view, rated, believed, (CONTRADICTORY, text), memory, need)
-    return _decided(view, rated, believed, need, question, answer, memory)
+    division, memory = _decided(view, rated, believed, need, question, answer, memory)
+    return (replace(division, binding=binding(question, answer, use_milp=use_milp)) if explain else division), memory
 
 
 def _need(view: ServiceView, believed: Demand) -> tuple[Need | None, Memory]:
@@ -176,7 +182,7 @@ def _counted(memory: Memory) -> frozenset[str]:
 
 def _weights(view: ServiceView, rated: tuple[Rated, ...], memory: Memory) -> tuple[TrafficWeight, ...]:
     shift = rollout.shift(view, memory)
-    new, shares = (memory.stable, {}) if shift is None else (shift.new, dict(shift.shares))
+    new, shares = (memory.stable, {}) if shift is None else (shift.new, dict(shift.traffic))
     demand = sum(max(0.0, one.requests_per_second or 0.0) for one in view.service.demand)
     return traffic(rated, view.service.groups, new, shares, demand, _counted(memory))
 
@@ -215,7 +221,7 @@ def _ready_for(slots: Mapping[Slot, int], ready: Mapping[Slot, int]) -> dict[tup
         sums = wanted.setdefault((slot.pool.cluster, slot.revision), [0, 0])
         sums[0] += slots.get(slot, 0)
         sums[1] += ready.get(slot, 0)
-    return {key: there >= needed > 0 for key, (needed, there) in wanted.items()}
+    return {key: there >= needed for key, (needed, there) in wanted.items() if needed > 0}
 
 
 def _why_none(rated: Sequence[Rated]) -> str:

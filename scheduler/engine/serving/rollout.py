@@ -40,14 +40,16 @@ class Shift:
 
     new: str
     shares: Mapping[ClusterId, float]
-    """Part of a cluster's requests that go to the new revision."""
+    """Part of a cluster's requests for which the new revision is to have replicas."""
+    traffic: Mapping[ClusterId, float]
+    """Part that goes to it now: while a step's replicas start, what the step before gave."""
     keep_old: bool = False
     """Whether the old revision's replicas stay although they get nothing."""
 
 
 def advance(view: ServiceView, memory: Memory, ready: Mapping[tuple[ClusterId, str], bool]) -> Memory:
     """The memory with the rollout one step on, if it is time. `ready`: whether the replicas that a revision needs on a
-    cluster for its present share are there."""
+    cluster for its present share are there; of those that need none, nothing is said."""
     wanted = view.service.revision
     if not memory.stable:
         return replace(memory, stable=_oldest(view))
@@ -101,8 +103,9 @@ def _forward(
     rule, age = view.slo.rollout, view.now - (view.now if rollout.since is None else rollout.since)
     if not rollout.clusters:  # Nothing of the old one runs.
         return replace(memory, stable=rollout.new, rollout=None)
+    changing = [(cluster, rollout.new) for cluster in _changing(rollout, rule)]
     if rollout.phase == STARTING:
-        if all(ready.get((cluster, rollout.new), False) for cluster in _changing(rollout, rule)):
+        if all(ready.get(key, True) for key in changing):
             return replace(memory, rollout=replace(rollout, phase=JUDGING, since=view.now))
         longest = max((offer.lead_seconds for offer in view.offers), default=0.0)
         if age > max(_NEVER_READY * longest, _NEVER_READY_SECONDS):
@@ -111,6 +114,8 @@ def _forward(
         return memory
     if rollout.phase == KEEPING:
         return replace(memory, stable=rollout.new, rollout=None) if age >= rule.keep_old_seconds else memory
+    if not any(key in ready for key in changing):  # Nothing runs there any more.
+        return replace(memory, rollout=_next(view, rollout, rule))
     if age < rule.step_seconds:
         return memory
     judged = verdict is not None and verdict.outcome == GOOD and verdict.requests >= rule.least_requests
@@ -146,13 +151,18 @@ def shift(view: ServiceView, memory: Memory) -> Shift | None:
     if rollout is None:
         return None
     if rollout.phase == BACK:
-        return Shift(rollout.new, {})
+        return Shift(rollout.new, {}, {})
     everywhere = sorted({*rollout.clusters, *(offer.pool.cluster for offer in view.offers)})
     if rollout.phase == KEEPING:
-        return Shift(rollout.new, dict.fromkeys(everywhere, 1.0), keep_old=True)
+        whole = dict.fromkeys(everywhere, 1.0)
+        return Shift(rollout.new, whole, whole, keep_old=True)
     share = rule.steps[min(rollout.step, len(rule.steps) - 1)]
     if len(rule.steps) == 1:
-        return Shift(rollout.new, dict.fromkeys(everywhere, share), keep_old=True)
-    shares = dict.fromkeys(rollout.clusters[: rollout.cluster], 1.0)
-    shares[rollout.clusters[rollout.cluster]] = share
-    return Shift(rollout.new, shares)
+        whole = dict.fromkeys(everywhere, share)
+        return Shift(rollout.new, whole, whole if rollout.phase == JUDGING else {}, keep_old=True)
+    done = dict.fromkeys(rollout.clusters[: rollout.cluster], 1.0)
+    changing = rollout.clusters[rollout.cluster]
+    before = rule.steps[rollout.step - 1] if rollout.step > 0 else 0.0
+    return Shift(
+        rollout.new, {**done, changing: share}, {**done, changing: share if rollout.phase == JUDGING else before}
+    )

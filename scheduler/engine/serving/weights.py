@@ -33,7 +33,14 @@ def traffic(
         usable = [group for group in groups if group.pool not in silent and counting(group) > 0]
         if not usable:
             continue
-        good = [group for group in usable if group.pool not in closed and group.revision in counted]
+        good = [
+            group
+            for group in usable
+            if group.pool not in closed
+            and group.revision in counted
+            # Where the new revision is to get everything, the old one only helps out.
+            and (group.revision == new or shares.get(group.pool.cluster, 0.0) < 1.0)
+        ]
         last = [group for group in usable if group not in good]
         opened = _carried(rated, good, counting)
         everything = sum(opened.values())
