@@ -50,9 +50,11 @@ def slim_pod(raw: RawObject) -> RawObject:
     short = _only(spec, ("nodeName", "priority", "overhead", "resources"))
     for name in ("containers", "initContainers"):
         short[name] = [_only(each, _CONTAINER) for each in spec.get(name) or ()]
+    status = raw.get("status") or {}
     # Of the phase only whether it is an end.
-    phase = (raw.get("status") or {}).get("phase")
-    return {"metadata": kept, "spec": short, "status": {"phase": phase} if phase in ("Succeeded", "Failed") else {}}
+    ended = {"phase": status["phase"]} if status.get("phase") in ("Succeeded", "Failed") else {}
+    ready = [_only(one, ("type", "status")) for one in status.get("conditions") or () if one.get("type") == "Ready"]
+    return {"metadata": kept, "spec": short, "status": {**ended, "conditions": ready}}
 
 
 def _only(fields: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def a_pod(phase: str = "Running") -> dict[str, Any]:
             "initContainers": [{"name": "i", "resources": {"requests": {"cpu": "4"}}, "restartPolicy": "Always"}],
             "containers": [{"name": "c", "image": "i", "env": [{"name": "KEY", "value": "s"}], "resources": resources}],
         },
-        "status": {"phase": phase, "conditions": [{"type": "Ready"}], "podIP": "10.0.0.1"},
+        "status": {"phase": phase, "conditions": [{"type": "Ready", "status": "True"}], "podIP": "10.0.0.1"},
     }  # fmt: skip
 
 
@@ -97,6 +97,7 @@ async def test_what_is_cut_down_says_what_the_whole_says(tmp_path: Path) -> None
         assert node_notices(slim_node(node)) == node_notices(node)
     for pod in pods:
         assert parse_pod(slim_pod(pod)) == parse_pod(pod)
+    assert parse_pod(a_pod()).ready
     assert "env" not in str(slim_pod(a_pod())), "what people wrote in it is not told"
 
 
