@@ -44,7 +44,7 @@ REASON: Final = "Remediation"
 
 
 class Pools(Protocol):
-    def will_replace(self, uid: str) -> None: ...
+    def hold(self, uid: str) -> None: ...
 
     async def replace(self, pool: PoolId, node: NodeName, uid: str) -> bool: ...
 
@@ -79,7 +79,7 @@ class Effects:
         self._acts: dict[str, Callable[[Action], Awaitable[bool]]] = {
             NOTIFY: self._tell,
             CORDON: self._cordon,
-            DRAIN: nodes.empty,
+            DRAIN: self._drain,
             REPLACE: self._replace,
             RESET: lambda action: nodes.request(action, "reset"),
             REBOOT: lambda action: nodes.request(action, "reboot"),
@@ -110,6 +110,16 @@ class Effects:
         await self._nodes.close(action)
         return True
 
+    async def _drain(self, action: Action) -> bool:
+        # Empty and closed it would be given back at once, and what the policy has next for it would find it gone.
+        self._hold(action)
+        return await self._nodes.empty(action)
+
+    def _hold(self, action: Action) -> None:
+        keeper = self._pools.get(action.target.cluster) if action.target.cluster is not None else None
+        if keeper is not None:
+            keeper.hold(action.target.node_uid)
+
     async def _replace(self, action: Action) -> bool:
         target = action.target
         if target.cluster is None or target.pool is None or target.node is None:
@@ -117,7 +127,7 @@ class Effects:
         keeper = self._pools.get(target.cluster)
         if keeper is None:
             raise RefusedError(f"replace-node: {target.cluster} has no provider")
-        keeper.will_replace(target.node_uid)
+        self._hold(action)
         if not await self._nodes.empty(action):
             return False
         return await keeper.replace(target.pool, target.node, target.node_uid)

@@ -42,7 +42,7 @@ _CLUSTERS: Final = 1000
 _FIRST_BACKOFF_SECONDS: Final = 300.0
 _LONGEST_BACKOFF_SECONDS: Final = 3600.0
 _REMOVAL_RETRY_SECONDS: Final = 300.0
-_REPLACING_SECONDS: Final = 600.0
+_HELD_SECONDS: Final = 600.0
 """A remedy says every few seconds that it will replace a node, as long as it will."""
 
 
@@ -71,7 +71,7 @@ class PoolKeeper:
         self._closures: dict[str, CloseNode] = {}
         self._openings: dict[str, OpenNode] = {}
         self._removed_at: dict[str, float] = {}
-        self._replacing: dict[str, Instant] = {}
+        self._held: dict[str, Instant] = {}
         """By node UID, when a remedy last said that it will replace the node: it is not just given back meanwhile."""
         self._turn = asyncio.Lock()
         """Sizes are absolute: who read one writes before another reads it."""
@@ -270,7 +270,7 @@ class PoolKeeper:
     async def _remove(self, removal: RemoveNode) -> None:
         """Cordon, look once more with the API's own eyes, then give the node back."""
         facts = self._member.nodes.get(removal.node)
-        if facts is None or facts.uid != removal.node_uid or facts.deleting or self._is_replaced(removal.node_uid):
+        if facts is None or facts.uid != removal.node_uid or facts.deleting or self._is_held(removal.node_uid):
             return
         self._fence()
         try:
@@ -308,15 +308,15 @@ class PoolKeeper:
 
     # -- remedies ------------------------------------------------------------------------------------------------
 
-    def will_replace(self, uid: str) -> None:
-        """Until it is replaced, or this has not been said for a while, the node is not given back as an idle one would
-        be: that would leave its place empty."""
-        self._replacing[uid] = self._clock.now()
+    def hold(self, uid: str) -> None:
+        """Until this has not been said for a while, the node is not given back as an idle one would be: a remedy is at
+        work on it, and its place is not to be left empty."""
+        self._held[uid] = self._clock.now()
 
-    def _is_replaced(self, uid: str) -> bool:
+    def _is_held(self, uid: str) -> bool:
         now = self._clock.now()
-        self._replacing = {uid: at for uid, at in self._replacing.items() if now - at < _REPLACING_SECONDS}
-        return uid in self._replacing
+        self._held = {uid: at for uid, at in self._held.items() if now - at < _HELD_SECONDS}
+        return uid in self._held
 
     async def replace(self, pool: PoolId, node: NodeName, uid: str) -> bool:
         """Give this very node back and ask for another in its place; whether both were accepted (else: again later).

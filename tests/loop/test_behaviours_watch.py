@@ -82,6 +82,8 @@ async def test_an_xid_that_an_exporter_tells_empties_and_replaces_the_node(tmp_p
             return await node(world, "eks", first) is None
 
         await until(gone, "the node is given back", 90)
+        told = daemon.outside.telemetry.remedies
+        await until(lambda: told.labels("gpu", "replace-node", "done")._value.get() == 1, "by the remedy", 60)
         assert len(counter.ran[uid]) == 2
 
         def resolved() -> bool:

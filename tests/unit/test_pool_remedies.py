@@ -112,7 +112,7 @@ async def test_without_the_lease_nothing_is_asked_and_a_shortage_is_told() -> No
 async def test_a_node_that_a_remedy_will_replace_is_not_just_given_back() -> None:
     pools = Pools()
     removal = RemoveNode(PoolRef(ClusterId("eks"), POOL), NodeName("n1"), "u1", "idle")
-    pools.keeper.will_replace("u1")
+    pools.keeper.hold("u1")
     pools.keeper.want([], [removal], [], [])
     await pools.keeper._act()
     assert pools.cloud.asked == [], "its place would stay empty"
