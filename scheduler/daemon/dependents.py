@@ -105,12 +105,13 @@ class Dependents:
         for dependent in self._follow(hub, copy):
             await self._bring(dependent, namespace, cluster)
 
-    def _follow(self, hub: HubEntry, copy: RawObject) -> Iterator[Dependent]:
+    def _follow(self, hub: HubEntry, copy: RawObject, *, strict: bool = True) -> Iterator[Dependent]:
+        """Those of the kinds that follow; with `strict`, one that its user names must be of them."""
         kind = self._mirror.kinds[hub.workload.ref.kind]
         for dependent in kind.dependents(hub.raw, copy):
             if dependent.kind in self._kinds:
                 yield dependent
-            elif dependent.named:
+            elif dependent.named and strict:
                 raise InvalidObjectError(
                     f"spec.dependents: {dependent} does not follow here; name {dependent.kind} in `dependents` of the "
                     "federation file"
@@ -202,7 +203,7 @@ class Dependents:
             needed: set[tuple[str, str, str]] = set()
             for hub, copy in self._on(cluster):
                 namespace = hub.workload.ref.namespace
-                for dependent in self._follow(hub, copy):
+                for dependent in self._follow(hub, copy, strict=False):
                     await self._bring_again(dependent, namespace, cluster)
                     needed.add((dependent.kind, namespace, dependent.name))
                     pulls = self._of_accounts.get((namespace, dependent.name), ())
@@ -212,19 +213,25 @@ class Dependents:
         except (ExternalError, InvalidObjectError) as error:
             log.warning("dependents_not_looked_at", cluster=cluster, error=str(error)[:300])
 
-    def _on(self, cluster: ClusterId) -> Iterator[tuple[HubEntry, RawObject]]:
+    def _on(self, cluster: ClusterId) -> list[tuple[HubEntry, RawObject]]:
         """Workloads with each copy that is there, or is to be."""
+        found = []
         for entry in self._mirror.members[cluster].copies.values():
-            hub = self._mirror.hub.get(entry.copy.origin)
-            if hub is not None:
-                yield hub, entry.raw
+            origin = self._mirror.hub.get(entry.copy.origin)
+            if origin is not None:
+                found.append((origin, entry.raw))
         for hub in self._mirror.hub.values():
             placement = hub.workload.placement
             if placement is None or placement.cluster != cluster or placement.state not in _HERE:
                 continue
             facts = self._facts(placement, hub.raw)
             if facts is not None and hub.workload.invalid is None and not hub.workload.finished:
-                yield hub, self._mirror.kinds[hub.workload.ref.kind].make_copy(hub.raw, hub.workload, placement, facts)
+                kind = self._mirror.kinds[hub.workload.ref.kind]
+                try:
+                    found.append((hub, kind.make_copy(hub.raw, hub.workload, placement, facts)))
+                except InvalidObjectError:
+                    continue  # Nothing new is made of it; a copy that runs was looked at above.
+        return found
 
     async def _bring_again(self, dependent: Dependent, namespace: str, cluster: ClusterId) -> None:
         """What has gone from the hub, is not ours, or cannot be changed so, stays as it is: its copies run with it."""
@@ -256,7 +263,7 @@ class Dependents:
         return any(
             (dependent.kind, hub.workload.ref.namespace, dependent.name) == key
             for hub, copy in self._on(cluster)
-            for dependent in self._follow(hub, copy)
+            for dependent in self._follow(hub, copy, strict=False)
         )
 
 

@@ -38,7 +38,7 @@ from scheduler.model.errors import (
 from scheduler.model.ids import ClusterId, Instant, Uid
 from scheduler.model.plan import Decision, SetPlacement
 from scheduler.model.ports import Clock, KubeApi, RawObject, WorkloadKind
-from scheduler.model.workload import Workload
+from scheduler.model.workload import PlacementState, Workload
 
 log = structlog.get_logger(__name__)
 _STEPS_AT_ONCE: Final = 12
@@ -236,16 +236,19 @@ class Reconciler:
 
     def _differences(self, hub: HubEntry | None, copy: CopyEntry | None) -> dict[str, bool]:
         """What of the hub object and its current copy is out of step."""
-        if hub is None or hub.workload.finished or hub.workload.unmanaged is not None:
+        if hub is None or hub.workload.finished or hub.workload.deleting or hub.workload.unmanaged is not None:
             return {}
         kind = self._mirror.kinds[hub.workload.ref.kind]
         status = self._status_patch(kind, hub.raw, copy)
         if copy is None:
             return {"status_differs": status is not None}
+        placement = hub.workload.placement
+        stays = placement is not None and placement.state is not PlacementState.RELEASING
         return {
             "status_differs": status is not None,
             "suspension_differs": kind.suspend_patch(copy.raw, suspend=wants_suspension(hub.workload)) is not None,
-            "template_differs": self._refresh_patch(kind, hub, copy) is not None,
+            # Of a copy that is on its way out nobody asks: what cannot be understood must not keep it.
+            "template_differs": stays and self._refresh_patch(kind, hub, copy) is not None,
         }
 
     # -- steps ---------------------------------------------------------------------------------------------------

@@ -158,3 +158,7 @@ async def test_a_template_that_cannot_be_federated_says_so(tmp_path: Path) -> No
         await until(lambda: ready(world, 1), "put right, it is followed again")
         await until(daemon.is_idle, "at rest")
         assert (await placed(world))["status"] == "True"
+        await change(world, {"template": broken})
+        await until(lambda: told("chat", "selector is missing or does not match"), "broken again")
+        await world.hub.delete(FEDERATED_WORKLOADS, "default", "chat")
+        await until(lambda: gone(world, uid), "a broken one can be deleted, too")
