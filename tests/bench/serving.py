@@ -8,10 +8,11 @@ may use spot nodes up to the same share, and takes the offering that is cheapest
 out of the SLO than the policy, at the least cost. Reported on days 9 to 13, once with that setting and once
 with the one that is best there in hindsight.
 
-loss: an hour of the same requests, each twenty-six times as short (a chat service: about a second); a cluster is lost
-with everything on it. Restored is when what is ready carries what is planned for again.
+loss: a steady stream of requests with the recorded service times, each twenty-six times as short (a chat service:
+about a second); a cluster is lost with everything on it. Restored is when what is ready carries what is planned for
+again (or what it did before). Steady, so that no fall of the demand is taken for it.
 
-canary: the same hour; a new revision is 30 % slower, or the same. Twenty seeds each.
+canary: an hour of the recorded requests, as short; a new revision is 30 % slower, or the same. Twenty seeds each.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
+
+import numpy as np
 
 from scheduler.cli.simulate_requests import RequestOptions, prepare
 from scheduler.model.ids import ClusterId
@@ -54,6 +57,7 @@ CYCLE_SECONDS: Final = 15.0
 """Of the chat service."""
 ROLLOUT_AT: Final = 600.0
 LOST_AT: Final = 1200.0
+STEADY_PER_SECOND: Final = 16.0
 
 
 def study_of(part: tuple[float, float], seeds: int, *, use_milp: bool) -> ServingStudy:
@@ -138,13 +142,22 @@ def chat(seed: int, minutes: int) -> RequestLog:
     return scaled(located(raw, (("eu", 0.5), ("us", 0.3), ("asia", 0.2))), factor, seed, SHORTER)
 
 
-def chat_run(seed: int, minutes: int, happening: Happening, *, use_milp: bool) -> tuple[ServingRun, Engine]:
+def steady(seed: int, minutes: int) -> RequestLog:
+    """Sixteen requests a second, as a Poisson stream, with service times of that evening's."""
+    log, rng = chat(seed, 60), np.random.default_rng([seed, 7])
+    count = int(rng.poisson(STEADY_PER_SECOND * minutes * 60.0))
+    chosen = rng.integers(0, len(log), count)
+    at = np.sort(rng.uniform(0.0, minutes * 60.0, count))
+    return replace(
+        log, at=at, service_seconds=log.service_seconds[chosen], client=log.client[chosen], weight=np.ones(count)
+    )
+
+
+def chat_run(log: RequestLog, seed: int, happening: Happening, *, use_milp: bool) -> tuple[ServingRun, Engine]:
     study = study_of((11.0, 0.1), 1, use_milp=use_milp)
     slo = replace(study.policies[0][1], p95_first_token_seconds=1.5, rollout=RolloutRule())
     engine = Engine("chat", use_milp=use_milp)
-    run = replay(
-        chat(seed, minutes), study.site, slo, engine, seed=seed, cycle_seconds=CYCLE_SECONDS, happening=happening
-    )
+    run = replay(log, study.site, slo, engine, seed=seed, cycle_seconds=CYCLE_SECONDS, happening=happening)
     return run, engine
 
 
@@ -166,7 +179,9 @@ def loss(seeds: int, *, use_milp: bool) -> dict[str, Any]:
     for cluster in ("eks", "onprem"):
         took = []
         for seed in range(1, seeds + 1):
-            run, _ = chat_run(seed, 30, Happening(lose=((LOST_AT, ClusterId(cluster)),)), use_milp=use_milp)
+            run, _ = chat_run(
+                steady(seed, 35), seed, Happening(lose=((LOST_AT, ClusterId(cluster)),)), use_milp=use_milp
+            )
             had = sum(
                 count
                 for name, count in [moment for moment in run.moments if moment.at < LOST_AT][-1].replicas.items()
@@ -190,7 +205,7 @@ def canary(seeds: int, *, use_milp: bool) -> dict[str, Any]:
         back, steps = [], []
         for seed in range(1, seeds + 1):
             happening = Happening(rollout=Rollout(ROLLOUT_AT, "r2", slower))
-            run, engine = chat_run(seed, minutes, happening, use_milp=use_milp)
+            run, engine = chat_run(chat(seed, minutes), seed, happening, use_milp=use_milp)
             begun = next((moment.at for moment in run.moments if moment.shares.get("r2", 0.0) > 0), None)
             rejected = "r2" in engine.memory.rejected
             if rejected and begun is not None:
