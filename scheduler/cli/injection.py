@@ -36,7 +36,7 @@ def run(scenario: Path, *, out: Path | None, as_json: bool) -> int:
         "cpu_seconds": round(time.process_time() - start, 1), **described(result),
     }  # fmt: skip
     if study.left_out:
-        print_error(f"{study.left_out} faults found no target (nothing ran there for long enough) and are left out")
+        print_error(f"left out, for want of a target (nothing ran for long enough): {study.left_out} of the faults")
     if out is not None:
         _write(study, [fault_as_json(fault, delay) for fault, delay in result.found], out)
     if as_json:
@@ -124,9 +124,10 @@ def _show(study: Study, told: dict[str, Any]) -> None:
         for shape in ("rule", "statistical")
         if told[f"recall_{shape}"] is not None
     ]
+    false = f"{told['false_per_day']:.2g} false a day"
     precision = [] if told["precision"] is None else [f"precision {told['precision']:.0%}"]
     console().print(
         f"{faults} in {told['series']} series over {duration(86400.0 * told['days'])}: {told['findings']} findings, "
-        f"{told['incidents']} incidents; {', '.join([*found, *precision])}, {told['false_per_day']:.2g} false a day; "
+        f"{told['incidents']} incidents; {', '.join([*found, *precision, false])}; "
         f"{told['cpu_seconds']:g} s of CPU"
     )

@@ -19,6 +19,7 @@ from scheduler.daemon.alerts import AlertBook
 from scheduler.daemon.control import BURSTING_PAUSED, PAUSED, Control, approval
 from scheduler.daemon.incident_views import IncidentViews
 from scheduler.daemon.openapi import READ, SSE, WRITE, Handler, Parameter, Route, description
+from scheduler.daemon.shared import SharedRoutes
 from scheduler.daemon.status import StatusReport
 from scheduler.daemon.stream import LISTENERS_AT_MOST, DecisionStream
 from scheduler.daemon.telemetry import Telemetry
@@ -52,6 +53,8 @@ class Served:
     control: Control
     stream: DecisionStream
     access: Access
+    shared: SharedRoutes | None = None
+    """What is gathered here for the other replicas; None: nothing."""
 
 
 class Api:

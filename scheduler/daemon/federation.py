@@ -119,6 +119,9 @@ class Federation:
     """How long a workload may wait; None: for ever."""
     own_queries: bool = True
     """Whether queries in workloads' annotations are asked."""
+    shards: int = 0
+    """Of the gathering; 0: every replica gathers all."""
+    shards_token_file: Path | None = None
     traces_endpoint: str | None = None
     """Base URL of an OTLP/HTTP collector; None: the environment's, if any."""
     dependents: frozenset[str] = frozenset()
@@ -288,6 +291,8 @@ def _federation(document: FederationDocument, folder: Path, as_of: Instant, file
         queue_wait_seconds=spec.aiops.queue_wait,
         predictor=spec.predictor,
         own_queries=spec.own_queries,
+        shards=spec.gathering.shards,
+        shards_token_file=_nearby(spec.gathering.token_file, folder),
         traces_endpoint=spec.traces.endpoint,
         dependents=frozenset(spec.dependents),
         clock_file=_beside(folder, spec.clock_file),

@@ -310,6 +310,21 @@ class TracesSpec(Strict):
     environment; without it there are no traces."""
 
 
+class GatheringSpec(Strict):
+    """How replicas share the watching of members' nodes and pods."""
+
+    shards: Annotated[int, Field(ge=0, le=64)] = 0
+    """Into how many parts members are split, each watched by one replica for all; 0: every replica watches all."""
+    token_file: LongText | None = None
+    """Path, relative to this file, of a token that the replicas know one another by. Needed with shards."""
+
+    @model_validator(mode="after")
+    def _token(self) -> GatheringSpec:
+        if self.shards and self.token_file is None:
+            raise refuse(Problem((), 'missing key "tokenFile"; shards need one'))
+        return self
+
+
 class FederationSpec(Strict):
     """A federation: one hub, its members, and how the daemon runs."""
 
@@ -330,6 +345,7 @@ class FederationSpec(Strict):
     alerts: AlertsSpec = Field(default_factory=AlertsSpec)
     aiops: AiopsSpec = Field(default_factory=AiopsSpec)
     traces: TracesSpec = Field(default_factory=TracesSpec)
+    gathering: GatheringSpec = Field(default_factory=GatheringSpec)
     metric_queries: LongText | None = None
     """Path, relative to this file, of queries that are laid over the shipped ones. Default: those."""
     own_queries: bool = True

@@ -46,6 +46,8 @@ class HttpServer:
         app.on_response_prepare.append(_lay_headers)
         app.on_shutdown.append(self._shut)
         app.add_routes(page_routes())
+        if self._served.shared is not None:
+            app.add_routes(self._served.shared.routes())
         for route in self._api.routes:
             app.router.add_route(route.method, route.path, guarded(route, self._served.access))
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)

@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from types import NoneType
+from types import MappingProxyType, NoneType
 from typing import Any, Final
 
 import structlog
 
 from clusters.clock import BootClock
 from clusters.kubernetes.codec import format_time
-from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.contract import LEASES
 from scheduler.model.errors import (
     AlreadyExistsError,
@@ -58,15 +57,18 @@ class Leader:
         api: KubeApi,
         identity: str,
         clock: Clock,
-        telemetry: Telemetry,
+        tell: Callable[[float], None],
         settings: LeaseSettings = LeaseSettings(),
         own_clock: Clock | None = None,
+        annotations: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """`own_clock` times the Lease (default: since boot); `clock` only dates it, for people."""
+        """`own_clock` times the Lease (default: since boot); `clock` only dates it, for people. `tell` is told 1 while
+        it is held, else 0. `annotations` are laid over those of the Lease."""
         self._api = api
         self._identity = identity
         self._clock = clock
-        self._telemetry = telemetry
+        self._tell = tell
+        self._annotations = annotations
         self._settings = settings
         self._own = own_clock or BootClock()
         self._renewed_at: float | None = None
@@ -104,7 +106,7 @@ class Leader:
                     await self._try_once()
             except (ExternalError, TimeoutError) as error:
                 log.warning("lease_not_renewed", error=str(error)[:200])
-            self._telemetry.leader.set(1 if self.is_leader else 0)
+            self._tell(1 if self.is_leader else 0)
             if self.is_leader:
                 self.acquired.set()
             elif held:
@@ -116,7 +118,7 @@ class Leader:
         if not self.is_leader:
             return
         self._renewed_at = None
-        self._telemetry.leader.set(0)
+        self._tell(0)
         try:
             async with asyncio.timeout(self._settings.retry_seconds):
                 lease = await self._read()
@@ -128,24 +130,50 @@ class Leader:
         except (ExternalError, TimeoutError) as error:
             log.warning("lease_not_released", error=str(error)[:200])
 
-    async def _try_once(self) -> None:
-        asked_at = self._own.now()
+    async def look(self) -> RawObject | None:
+        """The Lease as it is now; None: there is none. Raises: ExternalError."""
         try:
             lease = await self._read()
         except NotFoundError:
-            await self._write(lambda: self._api.create(LEASES, self._settings.namespace, self._body(None, 0)), asked_at)
+            return None
+        version = str(lease["metadata"]["resourceVersion"])
+        if self._observed is None or self._observed[0] != version:
+            self._observed = (version, self._own.now())
+        return lease
+
+    def held_by(self, lease: RawObject | None) -> str:
+        """Whose it is, as `look` gave it; empty: nobody's, for it is free or has run out."""
+        holder = str(((lease or {}).get("spec") or {}).get("holderIdentity") or "")
+        return "" if holder != self._identity and self.has_run_out(lease) else holder
+
+    def has_run_out(self, lease: RawObject | None) -> bool:
+        """Whether it has not changed for its duration, as `look` gave it."""
+        if lease is None or self._observed is None:
+            return lease is None
+        lasts = float((lease.get("spec") or {}).get("leaseDurationSeconds") or self._settings.duration_seconds)
+        return self._own.now() - self._observed[1] > lasts
+
+    async def take(self, lease: RawObject | None, without: Iterable[str] = ()) -> None:
+        """Acquire or renew it, as `look` gave it a moment ago, less some annotations. Raises: ExternalError."""
+        asked_at = self._own.now()
+        namespace, name = self._settings.namespace, self._settings.name
+        if lease is None:
+            body = self._body(None, 0)
+            await self._write(lambda: self._api.create(LEASES, namespace, body), asked_at)
             return
         spec = lease.get("spec") or {}
-        holder = spec.get("holderIdentity") or ""
-        version = str(lease["metadata"]["resourceVersion"])
-        if holder and holder != self._identity and not self._expired(version, spec):
+        is_ours = spec.get("holderIdentity") == self._identity
+        body = self._body(lease, int(spec.get("leaseTransitions") or 0) + (0 if is_ours else 1))
+        for annotation in without:
+            (body["metadata"].get("annotations") or {}).pop(annotation, None)
+        await self._write(lambda: self._api.update(LEASES, namespace, name, body), asked_at)
+
+    async def _try_once(self) -> None:
+        lease = await self.look()
+        if self.held_by(lease) in ("", self._identity):
+            await self.take(lease)
+        else:
             self._renewed_at = None
-            return
-        transitions = int(spec.get("leaseTransitions") or 0) + (0 if holder == self._identity else 1)
-        body = self._body(lease, transitions)
-        await self._write(
-            lambda: self._api.update(LEASES, self._settings.namespace, self._settings.name, body), asked_at
-        )
 
     async def _read(self) -> RawObject:
         """The Lease as it is. Raises: ExternalError, also for an answer that is none."""
@@ -166,13 +194,6 @@ class Leader:
             return
         self._renewed_at = asked_at
 
-    def _expired(self, version: str, spec: RawObject) -> bool:
-        now = self._own.now()
-        if self._observed is None or self._observed[0] != version:
-            self._observed = (version, now)
-            return False
-        return now - self._observed[1] > float(spec.get("leaseDurationSeconds") or self._settings.duration_seconds)
-
     def _body(self, lease: RawObject | None, transitions: int) -> dict[str, Any]:
         now = format_time(self._clock.now(), micro=True)
         old = (lease or {}).get("spec") or {}
@@ -180,6 +201,8 @@ class Leader:
         # Labels and annotations of others stay.
         theirs = {name: what for name, what in ((lease or {}).get("metadata") or {}).items() if name != "managedFields"}
         metadata: dict[str, Any] = {**theirs, "name": self._settings.name, "namespace": self._settings.namespace}
+        if self._annotations:
+            metadata["annotations"] = {**(metadata.get("annotations") or {}), **self._annotations}
         return {
             "apiVersion": LEASES.api_version,
             "kind": LEASES.kind,

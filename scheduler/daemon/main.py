@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from scheduler.daemon.metrics import open_collector
 from scheduler.daemon.otel import open_spans
 from scheduler.daemon.parts import Daemon, Outside
 from scheduler.daemon.prices import open_book
+from scheduler.daemon.shards import Gathering
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.errors import FencedError
 from scheduler.model.ids import ClusterId
@@ -160,8 +162,18 @@ async def connect(
         telemetry=telemetry,
         identity=f"{socket.gethostname()}-{os.getpid()}",
         lease=lease_settings(federation),
+        gathering=gathering_of(federation, os.environ),
         export_trace=None if spans is None else spans.export,
     )
+
+
+def gathering_of(federation: Federation, environment: Mapping[str, str]) -> Gathering | None:
+    """How this replica shares the gathering. Others reach it at OVERSPILL_ADVERTISE_URL, else where it listens."""
+    if not federation.shards or federation.shards_token_file is None:
+        return None
+    listens = f"http://{federation.listen_address}:{federation.listen_port}"
+    url = environment.get("OVERSPILL_ADVERTISE_URL") or listens
+    return Gathering(federation.shards, url.rstrip("/"), federation.shards_token_file)
 
 
 def lease_settings(federation: Federation) -> LeaseSettings:

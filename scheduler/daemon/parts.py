@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -27,6 +27,7 @@ from scheduler.daemon.federation import Federation
 from scheduler.daemon.fence import FencedApi, FencedProvider
 from scheduler.daemon.fleet_watch import Beside, FleetWatch
 from scheduler.daemon.gathered import Gathered
+from scheduler.daemon.gatherers import Gatherers, Wish
 from scheduler.daemon.gauges import WorkloadGauges
 from scheduler.daemon.history import History
 from scheduler.daemon.incident_log import IncidentLog
@@ -47,6 +48,8 @@ from scheduler.daemon.reclaims import ReclaimLog
 from scheduler.daemon.reconciler import Reconciler
 from scheduler.daemon.remedies import Remedies
 from scheduler.daemon.runs import RunEnded, RunLog, RunStarted
+from scheduler.daemon.shards import Gathering, Shards
+from scheduler.daemon.shared import SHARED
 from scheduler.daemon.sinks import HubSink, MemberSink, NodeEventSink
 from scheduler.daemon.status import StatusReport
 from scheduler.daemon.stream import DecisionStream
@@ -96,6 +99,8 @@ class Outside:
     lease: LeaseSettings = field(default_factory=LeaseSettings)
     lease_clock: Clock = field(default_factory=BootClock)
     """Times the Lease; never set, and the same for no two machines."""
+    gathering: Gathering | None = None
+    """None: this replica gathers all by itself."""
     export_trace: Callable[[Trace], None] | None = None
     """None: no traces are told."""
     ping_seconds: float = 15.0
@@ -128,7 +133,9 @@ class Daemon:
         self.costs = CostBook(self.mirror, self.ledger, outside.history, self.predictor)
         self.explorations = ExplorationBook(outside.history, clock, saves=not shadow)
         self.decisions = DecisionLog(outside.history, telemetry, shadow=shadow)
-        self.leader = Leader(outside.hub_api, outside.identity, clock, telemetry, outside.lease, outside.lease_clock)
+        self.leader = Leader(
+            outside.hub_api, outside.identity, clock, telemetry.leader.set, outside.lease, outside.lease_clock
+        )
         hub_api = self._hub_api = FencedApi(outside.hub_api, self.leader)
         member_apis = self._member_apis = {
             cluster: FencedApi(api, self.leader) for cluster, api in outside.member_apis.items()
@@ -169,6 +176,7 @@ class Daemon:
             pools={} if shadow else self.keepers,
         )
         self.traces = self._traces()
+        self.gatherers = self._gatherers()
         self.control = Control(outside.hub_api, outside.lease.namespace, outside.lease.name)
         self.stream = DecisionStream(f"{outside.clock.now():.0f}")
         self.decisions.on_add = self.stream.add
@@ -229,7 +237,10 @@ class Daemon:
         throw = Wanted("patch", "", "configmaps", outside.lease.namespace, outside.lease.name)
         monotonic = asyncio.get_running_loop().time
         access = Access(outside.hub_reviews, outside.federation.api_token_file, throw, monotonic)
-        return Served(self.report, outside.telemetry, self.alerts, self.incidents, self.control, self.stream, access)
+        shared = None if self.gatherers is None else self.gatherers.routes
+        return Served(
+            self.report, outside.telemetry, self.alerts, self.incidents, self.control, self.stream, access, shared
+        )
 
     def _traces(self) -> TraceBook | None:
         """None: nobody wants them, or nothing is done that they could tell of."""
@@ -333,6 +344,8 @@ class Daemon:
             try:
                 await self._save()
             finally:
+                if self.gatherers is not None:
+                    await self.gatherers.close()
                 await self.leader.release()
 
     async def _take_over(self) -> None:
@@ -377,36 +390,53 @@ class Daemon:
                 label_selector=contract.LABEL_QUEUE,
             ).run
         for cluster, api in self.outside.member_apis.items():
-            watched: dict[str, tuple[Resource, str, WorkloadKind | None]] = {
-                NODES: (contract.NODES, "", None),
-                PODS: (contract.PODS, "", None),
-            }
-            for kind in self.outside.kinds.values():
-                for resource in kind.member_resources:
-                    watched[resource.key] = (resource, contract.LABEL_ORIGIN_UID, kind)
-            for name, (resource, selector, copied) in watched.items():
-                sink = MemberSink(self.mirror, self.mirror.members[cluster], name, copied)
-                loops[f"watch:{cluster}:{name}"] = Reflector(
+            for wish in self._wishes(cluster, api):
+                name = f"watch:{cluster}:{wish.name}"
+                if self.gatherers is not None and wish.name in SHARED:
+                    loops[name] = self.gatherers.loop(wish)
+                    continue
+                loops[name] = Reflector(
                     api,
-                    resource,
-                    sink,
+                    wish.resource,
+                    wish.sink,
                     wall=wall,
                     jitter=random.random,
-                    on_failure=partial(self._watch_failed, cluster, name),
-                    label_selector=selector,
-                    optional=copied is not None and len(copied.member_resources) > 1,
+                    on_failure=wish.on_failure,
+                    **wish.selection,
                 ).run
-            loops[f"watch:{cluster}:{NODE_EVENTS}"] = Reflector(
-                api,
-                contract.EVENTS,
-                NodeEventSink(self.mirror, self.mirror.members[cluster]),
-                wall=wall,
-                jitter=random.random,
-                on_failure=partial(self._watch_failed, cluster, NODE_EVENTS),
-                namespace=contract.NODE_EVENTS_NAMESPACE,
-                field_selector="involvedObject.kind=Node",
-            ).run
+        if self.gatherers is not None:
+            loops["shards"] = self.gatherers.shards.run
         return loops
+
+    def _wishes(self, cluster: ClusterId, api: KubeApi) -> Iterator[Wish]:
+        """What is watched of a member."""
+        member = self.mirror.members[cluster]
+        watched: dict[str, tuple[Resource, str, WorkloadKind | None]] = {
+            NODES: (contract.NODES, "", None),
+            PODS: (contract.PODS, "", None),
+        }
+        for kind in self.outside.kinds.values():
+            for resource in kind.member_resources:
+                watched[resource.key] = (resource, contract.LABEL_ORIGIN_UID, kind)
+        for name, (resource, selector, copied) in watched.items():
+            sink = MemberSink(self.mirror, member, name, copied)
+            failed = partial(self._watch_failed, cluster, name)
+            optional = copied is not None and len(copied.member_resources) > 1
+            options: dict[str, Any] = {"label_selector": selector, "optional": optional}
+            yield Wish(cluster, name, api, resource, sink, failed, options)
+        about_nodes = {"namespace": contract.NODE_EVENTS_NAMESPACE, "field_selector": "involvedObject.kind=Node"}
+        failed = partial(self._watch_failed, cluster, NODE_EVENTS)
+        yield Wish(cluster, NODE_EVENTS, api, contract.EVENTS, NodeEventSink(self.mirror, member), failed, about_nodes)
+
+    def _gatherers(self) -> Gatherers | None:
+        """None: this process gathers all by itself."""
+        outside = self.outside
+        if outside.gathering is None or self.shadow:
+            return None
+        shards = Shards(
+            outside.hub_api, outside.identity, outside.gathering, outside.clock, outside.lease, outside.lease_clock
+        )
+        return Gatherers(shards, outside.gathering, tuple(outside.member_apis))
 
     def _watch_failed(self, cluster: str, resource: str, error: ExternalError) -> None:
         self.outside.telemetry.watch_failures.labels(cluster, resource, type(error).__name__).inc()

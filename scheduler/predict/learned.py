@@ -282,7 +282,7 @@ class LearnedPredictor:
 
     def _reclaims(self, rates: DailyRates, run_seconds: float) -> float:
         """An hour, of one node, in the hours that such a run takes from now on."""
-        return rounded(rates.mean(self.known.hour, run_seconds))
+        return rates.mean(self.known.hour, run_seconds)
 
     def _place(self, pool: NodePool) -> _Place:
         """Seconds until a new node is ready have what is lost on scale-ups that fail among them; the chance that one

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -254,10 +255,7 @@ class Learning:
 
     def predictor(self, now: float = 0.0) -> LearnedPredictor:
         """A frozen view of what is known at `now` (0: when something was last learned)."""
-        rates = {
-            (_pool_of(name), zone): DailyRates(tuple(map(rounded, one.per_hour)))
-            for (name, zone), one in self.hazards.daily().items()
-        }
+        rates = {(_pool_of(name), zone): _rounded_rates(one) for (name, zone), one in self.hazards.daily().items()}
         return LearnedPredictor(
             Known(
                 lengths=dict(self._lengths.view()),
@@ -349,6 +347,11 @@ class Learning:
 
 def _medians(forest: Forest, rows: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
     return quantiles(forest.distribution(rows), forest.edges, np.array([0.5]))[:, 0] if len(rows) else np.empty(0)
+
+
+@lru_cache(maxsize=4096)
+def _rounded_rates(rates: DailyRates) -> DailyRates:
+    return DailyRates(tuple(map(rounded, rates.per_hour)))
 
 
 def _pool_of(name: str) -> PoolRef:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Final
 
 from scheduler.predict.bounded import Recent
@@ -43,6 +44,11 @@ class DailyRates:
     """Reclaims an hour of one node, for each hour of the day (UTC): one for all, or 24."""
 
     per_hour: tuple[float, ...]
+    _since_midnight: tuple[float, ...] = field(init=False, repr=False, compare=False)
+    """Expected until each full hour."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_since_midnight", (0.0, *accumulate(self.per_hour)))
 
     def mean(self, from_hour: float, run_seconds: float) -> float:
         """Over a run that begins at `from_hour` of the day; at its beginning for one without a length."""
@@ -58,8 +64,8 @@ class DailyRates:
         """Expected from midnight on."""
         days, rest = divmod(hour, 24.0)
         whole = int(rest)
-        part = sum(self.per_hour[:whole]) + (rest - whole) * self.per_hour[whole % 24]
-        return days * sum(self.per_hour) + part
+        part = self._since_midnight[whole] + (rest - whole) * self.per_hour[whole % 24]
+        return days * self._since_midnight[24] + part
 
 
 MOST_PLACES: Final = 20_000
@@ -142,6 +148,8 @@ class ReclaimHazards:
 
 def _mixed(parts: Sequence[tuple[float, DailyRates]]) -> DailyRates:
     """Of (weight, rates of 24 hours) each."""
+    if len(parts) == 1:
+        return parts[0][1]
     whole = sum(weight for weight, _ in parts)
     return DailyRates(tuple(sum(weight * one.per_hour[hour] for weight, one in parts) / whole for hour in range(24)))
 

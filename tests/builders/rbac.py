@@ -65,6 +65,11 @@ async def apply(api: KubeApi, made: list[dict[str, Any]]) -> None:
             continue
 
 
+def shard_manifests() -> list[dict[str, Any]]:
+    """The documents of hub-shards.yaml, for the sandbox's federation."""
+    return [_named(one) for one in documents("rbac", "hub-shards.yaml")]
+
+
 async def restrict(
     sandbox: Sandbox,
     *,
@@ -101,4 +106,6 @@ def _named(document: Any) -> Any:
         return {key: _named(value) for key, value in document.items()}
     if isinstance(document, list):
         return [_named(value) for value in document]
+    if isinstance(document, str) and document.startswith(f"{EXAMPLE_LEASE}-shard-"):
+        return document.replace(EXAMPLE_LEASE, LEASE)
     return LEASE if document == EXAMPLE_LEASE else document

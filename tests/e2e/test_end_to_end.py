@@ -23,8 +23,10 @@ from scheduler.model.contract import (
     NAMESPACES,
     PODS,
 )
+from scheduler.model.errors import RefusedError
 from scheduler.model.ports import RawObject, Resource
 from tests.e2e.federations import VARIANTS, Federation, a_federation, a_service
+from tests.loop import test_behaviours_templates as templates
 from tests.loop.harness import a_job, is_complete, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240), pytest.mark.asyncio(loop_scope="module")]
@@ -348,3 +350,26 @@ async def test_what_waits_is_told_why(federation: Federation, kind: Kind) -> Non
         await until(announced, "an Event says so, too")
         assert not await federation.copies(kind.copy, uid)
         await remove(federation, kind, "nowhere", uid)
+
+
+@pytest.mark.parametrize("name", sorted(templates.MAKERS))
+async def test_whatever_is_wrapped_is_placed_overridden_and_gone(federation: Federation, name: str) -> None:
+    """The hub's and the members' definitions as a real server takes them, with their rules and defaults."""
+    kind = Kind(FEDERATED_WORKLOADS, templates.RESOURCES[name])
+    for each in federation.members:
+        await templates.define(federation.apis[each])
+    merge = {"metadata": {"annotations": {"example.com/where": "onprem"}}}
+    spec = {"template": templates.MAKERS[name](), "overrides": [{"clusters": ["onprem"], "merge": merge}]}
+    body = a_service(name, 1) | {"spec": spec}
+    async with federation.daemon():
+        wrong = {**spec, "overrides": [{"merge": merge}]}
+        with pytest.raises(RefusedError, match="write either clusters or selector"):
+            await federation.hub.create(FEDERATED_WORKLOADS, "default", {**body, "spec": wrong})
+        uid = str((await federation.hub.create(FEDERATED_WORKLOADS, "default", body))["metadata"]["uid"])
+        service = await until_ready(federation, name, 2)
+        member, copy = await one_copy(federation, kind, uid)
+        assert (member, copy["metadata"]["annotations"]["example.com/where"]) == ("onprem", "onprem")
+        assert bool(service["status"].get("url")) == kind.copy.custom
+        await federation.hub.patch(FEDERATED_WORKLOADS, "default", name, {"spec": {"suspend": True}})
+        await until_ready(federation, name, 0)
+        await remove(federation, kind, name, uid)

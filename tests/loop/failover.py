@@ -70,24 +70,28 @@ class LeaseClock:
 
     def __init__(self, time: LeaseTime) -> None:
         self._time = time
-        self._sleeper: tuple[float, asyncio.Future[None]] | None = None
+        self._sleepers: list[tuple[float, asyncio.Future[None]]] = []
+        self.loops = 1
+        """That sleep by it."""
         self.is_stopped: Callable[[], bool] = lambda: True
 
     @property
     def sleeps(self) -> bool:
-        return self._sleeper is not None and not self._sleeper[1].done()
+        self._sleepers = [sleeper for sleeper in self._sleepers if not sleeper[1].done()]
+        return len(self._sleepers) >= self.loops
 
     def now(self) -> float:
         return self._time.at
 
     async def sleep(self, seconds: float) -> None:
         waking = asyncio.get_running_loop().create_future()
-        self._sleeper = (self._time.at + seconds, waking)
+        self._sleepers.append((self._time.at + seconds, waking))
         await waking
 
     def look(self) -> None:
-        if self._sleeper is not None and self.sleeps and self._time.at >= self._sleeper[0] and not self.is_stopped():
-            self._sleeper[1].set_result(None)
+        for due, waking in self._sleepers:
+            if self._time.at >= due and not waking.done() and not self.is_stopped():
+                waking.set_result(None)
 
 
 class OffClock:

@@ -26,7 +26,7 @@ from scheduler.model.contract import (
     STATEFULSETS,
     VOLUME_CLAIMS,
 )
-from scheduler.model.errors import NotFoundError, NotServedError
+from scheduler.model.errors import AlreadyExistsError, NotFoundError, NotServedError
 from scheduler.model.ids import DecisionId, Uid
 from scheduler.model.plan import SetPlacement
 from scheduler.model.ports import KubeApi, RawObject, Resource
@@ -76,8 +76,12 @@ RESOURCES = {"statefulset": STATEFULSETS, "inferenceservice": INFERENCE_SERVICES
 
 
 async def define(api: KubeApi) -> None:
+    """KServe's and Knative's definitions, where they are not there yet."""
     for file in sorted(DEFINITIONS.glob("*.yaml")):
-        await api.create(CRDS, "", yaml.safe_load(file.read_text()))
+        try:
+            await api.create(CRDS, "", yaml.safe_load(file.read_text()))
+        except AlreadyExistsError:
+            continue
 
 
 @asynccontextmanager

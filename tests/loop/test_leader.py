@@ -86,7 +86,7 @@ class Hand:
 
 
 def a_leader(api: OneLease, name: str, hand: Hand) -> Leader:
-    return Leader(api, name, FixedClock(), Telemetry(), SETTINGS, hand)  # type: ignore[arg-type]
+    return Leader(api, name, FixedClock(), Telemetry().leader.set, SETTINGS, hand)  # type: ignore[arg-type]
 
 
 async def until(condition: Callable[[], bool]) -> None:

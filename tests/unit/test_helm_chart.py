@@ -275,20 +275,28 @@ def test_the_kustomize_base_is_what_the_chart_makes() -> None:
     assert BASE.read_text() == base(), "run `make kustomize`"
 
 
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed; put one on PATH to run this")
+def kustomized(folder: str) -> list[dict[str, Any]]:
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not installed; put one on PATH to run this")
+    made = subprocess.run(["kubectl", "kustomize", folder], cwd=ROOT, capture_output=True, text=True, check=True)
+    return list(yaml.safe_load_all(made.stdout))
+
+
 def test_the_kustomize_example_builds_with_its_own_files() -> None:
-    made = subprocess.run(
-        ["kubectl", "kustomize", "examples/kustomize"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    objects = list(yaml.safe_load_all(made.stdout))
+    objects = kustomized("examples/kustomize")
     federation = of_kind(objects, "ConfigMap", "federation")["data"]["federation.yaml"]
     assert federation == (ROOT / "examples" / "kustomize" / "federation.yaml").read_text()
     image = of_kind(objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]["image"]
     assert image == "registry.example.com/platform/overspill:0.1.0"
-    assert {one["metadata"].get("namespace") for one in objects} == {"overspill", "monitoring", "default", None}
-    boards = {name: text for one in objects if one["metadata"].get("namespace") == "monitoring"
-              for name, text in one["data"].items()}  # fmt: skip
-    assert boards == {board.file: board.json() for board in BOARDS}
-    folders = {one["metadata"].get("annotations", {}).get("grafana_folder") for one in objects if "grafana_dashboard" in
-               one["metadata"].get("labels", {})}  # fmt: skip
-    assert folders == {"Overspill"}
+    assert {one["metadata"].get("namespace") for one in objects} == {"overspill", "default", None}
+
+
+def test_the_kustomize_example_lays_the_dashboards_where_the_sidecar_looks() -> None:
+    objects = kustomized("examples/kustomize/dashboards")
+    assert {name: text for one in objects for name, text in one["data"].items()} == {
+        board.file: board.json() for board in BOARDS
+    }
+    for one in objects:
+        assert one["metadata"]["namespace"] == "monitoring"
+        assert one["metadata"]["labels"] == {"grafana_dashboard": "1"}
+        assert one["metadata"]["annotations"] == {"grafana_folder": "Overspill"}

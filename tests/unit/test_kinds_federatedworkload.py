@@ -12,7 +12,7 @@ from clusters.kinds.federatedworkload import KIND
 from clusters.kubernetes.annotations import format_placement
 from scheduler.model.contract import DEPLOYMENTS, FEDERATED_WORKLOADS, copy_name
 from scheduler.model.ids import ClusterId
-from scheduler.model.ports import RawObject
+from scheduler.model.ports import MemberFacts, RawObject
 from scheduler.model.resources import Resources
 from scheduler.model.workload import CopyState
 from tests.unit.test_kinds_job import MEMBER, PLACEMENT, applied
@@ -75,6 +75,17 @@ def on_member(status: dict[str, Any] | None = None) -> Any:
 
 def refreshed(source: RawObject, copy: RawObject) -> Any:
     return KIND.refresh_copy(source, KIND.parse(source), PLACEMENT, MEMBER, copy)
+
+
+def test_the_example_is_one_and_its_overrides_apply() -> None:
+    example: Any = YAML(typ="safe").load(CRD.parents[2] / "examples" / "federatedworkload.yaml")
+    example["metadata"] |= {"uid": UID, "creationTimestamp": "2026-01-01T00:00:00Z"}
+    workload = KIND.parse(example)
+    assert (workload.invalid, workload.runs_as) == (None, "inferenceservices.serving.kserve.io")
+    there = MemberFacts(ClusterId("gke"), "hub", (), labels=(("tier", "edge"),))
+    predictor = KIND.make_copy(example, workload, PLACEMENT, there)["spec"]["predictor"]
+    assert predictor["containers"][0]["image"] == "registry.example.com/vllm:0.9"
+    assert (predictor["minReplicas"], predictor["maxReplicas"]) == (1, 6)
 
 
 def test_a_federated_deployment_is_read() -> None:
@@ -251,7 +262,7 @@ def test_the_definition_speaks_of_the_same_thing() -> None:
     patch = KIND.mirror_status(federated(), on_member(READY))
     assert patch is not None
     assert patch["status"].keys() <= status.keys()
-    assert patch["status"]["clusters"][0].keys() == status["clusters"]["items"]["properties"].keys()
+    assert patch["status"]["clusters"][0].keys() <= status["clusters"]["items"]["properties"].keys()
     condition = status["conditions"]["items"]
     assert set(condition["required"]) <= patch["status"]["conditions"][0].keys() <= condition["properties"].keys()
     assert DEPLOYMENTS in KIND.member_resources

@@ -68,6 +68,8 @@ def _copy(name: str, origin: str) -> dict[str, Any]:
         }.items()
     }  # fmt: skip
     return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
         "metadata": {
             "name": name, "namespace": "default", "uid": f"copy-{name}", "creationTimestamp": CREATED,
             "resourceVersion": "1", "labels": {"overspill.dev/origin-uid": origin}, "annotations": annotations,

@@ -61,8 +61,8 @@ class ClusterEmulation:
         self._sets = Informer(api, REPLICASETS)
         self._deployments = Informer(api, DEPLOYMENTS)
         self._stateful = Informer(api, STATEFULSETS)
-        self._inference = Informer(api, INFERENCE_SERVICES)
-        self._knative = Informer(api, KNATIVE_SERVICES)
+        self._inference = Informer(api, INFERENCE_SERVICES, optional=True)
+        self._knative = Informer(api, KNATIVE_SERVICES, optional=True)
         salt = f"{seed}/{plan.name}"
         self.scheduler = PodScheduler(api, clock, self.pods, self.nodes, workers=workers)
         self.kubelets = Kubelets(api, clock, timers, self.pods, self.nodes, pace=pace, workers=workers)

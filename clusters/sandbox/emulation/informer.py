@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Mapping
 import structlog
 
 from clusters.sandbox.emulation.objects import key_of
-from scheduler.model.errors import ExternalError, GoneError
+from scheduler.model.errors import ExternalError, GoneError, NotServedError
 from scheduler.model.ports import KubeApi, RawObject, Resource
 
 _log = structlog.get_logger(__name__)
 Handler = Callable[[str, RawObject | None, RawObject], None]
 """Called with ADDED, MODIFIED or DELETED, the former object and the present (for DELETED: the last) one."""
 _TOMBSTONES = 4096
+_ABSENT_SECONDS = 0.5
 
 
 class Index:
@@ -43,11 +44,13 @@ class Index:
 class Informer:
     """The cache of one resource. Handlers run synchronously, after the cache and its indexes have changed."""
 
-    def __init__(self, api: KubeApi, resource: Resource) -> None:
+    def __init__(self, api: KubeApi, resource: Resource, *, optional: bool = False) -> None:
+        """`optional`: its definition need not be installed; until it is, there are none."""
         self.resource = resource
         self.synced = asyncio.Event()
         self.objects: dict[str, RawObject] = {}
         self._api = api
+        self._optional = optional
         self._indexes: list[Index] = []
         self._handlers: list[Handler] = []
         self._gone: OrderedDict[str, None] = OrderedDict()
@@ -87,6 +90,10 @@ class Informer:
             except GoneError:
                 continue
             except ExternalError as error:
+                if self._optional and isinstance(error, NotServedError):
+                    self._reset(())
+                    await asyncio.sleep(_ABSENT_SECONDS)
+                    continue
                 _log.debug("watch broken", resource=self.resource.plural, error=str(error))
                 await asyncio.sleep(pause)
                 pause = min(5.0, pause * 2)

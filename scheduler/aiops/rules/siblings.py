@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from scheduler.aiops.findings import SYMPTOM, WARNING, Hit, Table, hit
+from scheduler.aiops.findings import HARDWARE, WARNING, Hit, Table, hit
 from scheduler.aiops.rules._among import among
 from scheduler.aiops.series import Columns, Field, Floats
 
@@ -50,5 +50,5 @@ def step(columns: Columns, table: Table) -> tuple[Columns, tuple[Hit, ...]]:
             f"{gauge}_noise": np.where(known, noise + share * (np.minimum(np.abs(mean), limit) - noise), noise),
         }
         shown = {metric: table.of(metric), "differs_ratio": np.expm1(mean)}
-        hits += hit(f"gpu.differs.{gauge}", WARNING, SYMPTOM, differs, shown)
+        hits += hit(f"gpu.differs.{gauge}", WARNING, HARDWARE, differs, shown)
     return after, hits
