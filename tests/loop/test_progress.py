@@ -61,7 +61,8 @@ def begun(daemon: Daemon, uid: Uid) -> float | None:
 
 async def test_the_runs_own_metric_says_what_is_left_and_a_pause_keeps_what_was_done(tmp_path: Path) -> None:
     query: dict[str, Any] = {"overspill.dev/progress-query": 'training_steps_total{namespace="$namespace"}'}
-    async with a_world(tmp_path) as world:
+    # Slow enough that a machine that stands still for a while does not see the runs end before the pause.
+    async with a_world(tmp_path, speed=300.0) as world:
         async with world.daemon() as (daemon, _):
             common = await submit(world, "common", SPEED)
             # The furthest of all pods there, which are its own: it goes twice as fast.

@@ -253,8 +253,11 @@ def test_an_objective_that_is_broken_already_is_more_urgent_than_one_that_will_b
 TWO_JOBS = [0] * 8 + [1] * 8
 
 
-def beside_siblings(changed: dict[int, float], *, rounds: int = 360, from_round: int = 300) -> dict[str, set[int]]:
-    """Two jobs of eight GPUs, no two alike; from `from_round` on some draw that share of their power. Kind -> rows."""
+def beside_siblings(
+    changed: dict[int, float], *, metric: str = "gpu_power_watts", rounds: int = 360, from_round: int = 300
+) -> dict[str, set[int]]:
+    """Two jobs of eight GPUs, no two alike; from `from_round` on some show that share of their power, or of another
+    metric that moves as it does. Kind -> rows."""
     rule, rng = load_rule("siblings"), np.random.default_rng(12)
     columns, usual = empty(rule.FIELDS, 16), np.exp(rng.normal(0.0, 0.05, 16))
     found: dict[str, set[int]] = {}
@@ -264,7 +267,7 @@ def beside_siblings(changed: dict[int, float], *, rounds: int = 360, from_round:
         power = 500.0 * load * usual * np.exp(rng.normal(0.0, 0.04, 16))
         if minute >= from_round:
             power[list(changed)] *= list(changed.values())
-        columns, hits = rule.step(columns, table(60.0 * minute, {"gpu_power_watts": power.tolist()}, workload=TWO_JOBS))
+        columns, hits = rule.step(columns, table(60.0 * minute, {metric: power.tolist()}, workload=TWO_JOBS))
         for one in hits:
             found.setdefault(one.kind, set()).update(one.rows.tolist())
     return found
@@ -285,6 +288,21 @@ def test_a_gpu_that_comes_to_differ_from_its_siblings_is_told(
     changed: dict[int, float], want: dict[str, set[int]]
 ) -> None:
     assert beside_siblings(changed) == want
+
+
+@pytest.mark.parametrize(
+    ("metric", "share", "kind"),
+    [
+        ("gpu_sm_clock_hertz", 0.7, "gpu.differs.clock"),
+        ("gpu_sm_clock_hertz", 1.4, None),
+        ("gpu_temperature_celsius", 1.4, "gpu.differs.temperature"),
+        ("gpu_temperature_celsius", 0.7, None),
+    ],
+)
+def test_a_gpu_that_is_faster_or_cooler_than_its_siblings_is_no_trouble(
+    metric: str, share: float, kind: str | None
+) -> None:
+    assert beside_siblings({3: share}, metric=metric) == ({} if kind is None else {kind: {3}})
 
 
 def test_a_gpu_that_was_always_different_is_none_that_has_come_to_differ() -> None:

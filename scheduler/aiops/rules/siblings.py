@@ -17,8 +17,13 @@ from scheduler.aiops.series import Columns, Field, Floats
 
 SCOPE = "gpu"
 VERSION = 1
-GAUGES = (("power", "gpu_power_watts"), ("temperature", "gpu_temperature_celsius"), ("clock", "gpu_sm_clock_hertz"))
-FIELDS = tuple(Field(f"{gauge}_{name}") for gauge, _ in GAUGES for name in ("seen", "usual", "recent", "noise"))
+GAUGES = (
+    ("power", "gpu_power_watts", 0),
+    ("temperature", "gpu_temperature_celsius", 1),
+    ("clock", "gpu_sm_clock_hertz", -1),
+)
+"""With the side that is trouble: 0 both. Cooler or faster than its siblings is one that has got rid of what held it."""
+FIELDS = tuple(Field(f"{gauge}_{name}") for gauge, _, _ in GAUGES for name in ("seen", "usual", "recent", "noise"))
 WARM_UP = 240
 SPAN, USUAL_SPAN = 20.0, 1440.0
 LEAST_MEAN = 0.08
@@ -31,7 +36,7 @@ _CLIP = 3.0
 def step(columns: Columns, table: Table) -> tuple[Columns, tuple[Hit, ...]]:
     after: dict[str, Floats] = {}
     hits: tuple[Hit, ...] = ()
-    for gauge, metric in GAUGES:
+    for gauge, metric, side in GAUGES:
         off, spread = among(table.of(metric), table.group("workload"))
         known = ~np.isnan(off)
         seen, usual, recent, noise = (columns[f"{gauge}_{name}"] for name in ("seen", "usual", "recent", "noise"))
@@ -40,7 +45,7 @@ def step(columns: Columns, table: Table) -> tuple[Columns, tuple[Hit, ...]]:
         mean = np.where(known, recent + (left - recent) / SPAN, recent)
         limit = _CLIP * (noise + LEAST_NOISE)
         differs = known & (seen >= WARM_UP) & (np.abs(mean) >= np.maximum(LEAST_MEAN, Z * (noise + LEAST_NOISE)))
-        differs &= np.abs(mean) >= Z_AMONG * np.nan_to_num(spread)
+        differs &= (np.abs(mean) >= Z_AMONG * np.nan_to_num(spread)) & (mean * side >= 0.0)
         young = seen < WARM_UP
         after |= {
             f"{gauge}_seen": seen + known,
