@@ -17,8 +17,9 @@ from scheduler.daemon.http import HttpServer
 from tests.loop.harness import World, a_world, until
 
 BOUNDED = {
-    "action", "budget", "call", "capacity_type", "cause", "cluster", "kind", "le", "loop", "name", "outcome", "phase", "policy",
-    "pool", "quantile", "queue", "reason", "resource", "result", "severity", "source", "state", "step", "what",
+    "action", "budget", "call", "capacity_type", "cause", "cluster", "kind", "le", "loop", "name", "outcome", "phase",
+    "policy", "pool", "quantile", "queue", "reason", "resource", "result", "severity", "source", "state", "step",
+    "what",
 }  # fmt: skip
 """Labels whose values come from the federation file, the policies or the code; never names or UIDs of objects."""
 NAMED = "overspill_workload_"
