@@ -43,7 +43,7 @@ _FIRST_BACKOFF_SECONDS: Final = 300.0
 _LONGEST_BACKOFF_SECONDS: Final = 3600.0
 _REMOVAL_RETRY_SECONDS: Final = 300.0
 _HELD_SECONDS: Final = 600.0
-"""A remedy says every few seconds that it will replace a node, as long as it will."""
+"""A remedy says every few seconds that it is at work on a node, as long as it is."""
 
 
 class PoolKeeper:
@@ -72,7 +72,7 @@ class PoolKeeper:
         self._openings: dict[str, OpenNode] = {}
         self._removed_at: dict[str, float] = {}
         self._held: dict[str, Instant] = {}
-        """By node UID, when a remedy last said that it will replace the node: it is not just given back meanwhile."""
+        """By node UID, when a remedy last said that it is at work on the node: it is not just given back meanwhile."""
         self._turn = asyncio.Lock()
         """Sizes are absolute: who read one writes before another reads it."""
         self._wakeup = asyncio.Event()
