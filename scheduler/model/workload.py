@@ -141,7 +141,7 @@ class Workload:
     priority: int
     created_at: Instant
     queued_at: Instant
-    """When it last began to wait: created, resumed or released."""
+    """When it last began to wait: created, resumed or released, unless from a reservation whose nodes never came."""
     pod_sets: tuple[PodSet, ...]
     labels: tuple[tuple[str, str], ...] = ()
     hints: Hints = Hints()
