@@ -12,10 +12,11 @@ from typing import Final
 import numpy as np
 
 from scheduler.engine.board import Board
-from scheduler.engine.candidates import Weighed, Weigher
+from scheduler.engine.candidates import Weigher
 from scheduler.engine.classes import Class, RunTimes
 from scheduler.engine.costs import Costs, amounts, costs_of, data_usd
 from scheduler.engine.deadlines import late_factor
+from scheduler.engine.filters import Ask
 from scheduler.engine.merging import Kinds, likes_of
 from scheduler.engine.outlook import CORES, EDGES, GPUS, MIDDLES, Reserve
 from scheduler.engine.packing import Shape, make_bin
@@ -24,6 +25,7 @@ from scheduler.engine.rooms import PoolRoom
 from scheduler.engine.table import Flags, coded
 from scheduler.engine.world import World
 from scheduler.model.ids import Instant, PoolRef, QueueId
+from scheduler.model.workload import DataSet
 
 _HOLD_FACTOR: Final = 2.0
 _BUSY_RESOURCES: Final = 3
@@ -34,10 +36,10 @@ MOST_LOOKS: Final = 200
 comes free counts in sum."""
 Earliest = Callable[[Shape, PoolRoom], Instant | None]
 """When a gang will fit into a pool's nodes if nobody else comes; None: not by what is known."""
-_Start = tuple[Indices, Weighed, Costs]
+_Start = tuple[Indices, Costs]
 """Offerings (their numbers) on which starting one costs the same."""
 _Wait = tuple[Indices, PoolRoom, Floats]
-"""Owned offerings of one kind (one of them), and from when on there is room for one: seconds from now, each."""
+"""Reserves of one kind (the pool of one of them), and from when on there is room for one: seconds from now, each."""
 
 
 class Asker:
@@ -59,8 +61,9 @@ class Asker:
         self._looks = 0
         self.fits: Floats = np.zeros((0, 0))
         """(K, J) of the last question: so many of a class at most find room on each offering by itself."""
-        self._likes: list[Indices] = []
-        """(J,) each: what sets offerings apart for one class, whatever they have free."""
+        self._asks: list[Ask] = []
+        """Of the classes of the last question."""
+        self._owned: dict[tuple[int, tuple[DataSet, ...]], tuple[Indices, list[_Wait]]] = {}
 
     def likeness(self, question: Question, freed: Iterable[Reserve], *, fine: bool) -> Kinds | None:
         """Offerings that differ only in how much they have free to the classes of the question, the last that was made,
@@ -68,11 +71,18 @@ class Asker:
         if self._board is None:
             return None
         covered = [each.astype(np.int64) for each in self._covered.values()]
-        rows = np.array([self._board.table.kind, *self._likes, *(row for each in covered for row in each)])
+        likes = [self._like(self._board, each) for each in self._asks]
+        rows = np.array([self._board.table.kind, *likes, *(row for each in covered for row in each)])
         costs = question.start_cost if fine else question.start_cost[:0]
         alike = coded((rows[:, j].tobytes(), costs[:, j].tobytes()) for j in range(len(self._rooms)))
         number_of = {room.pool.ref: number for number, room in enumerate(self._rooms)}
         return likes_of(alike, [number_of[ref] for ref, _ in freed], [unit for _, unit in freed])
+
+    def _like(self, board: Board, ask: Ask) -> Indices:
+        """(J,) what sets offerings apart for one class, whatever they have free."""
+        if not board.suits(ask):
+            return np.arange(len(self._rooms))
+        return np.where(board.suitable(ask), board.kind(ask), _NOWHERE)
 
     def question(self, classes: Sequence[Class], freed: dict[Reserve, Floats]) -> Question:
         """K classes, all offerings in order of their names, reserves in the order of `freed`."""
@@ -96,7 +106,7 @@ class Asker:
             limit_use=np.zeros((len(budgets), *shape)),
             limits=np.array([max(0.0, float(a.budget.limit_usd - a.spent - a.committed)) for a in budgets]),
         )
-        self.fits, self._likes = np.zeros(shape), []
+        self.fits, self._asks = np.zeros(shape), [each.ask for each in classes]
         index = {name: number for number, name in enumerate(freed)}
         at = {unit: np.array([index.get((r.pool.ref, unit), _NOWHERE) for r in rooms]) for unit in (GPUS, CORES)}
         for row, one in sorted(enumerate(classes), key=lambda each: -each[1].ask.shape.gpus):
@@ -108,7 +118,7 @@ class Asker:
         starts, waits = self._ways(row, one, reserve_at)
         deadline = self._reachable_deadline(one, starts)
         value = one.usd_per_second
-        for numbers, room, first in waits:
+        for reserves, room, first in waits:
             prediction = self._world.predict(one.ask.workload, room, 0)
             seconds = one.run_seconds * self._times.slowness(one, room) + prediction.transfer_seconds
             begins = np.maximum(MIDDLES, np.where(np.isfinite(first), first, 0.0)[:, None])
@@ -116,15 +126,20 @@ class Asker:
             late = EDGES[None, 1:] <= first[:, None]
             if deadline is not None:
                 late = late | (ends + seconds * (late_factor(prediction, one.ask) - 1.0) > deadline)
-            q.run[row, reserve_at[numbers]] = seconds
-            q.wait_cost[row, reserve_at[numbers]] = np.where(late, np.inf, value * ends + data_usd(prediction))
-        for numbers, _, costs in starts:
-            if deadline is not None and costs.surely_seconds_to_end > deadline:
-                continue
-            q.start_cost[row, numbers] = costs.money + value * costs.seconds_to_end
+            q.run[row, reserves] = seconds
+            q.wait_cost[row, reserves] = np.where(late, np.inf, value * ends + data_usd(prediction))
+        if deadline is not None:
+            starts = [each for each in starts if each[1].surely_seconds_to_end <= deadline]
+        if starts:
+            numbers = np.concatenate([members for members, _ in starts])
+            way = np.repeat(np.arange(len(starts)), [len(members) for members, _ in starts])
+            money = np.array([costs.money for _, costs in starts])
+            seconds_to_end = np.array([costs.seconds_to_end for _, costs in starts])
+            q.start_cost[row, numbers] = (money + value * seconds_to_end)[way]
             q.start_most[row, numbers] = one.count
             q.reserve_of[row, numbers] = reserve_at[numbers]
-            q.limit_use[:, row, numbers] = costs.money * self._covered_by(one.ask.queue)[:, numbers]
+            if len(q.limits):
+                q.limit_use[:, row, numbers] = money[way] * self._covered_by(one.ask.queue)[:, numbers]
 
     def _covered_by(self, queue: QueueId) -> Floats:
         """(A, J) 1 where a budget counts what workloads of the queue cost on an offering."""
@@ -142,36 +157,42 @@ class Asker:
         starts: list[_Start] = []
         waits: list[_Wait] = []
         self.fits[row] = one.count
-        self._likes.append(np.arange(len(self._rooms)))
         for number, weighed in enumerate(self._weigher.weigh(one.ask)):
-            alone = np.array([number])
             costs = costs_of(self._world, self._times, one, weighed)
             if costs is not None:
-                starts.append((alone, weighed, costs))
+                starts.append((np.array([number]), costs))
             if reserve_at[number] != _NOWHERE and not self._weigher.static_reasons(one.ask, weighed.room):
                 first = self._first_room(one.ask.shape, weighed.room, fits=weighed.fit is not None)
-                waits.append((alone, weighed.room, np.array([first])))
+                waits.append((reserve_at[number : number + 1], weighed.room, np.array([first])))
         return starts, waits
 
     def _ways_by_board(
         self, board: Board, row: int, one: Class, reserve_at: Indices
     ) -> tuple[list[_Start], list[_Wait]]:
-        view, suitable = board.view(one.ask), board.suitable(one.ask)
+        view = board.view(one.ask)
         self.fits[row] = view.space.gangs
-        self._likes.append(np.where(suitable, board.kind(one.ask), _NOWHERE))
         starts: list[_Start] = []
-        for group in view.groups:
-            costs = costs_of(self._world, self._times, one, group.weighed)
+        for weighed, members in view.weighed:
+            costs = costs_of(self._world, self._times, one, weighed)
             if costs is not None:
-                starts.append((group.members, group.weighed, costs))
-        owned = np.flatnonzero((reserve_at != _NOWHERE) & suitable)
-        first = self._first_by_board(one.ask.shape, owned, view.codes == 0)
-        kinds = board.kind(one.ask)[owned]
+                starts.append((members, costs))
+        return starts, self._waits_by_board(board, one.ask, view.codes, reserve_at)
+
+    def _waits_by_board(self, board: Board, ask: Ask, codes: Indices, reserve_at: Indices) -> list[_Wait]:
+        """Equal for all classes of a group that are refused the same."""
+        key = ask.group, ask.workload.hints.data
+        known = self._owned.get(key)
+        if known is not None and known[0] is codes:
+            return known[1]
+        owned = np.flatnonzero((reserve_at != _NOWHERE) & board.suitable(ask))
+        first = self._first_by_board(ask.shape, owned, codes == 0)
+        kinds = board.kind(ask)[owned]
         waits: list[_Wait] = []
         for kind in dict.fromkeys(kinds.tolist()):
             mine = kinds == kind
-            waits.append((owned[mine], self._rooms[owned[mine][0]], first[mine]))
-        return starts, waits
+            waits.append((reserve_at[owned[mine]], self._rooms[owned[mine][0]], first[mine]))
+        self._owned[key] = codes, waits
+        return waits
 
     def _first_by_board(self, shape: Shape, owned: Indices, fits: Flags) -> Floats:
         """(owned,) as `_first_room`."""
@@ -223,7 +244,7 @@ class Asker:
         it goes, and had better go somewhere."""
         if one.deadline is None:
             return None
-        ends = [costs.surely_seconds_to_end for _, _, costs in starts]
+        ends = [costs.surely_seconds_to_end for _, costs in starts]
         ends += [
             float(MIDDLES[0])
             + one.run_seconds

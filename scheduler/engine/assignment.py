@@ -10,6 +10,7 @@ from scheduler.engine import explain
 from scheduler.engine.bulk import Bulk, runs_of, stretches_of, turn_size
 from scheduler.engine.bulk import attempt_number as attempt_number
 from scheduler.engine.candidates import Weighed, Weigher, in_time
+from scheduler.engine.deadlines import has_deadline
 from scheduler.engine.exploration import Exploration, Explorer
 from scheduler.engine.filters import WAITING, Ask
 from scheduler.engine.front import Front
@@ -43,6 +44,9 @@ class _Refusal:
     codes: frozenset[str] = frozenset()
     alternatives: tuple[Candidate, ...] = ()
     refused: tuple[tuple[Reason, int], ...] = ()
+
+
+_TOLD_TO_WAIT: Final = _Refusal(CHEAPER_TO_WAIT, WAIT_TEXT, waits=True)
 
 
 class Assignment:
@@ -157,7 +161,7 @@ class Assignment:
             refusal = _Refusal(quota, quota.text, waits=True)
         elif guide is not None and view.fitting:
             if all(each.condition == (CHEAPER_TO_WAIT.code, WAIT_TEXT) for each in left[:alike]):
-                return _Refusal(CHEAPER_TO_WAIT, WAIT_TEXT, True), alike
+                return _TOLD_TO_WAIT, alike
             told = bulk.explained(view, guide.row_of(left[0]), guide)
             others = board.others(ask, told, None)
             return _Refusal(CHEAPER_TO_WAIT, WAIT_TEXT, True, frozenset(), others, board.histogram(view)), alike
@@ -197,7 +201,11 @@ class Assignment:
             self._hold(workload, None, _Refusal(NO_POLICY, text, waits=False))
             return False
         known = self._refused.get(ask.number)
-        if known is None:
+        if known is None and self._still_waits(workload, ask):
+            if self._backfill(workload, ask):
+                return False
+            known = _TOLD_TO_WAIT
+        elif known is None:
             chosen, weighed = self._choose(workload, ask)
             if chosen is not None:
                 self._place(workload, ask, chosen, weighed, self._exploration(workload, ask, chosen, weighed))
@@ -211,6 +219,20 @@ class Assignment:
         self._note_wakes(workload, policy, known)
         self._hold(workload, policy, known)
         return known.waits
+
+    def _still_waits(self, workload: Workload, ask: Ask) -> bool:
+        """Whether the programme lets it wait although it fits, as it has been told before: no offering need be compared
+        with another, and nobody will read them."""
+        return (
+            self.guide is not None
+            and workload.condition == (CHEAPER_TO_WAIT.code, WAIT_TEXT)
+            and self.guide.speaks_for(workload)
+            and self.guide.lets_wait(workload)
+            and not has_deadline(ask)
+            and self.front.reservations.of(workload) is None
+            and self._world.quotas.refusal(ask.queue, ask.shape.requests) is None
+            and self._weigher.fits_somewhere(ask)
+        )
 
     def _choose(self, workload: Workload, ask: Ask) -> tuple[Weighed | None, tuple[Weighed, ...]]:
         if self._world.quotas.refusal(ask.queue, ask.shape.requests) is not None:
@@ -244,6 +266,8 @@ class Assignment:
         with self.front.reservations.lifted_for(ask) as pools:
             if not pools:
                 return False
+            if not has_deadline(ask) and not self._weigher.starts_in(ask, pools):
+                return False
             weighed = tuple(in_time(self._weigher.weigh(ask), workload, ask, self._world.now))
             there = (each for each in weighed if each.fit is not None and each.fit.now)
             chosen = self._best(workload, (each for each in there if each.room.pool.ref in pools))
@@ -276,7 +300,7 @@ class Assignment:
         said = workload.condition == (CHEAPER_TO_WAIT.code, WAIT_TEXT)
         if said and self.front.reservations.of(workload) is None:
             # It makes no decision, so nobody will read the alternatives.
-            return _Refusal(CHEAPER_TO_WAIT, WAIT_TEXT, True)
+            return _TOLD_TO_WAIT
         refused = explain.refusals(weighed)
         if self.guide is not None and self.guide.speaks_for(workload):
             weighed = self.guide.explain(workload, weighed)

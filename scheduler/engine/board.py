@@ -6,8 +6,10 @@ all. An objective therefore may not look at an offering's name.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 
@@ -17,7 +19,7 @@ from scheduler.engine.candidates import DEADLINE_MISSED, Weighed, Weigher, descr
 from scheduler.engine.explain import MAX_ALTERNATIVES, MAX_REFUSED
 from scheduler.engine.filling import Way
 from scheduler.engine.filters import Ask, Offer
-from scheduler.engine.rooms import Fit, dominant_part
+from scheduler.engine.rooms import Fit, PoolRoom, dominant_part
 from scheduler.engine.table import Flags, Indices, RoomTable, Space, coded, countable
 from scheduler.engine.transfer import transfer
 from scheduler.engine.world import World
@@ -43,15 +45,41 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """The offerings as they are now for one class."""
+class Look:
+    """The offerings as they are now for all classes of one shape and policy, whatever they cost."""
 
-    groups: tuple[Group, ...]
-    """Best first."""
     codes: Indices
     """(J,) why each room is refused: a number for `Board.reasons`; 0: it is not."""
     space: Space
-    fitting: int
+    likes: tuple[tuple[int, Indices], ...]
+    """Rooms of one kind into which a gang fits equally: a number for how it does, and the rooms by name."""
+
+
+@dataclass(frozen=True)
+class View:
+    """The offerings as they are now for one class."""
+
+    rooms: Sequence[PoolRoom]
+    codes: Indices
+    """(J,) as in `Look`, money counted; the very same where it refuses nothing."""
+    space: Space
+    weighed: tuple[tuple[Weighed, Indices], ...]
+    """One of the rooms into which a gang fits equally and at equal cost, and all of them by name."""
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """What is weighed, best first."""
+        made = [Group(order_of(each, self.rooms[members[0]]), each, members) for each, members in self.weighed]
+        return tuple(sorted(made, key=lambda group: group.order))
+
+    @property
+    def fitting(self) -> int:
+        return sum(len(members) for _, members in self.weighed)
+
+
+def order_of(weighed: Weighed, room: PoolRoom) -> Order:
+    """`Weighed.order` of a room that `weighed` is like."""
+    return (*weighed.order[:4], room.pool.ref)
 
 
 class Board:
@@ -65,6 +93,8 @@ class Board:
         self.reasons = self._codes.reasons
         self._static: dict[tuple[object, ...], Indices] = {}
         self._static_of: dict[int, Indices] = {}
+        self._looks: dict[tuple[int, tuple[DataSet, ...]], tuple[int, Look]] = {}
+        self._fits: dict[tuple[int, int, int], Fit] = {}
         self._priced: dict[tuple[int, int], Weighed] = {}
         self._kind_for: dict[tuple[DataSet, ...], Indices] = {}
         self._named: dict[tuple[int, int], Candidate] = {}
@@ -92,44 +122,58 @@ class Board:
         return self._last[1]
 
     def _weighed(self, ask: Ask) -> View:
+        look = self.look(ask)
+        codes = look.codes
+        found: list[tuple[Weighed, Indices]] = []
+        for like, members in look.likes:
+            weighed = self._price_like(ask, like, int(members[0]))
+            refused, kept = self._refused_for_money(ask, weighed, members), members
+            if refused is not None:
+                codes = codes.copy() if codes is look.codes else codes
+                codes[members] = refused
+                kept = members[codes[members] == 0]
+            if len(kept):
+                found.append((weighed, kept))
+        return View(self.table.rooms, codes, look.space, tuple(found))
+
+    def _refused_for_money(self, ask: Ask, weighed: Weighed, members: Indices) -> Indices | int | None:
+        """(members,) or for all of them: codes of why they are refused; None: none is."""
+        if weighed.fit is None:
+            return self._codes.of(weighed.candidate.refused)
+        return None if self._affordable is None else self._affordable.refused(ask, weighed, members)
+
+    def look(self, ask: Ask) -> Look:
+        """What all classes of the shape and policy of this one share; made once for as long as no room changes."""
+        key = ask.group, ask.workload.hints.data
+        known = self._looks.get(key)
+        if known is None or known[0] != self.table.changes:
+            known = self._looks[key] = self.table.changes, self._look(ask)
+        return known[1]
+
+    def _look(self, ask: Ask) -> Look:
         space = self.table.space(ask.shape)
         codes = self._room_codes(ask, space, self._static_codes(ask))
         fitting = np.flatnonzero(codes == 0)
         likes = (self.kind(ask)[fitting] * _SPAN + space.new[fitting]) * _SPAN + space.existing[fitting]
         likes = 2 * likes + space.now[fitting]
-        groups: list[Group] = []
-        for like in dict.fromkeys(likes.tolist()):
-            members = fitting[likes == like]
-            weighed = self._price_like(ask, like, int(members[0]))
-            if weighed.fit is None:
-                codes[members] = self._codes.of(weighed.candidate.refused)
-                continue
-            refused = None if self._affordable is None else self._affordable.refused(ask, weighed, members)
-            if refused is not None:
-                codes[members] = refused
-                members = members[refused == 0]
-                if not len(members):
-                    continue
-            groups.append(Group(self.order(weighed, int(members[0])), weighed, members))
-        groups.sort(key=lambda group: group.order)
-        return View(tuple(groups), codes, space, sum(len(group.members) for group in groups))
+        return Look(codes, space, tuple((like, fitting[likes == like]) for like in dict.fromkeys(likes.tolist())))
 
     def ends(self, ask: Ask, view: View) -> tuple[Instant | None, ...]:
         """By when a gang in each group will surely be done; None: nobody knows."""
-        return tuple(expected_end(group.weighed, ask, self._world.now) for group in view.groups)
+        return tuple(expected_end(weighed, ask, self._world.now) for weighed, _ in view.weighed)
 
     def in_time(self, view: View, ends: tuple[Instant | None, ...], deadline: Instant) -> View:
         """As `candidates.in_time`: without the groups that miss the deadline, where another one meets it."""
         if not any(end is not None and end <= deadline for end in ends):
             return view
-        late = [group for group, end in zip(view.groups, ends, strict=True) if end is not None and end > deadline]
+        late = [each for each, end in zip(view.weighed, ends, strict=True) if end is not None and end > deadline]
         if not late:
             return view
         codes, missed = view.codes.copy(), self._codes.of((DEADLINE_MISSED,))
-        for group in late:
-            codes[group.members] = missed
-        kept = tuple(group for group, end in zip(view.groups, ends, strict=True) if end is None or end <= deadline)
-        return View(kept, codes, view.space, sum(len(group.members) for group in kept))
+        for _, members in late:
+            codes[members] = missed
+        kept = tuple(each for each, end in zip(view.weighed, ends, strict=True) if end is None or end <= deadline)
+        return replace(view, codes=codes, weighed=kept)
 
     def price(self, ask: Ask, number: int, way: Way) -> Weighed:
         """What placing the gang so would be, whatever budgets are left; refused when its cost alone forbids it. Equal
@@ -153,16 +197,23 @@ class Board:
     def _price_like(self, ask: Ask, like: int, number: int) -> Weighed:
         known = self._priced.get((ask.number, like))
         if known is None:
-            rest, existing = divmod(like // 2, _SPAN)
-            part = dominant_part(ask.shape.pod_sets[0].requests, self.table.rooms[number].node_size)
-            fit = Fit(bool(like % 2), rest % _SPAN, part * existing)
+            fit = self._fit_like(ask, like, number)
             offer = Offer(self.table.rooms[number], self._world.snapshot.bursting_paused, fit)
             known = self._priced[ask.number, like] = self._weigher.accepted(ask, offer)
         return known
 
+    def _fit_like(self, ask: Ask, like: int, number: int) -> Fit:
+        rest, existing = divmod(like // 2, _SPAN)
+        key = ask.shape.number, self.table.kinds[number], like % (2 * _SPAN * _SPAN)
+        known = self._fits.get(key)
+        if known is None:
+            part = dominant_part(ask.shape.pod_sets[0].requests, self.table.rooms[number].node_size)
+            known = self._fits[key] = Fit(bool(like % 2), rest % _SPAN, part * existing)
+        return known
+
     def order(self, weighed: Weighed, number: int) -> Order:
         """`Weighed.order` of the room, of which `weighed` is like."""
-        return (*weighed.order[:4], self.table.rooms[number].pool.ref)
+        return order_of(weighed, self.table.rooms[number])
 
     def forbidden(self, ask: Ask, number: int, way: Way) -> bool:
         """Whether the room, as it is now, may not be used in such a way."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from scheduler.engine import explain
-from scheduler.engine.board import Board, Group, View
+from scheduler.engine.board import Board, View
 from scheduler.engine.candidates import Weighed, Weigher, expected_end
 from scheduler.engine.deadlines import deadline_of, has_deadline
 from scheduler.engine.filling import Filling, Way
@@ -93,7 +93,9 @@ class Bulk:
         if self._board is None:
             world = self._world
             apart: Callable[[PoolRoom], float | None] = lambda r: world.idle_seconds(r) if r.pool.bought else None  # noqa: E731
-            self._board = Board(world, self._weigher, RoomTable(tuple(world.rooms.values()), world.predictor, apart))
+            self._board = Board(
+                world, self._weigher, RoomTable(tuple(world.rooms.values()), world.census.likeness, apart)
+            )
         return self._board
 
     def touched(self, room: PoolRoom) -> None:
@@ -146,7 +148,7 @@ class Bulk:
 
     def _place_best(self, ask: Ask, view: View, workloads: Sequence[Workload]) -> int:
         """Into the best offering, until the second best is better; at least one, unless there is none."""
-        if not view.groups:
+        if not view.weighed:
             return 0
         board, number = self.board, int(view.groups[0].members[0])
         second = min(_runners_up(board, view), default=None)
@@ -184,9 +186,7 @@ class Bulk:
 
     def explained(self, view: View, row: int, guide: Guide) -> View:
         """The same with what each offering costs in all, time included, and the least first; for people to read."""
-        groups = [(guide.explained(row, group.weighed), group.members) for group in view.groups]
-        made = [Group(self.board.order(told, int(members[0])), told, members) for told, members in groups]
-        return replace(view, groups=tuple(sorted(made, key=lambda group: group.order)))
+        return replace(view, weighed=tuple((guide.explained(row, each), members) for each, members in view.weighed))
 
     def _fill(
         self,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from fractions import Fraction
+from functools import cached_property, partial
+from typing import NamedTuple
 
 from policies.objectives import load_objective
 from scheduler.engine import filters
@@ -13,7 +15,7 @@ from scheduler.engine.filters import Ask, Offer
 from scheduler.engine.rooms import Fit, PoolRoom
 from scheduler.engine.world import World
 from scheduler.model.ids import Instant, PoolRef
-from scheduler.model.money import NANO, Usd, cost_usd
+from scheduler.model.money import Usd
 from scheduler.model.plan import Candidate
 from scheduler.model.ports import Prediction
 from scheduler.model.verdict import Reason
@@ -22,14 +24,20 @@ from scheduler.model.workload import Workload
 DEADLINE_MISSED = Reason("DeadlineMissed", "too late for the deadline")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Weighed:
-    """A candidate with what placing it needs; `fit` is None when it is refused."""
+    """An offering as it is for a class of workloads; `fit` is None when it is refused."""
 
-    candidate: Candidate
     room: PoolRoom
     fit: Fit | None
     prediction: Prediction
+    tell: Callable[[], Candidate]
+    """Makes the candidate: of most of what is weighed nobody asks for exact money and a score."""
+
+    @cached_property
+    def candidate(self) -> Candidate:
+        """For people to read, and for objectives to compare."""
+        return self.tell()
 
     @property
     def order(self) -> tuple[bool, float, bool, Usd, PoolRef]:
@@ -38,16 +46,14 @@ class Weighed:
         return score is None, score or 0.0, price is None, price or Decimal(0), self.candidate.pool
 
 
-@dataclass(frozen=True, slots=True)
-class _Charge:
+class _Charge(NamedTuple):
     """What placing would add to the commitments."""
 
     usd: Usd | None
     policy_nodes: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
+class _Known(NamedTuple):
     """A weighing, good until the room (or, for what is charged, the money) changes."""
 
     room_version: int
@@ -65,12 +71,22 @@ class Weigher:
     def __init__(self, world: World) -> None:
         self._world = world
         self._static_number: dict[tuple[str, int, bool, tuple[PoolRef, ...]], int] = {}
-        self._screened: dict[tuple[int, PoolRef], tuple[int, Weighed | Offer]] = {}
-        self._known: dict[tuple[int, PoolRef], _Known] = {}
+        self._screened: dict[tuple[int, int], tuple[int, Weighed | Offer]] = {}
+        self._known: dict[tuple[int, int], _Known] = {}
+        """By class and room; the rooms are there for as long as this is."""
 
-    def weigh(self, ask: Ask) -> list[Weighed]:
-        """Every pool in order of its name, refused ones included."""
-        return [self._weigh(ask, room) for room in self._world.rooms.values()]
+    def weigh(self, ask: Ask, *, owned: bool = False) -> list[Weighed]:
+        """Every pool (`owned`: that is not bought) in order of its name, refused ones included."""
+        return [self._weigh(ask, room) for room in (self._world.owned if owned else self._world.rooms.values())]
+
+    def fits_somewhere(self, ask: Ask) -> bool:
+        """Whether any pool has room for it and may be used; weighs no more than it must."""
+        return any(self._weigh(ask, room).fit is not None for room in self._world.rooms.values())
+
+    def starts_in(self, ask: Ask, pools: Iterable[PoolRef]) -> bool:
+        """Whether any of these pools has room for it now, on nodes that are there, and may be used."""
+        fits = (self._weigh(ask, self._world.rooms[pool]).fit for pool in pools)
+        return any(fit is not None and fit.now for fit in fits)
 
     def static_reasons(self, ask: Ask, room: PoolRoom) -> tuple[Reason, ...]:
         """Why the pool, as it is, is not for such workloads, whatever its room; empty: it may be."""
@@ -92,16 +108,18 @@ class Weigher:
 
     def accepted(self, ask: Ask, offer: Offer) -> Weighed:
         """The same without a look at budgets and at how many nodes may be bought."""
-        return self._checked(ask, self._price(ask, offer, charged=False))
+        offer = self._priced(ask, offer)
+        reason = filters.first_reason(filters.MONEY, ask, offer)
+        return _accepted(ask, offer) if reason is None else _refused(offer, (reason,))
 
     def _weigh(self, ask: Ask, room: PoolRoom) -> Weighed:
-        key = (ask.number, room.pool.ref)
+        key = (ask.number, id(room))
         money = self._world.commitments.version
         known = self._known.get(key)
         if known is not None and known.room_version == room.version:
             if known.charge is None or known.money_version == money:
                 return known.weighed
-            known = replace(known, money_version=money, weighed=self._checked(ask, known))
+            known = known._replace(money_version=money, weighed=self._checked(ask, known))
             self._known[key] = known
             return known.weighed
         screened = self._screen(ask, room)
@@ -110,13 +128,13 @@ class Weigher:
         known = self._price(ask, screened)
         weighed = self._checked(ask, known)
         if weighed is not known.weighed:
-            known = replace(known, weighed=weighed)
+            known = known._replace(weighed=weighed)
         self._known[key] = known
         return weighed
 
     def _screen(self, ask: Ask, room: PoolRoom) -> Weighed | Offer:
         """Refused for what the pool is or has now, or how the gang fits; the same for the whole group."""
-        key = (ask.group, room.pool.ref)
+        key = (ask.group, id(room))
         known = self._screened.get(key)
         if known is not None and known[0] == room.version:
             return known[1]
@@ -135,22 +153,17 @@ class Weigher:
         reason = filters.first_reason(filters.ROOM, ask, offer)
         return offer if reason is None else _refused(offer, (reason,))
 
-    def _price(self, ask: Ask, offer: Offer, *, charged: bool = True) -> _Known:
-        """Predicted, priced and scored; `weighed` is still without a look at the money."""
-        room, fit, world = offer.room, offer.fit, self._world
+    def _priced(self, ask: Ask, offer: Offer) -> Offer:
+        room, fit = offer.room, offer.fit
         assert fit is not None
-        prediction = world.predict(ask.workload, room, fit.new_nodes)
-        usd_per_hour = None
-        cost = None
-        if room.pool.price is not None:
-            usd_per_hour = _part_of(room.pool.price.usd_per_hour, fit.new_nodes + fit.share)
-            if (seconds := expected_seconds(prediction)) is not None and prediction.transfer_usd is not None:
-                cost = cost_usd(usd_per_hour, seconds) + prediction.transfer_usd
-        priced = Offer(room, offer.paused, fit, prediction, usd_per_hour, cost)
-        score = load_objective(ask.policy.objective)(described(priced, ()))
-        accepted = Weighed(described(priced, (), score), room, fit, prediction)
-        charge = self._charge(ask, room, prediction) if charged and world.tracks_money else None
-        return _Known(room.version, world.commitments.version, accepted, accepted, priced, charge)
+        return Offer(room, offer.paused, fit, self._world.predict(ask.workload, room, fit.new_nodes), priced=True)
+
+    def _price(self, ask: Ask, offer: Offer) -> _Known:
+        """Predicted and priced; `weighed` is still without a look at the money."""
+        world, offer = self._world, self._priced(ask, offer)
+        accepted = _accepted(ask, offer)
+        charge = self._charge(ask, offer.room, offer.prediction) if world.tracks_money else None
+        return _Known(offer.room.version, world.commitments.version, accepted, accepted, offer, charge)
 
     def _charge(self, ask: Ask, room: PoolRoom, prediction: Prediction) -> _Charge | None:
         """Of the nodes, where they are bought, and of bringing the data there; None: neither costs anything."""
@@ -169,7 +182,7 @@ class Weigher:
             ledger, pool = self._world.budgets, offer.room.pool
             over_budget = None if charge.usd is None else ledger.refusal(ask.queue, pool, charge.usd)
             in_use = self._world.commitments.nodes_in_use(ask.policy.name)
-            offer = replace(offer, policy_nodes=in_use + charge.policy_nodes, over_budget=over_budget)
+            offer = offer._replace(policy_nodes=in_use + charge.policy_nodes, over_budget=over_budget)
         reason = filters.first_reason(filters.MONEY, ask, offer)
         return known.accepted if reason is None else _refused(offer, (reason,))
 
@@ -183,9 +196,7 @@ def in_time(weighed: list[Weighed], workload: Workload, ask: Ask, now: Instant) 
     if not any(end is not None and end <= deadline for end in ends):
         return weighed
     return [
-        replace(each, fit=None, candidate=replace(each.candidate, score=None, refused=(DEADLINE_MISSED,)))
-        if end is not None and end > deadline
-        else each
+        Weighed(each.room, None, each.prediction, partial(_late, each)) if end is not None and end > deadline else each
         for each, end in zip(weighed, ends, strict=True)
     ]
 
@@ -198,31 +209,35 @@ def expected_end(weighed: Weighed, ask: Ask, now: Instant) -> Instant | None:
     return now + start + run * late_factor(weighed.prediction, ask) + weighed.prediction.lost_seconds
 
 
-def expected_seconds(prediction: Prediction) -> float | None:
-    """That it runs, work that reclaims undo and that is done again included."""
-    return None if prediction.run_seconds is None else prediction.run_seconds + prediction.lost_seconds
-
-
-def _part_of(usd_per_hour: Usd, nodes: Fraction) -> Usd:
-    return (usd_per_hour * nodes.numerator / nodes.denominator).quantize(NANO)
+def _accepted(ask: Ask, offer: Offer) -> Weighed:
+    return Weighed(offer.room, offer.fit, offer.prediction, partial(_scored, offer, ask.policy.objective))
 
 
 def _refused(offer: Offer, reasons: tuple[Reason, ...]) -> Weighed:
-    return Weighed(described(offer, reasons), offer.room, None, offer.prediction)
+    return Weighed(offer.room, None, offer.prediction, partial(described, offer, reasons))
 
 
-def described(offer: Offer, refused: tuple[Reason, ...], score: float | None = None) -> Candidate:
-    """The offering for people to read."""
+def _late(weighed: Weighed) -> Candidate:
+    return replace(weighed.candidate, score=None, refused=(DEADLINE_MISSED,))
+
+
+def _scored(offer: Offer, objective: str) -> Candidate:
+    plain = described(offer, ())
+    return replace(plain, score=load_objective(objective)(plain))
+
+
+def described(offer: Offer, refused: tuple[Reason, ...]) -> Candidate:
+    """The offering for people to read, not scored."""
     pool = offer.room.pool
     return Candidate(
         pool=pool.ref,
         capacity_type=pool.capacity_type,
         bought=pool.bought,
-        score=score,
+        score=None,
         usd_per_hour=offer.usd_per_hour,
         expected_cost_usd=offer.cost_usd,
         expected_start_seconds=offer.prediction.start_seconds,
-        expected_seconds=expected_seconds(offer.prediction),
+        expected_seconds=offer.seconds,
         new_nodes=0 if offer.fit is None else offer.fit.new_nodes,
         refused=refused,
         availability=offer.prediction.availability,

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from scheduler.engine.packing import Shape
 from scheduler.engine.rooms import Fit, PoolRoom
 from scheduler.model.contract import LABEL_RESIDENCY, TOPOLOGY_NODE
 from scheduler.model.ids import QueueId
-from scheduler.model.money import Usd
+from scheduler.model.money import NANO, Usd, cost_usd
 from scheduler.model.policy import PlacementPolicy
 from scheduler.model.ports import Prediction
 from scheduler.model.verdict import Reason
@@ -59,19 +59,39 @@ class Ask:
         return self.workload.queue
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(NamedTuple):
     """An offering as it stands for one `Ask`. `fit` is None when the gang does not fit now or ever so far."""
 
     room: PoolRoom
     paused: bool
     fit: Fit | None = None
     prediction: Prediction = UNKNOWN
-    usd_per_hour: Usd | None = None
-    cost_usd: Usd | None = None
+    priced: bool = False
+    """Whether it has been predicted, and so costs what it would."""
     policy_nodes: int = 0
     """Bought nodes that the policy's workloads would use, this one included."""
     over_budget: Reason | None = None
+
+    @property
+    def usd_per_hour(self) -> Usd | None:
+        """Of the nodes that it would occupy; None: unknown, or it has not come so far."""
+        price = self.room.pool.price
+        if price is None or self.fit is None or not self.priced:
+            return None
+        nodes = self.fit.new_nodes + self.fit.share
+        return (price.usd_per_hour * nodes.numerator / nodes.denominator).quantize(NANO)
+
+    @property
+    def seconds(self) -> float | None:
+        """That it runs, work that reclaims undo and that is done again included."""
+        run = self.prediction.run_seconds
+        return None if run is None else run + self.prediction.lost_seconds
+
+    @property
+    def cost_usd(self) -> Usd | None:
+        """Of the whole run, and of bringing its data there; None: unknown."""
+        rate, seconds, data = self.usd_per_hour, self.seconds, self.prediction.transfer_usd
+        return None if rate is None or seconds is None or data is None else cost_usd(rate, seconds) + data
 
 
 Filter = Callable[[Ask, Offer], Reason | None]
@@ -266,9 +286,10 @@ def duration_unknown(ask: Ask, offer: Offer) -> Reason | None:
 
 def over_run_cost(ask: Ask, offer: Offer) -> Reason | None:
     cap = ask.policy.constraints.max_usd_per_run
-    if cap is None or offer.cost_usd is None:
+    cost = None if cap is None else offer.cost_usd
+    if cap is None or cost is None:
         return None
-    return Reason("OverRunCost", "over the cost cap of a run") if offer.cost_usd > cap else None
+    return Reason("OverRunCost", "over the cost cap of a run") if cost > cap else None
 
 
 def over_budget(ask: Ask, offer: Offer) -> Reason | None:

@@ -7,6 +7,7 @@ of time (amounts, not nodes) is in `outlook`.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from typing import Final
 from scheduler.engine.commitments import UNKNOWN_RUN_SECONDS
 from scheduler.engine.packing import Bin
 from scheduler.engine.rooms import PoolRoom
+from scheduler.engine.timeline import Freed, Timeline
 from scheduler.engine.world import World
 from scheduler.model.ids import Instant, NodeName, PoolRef
 from scheduler.model.resources import Resources
@@ -48,20 +50,25 @@ class Forecast:
         self._claims: dict[PoolRef, list[tuple[str, Resources]]] = defaultdict(list)
         self._unknown: dict[PoolRef, tuple[int, list[tuple[str, Resources]]]] = {}
         """By pool, the version of its room for which it was reckoned."""
+        self._timelines: dict[PoolRef, tuple[tuple[int, int], Timeline]] = {}
+        self._changes = 0
         self._loaded = False
 
     def note(self, room: PoolRoom, ends_at: Instant) -> None:
         """A workload was assumed onto the pool in this cycle."""
+        self._changes += 1
         self._unplaced[room.pool.ref] = max(self._unplaced[room.pool.ref], ends_at)
 
     def leaves(self, holding: Holding, room: PoolRoom) -> None:
         """It was told in this cycle to leave."""
+        self._changes += 1
         line = self.holdings(room)
         line.remove(holding)
         line.insert(0, replace(holding, ends_at=self._world.now, releasing=True))
 
     def claim(self, room: PoolRoom, node: str, amount: Resources) -> None:
         """What others leave on the node is spoken for: so much of it."""
+        self._changes += 1
         self._claims[room.pool.ref].append((node, amount))
 
     def holdings(self, room: PoolRoom) -> list[Holding]:
@@ -96,6 +103,28 @@ class Forecast:
                 shift(by_name[node_name], amount, 1)
         return ready, coming
 
+    def timeline(self, room: PoolRoom) -> Timeline:
+        """`free_at` of all `ends` at once, for gangs that can be counted; made again only when something has
+        changed."""
+        self._load()
+        stamp = room.version, self._changes
+        known = self._timelines.get(room.pool.ref)
+        if known is None or known[0] != stamp:
+            ends = self.ends(room)
+            known = self._timelines[room.pool.ref] = stamp, Timeline(ends, room.ready, self._freed(room, ends))
+        return known[1]
+
+    def _freed(self, room: PoolRoom, ends: list[Instant]) -> Iterable[Freed]:
+        for holding in self.holdings(room):
+            if holding.ends_at < NEVER:
+                at = bisect_left(ends, holding.ends_at)
+                yield from ((name, at, held) for name, held in holding.on)
+        yield from ((node, 0, amount.times(-1)) for node, amount in self._claims[room.pool.ref])
+        unplaced = self._unplaced[room.pool.ref]
+        if unplaced < NEVER:
+            at = bisect_left(ends, unplaced)
+            yield from ((node, at, amount) for node, amount in self._unknown_on(room))
+
     def ends_at(self, workload: Workload, room: PoolRoom) -> Instant:
         """When the workload, placed there now on nodes that are there, would end; infinity: nobody knows."""
         prediction = self._world.predict(workload, room, 0)
@@ -110,8 +139,8 @@ class Forecast:
         if self._loaded:
             return
         self._loaded = True
-        for workload in self._world.workloads:
-            if workload.placement is not None and not workload.finished:
+        for workload in self._world.placed:
+            if workload.placement is not None:
                 self._note_placed(workload, workload.placement)
         for line in self._holdings.values():
             line.sort(key=lambda each: (each.ends_at, each.workload.ref.uid))
@@ -142,7 +171,7 @@ class Forecast:
         started = now if copy is None or copy.started_at is None else copy.started_at
         if prediction.run_seconds is None:
             return now + max(now - started, UNKNOWN_RUN_SECONDS)
-        left = self._world.left_seconds(workload, room, started)
+        left = self._world.seconds_left(workload, room)
         return now + (max(now - started, _OVERDUE_SECONDS) if left is None or left <= 0 else left)
 
     def _unknown_on(self, room: PoolRoom) -> list[tuple[str, Resources]]:
@@ -161,10 +190,12 @@ class Forecast:
         real = {each.key: each for each in room.ready}
         found: list[tuple[str, Resources]] = []
         for node in room.nodes:
-            if node.name not in real:
+            bin_ = real.get(node.name)
+            if bin_ is None:
                 continue
-            found.append((node.name, node.allocatable - node.used - amount_of(real[node.name])))
-            known = told[node.name]
+            if bin_.taken:
+                found.append((node.name, node.allocatable - node.used - amount_of(bin_)))
+            known = told.get(node.name, ())
             if node.workload_pods > sum(held.pods for held in known):
                 others = node.used - sum(known, Resources()) - (node.allocatable - room.node_size)
                 found.append((node.name, positive(others)))

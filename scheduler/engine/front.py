@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from scheduler.engine.candidates import Weighed, Weigher, in_time
+from scheduler.engine.deadlines import has_deadline
 from scheduler.engine.filters import Ask
 from scheduler.engine.forecast import Forecast
 from scheduler.engine.preemption import MOST_GANGS, Preemption
@@ -157,8 +158,12 @@ class Front:
     # -- both --------------------------------------------------------------------------------------------------
 
     def _weigh(self, workload: Workload, ask: Ask) -> tuple[Weighed, ...]:
+        if not _by_programme(ask):
+            return tuple(in_time(self._weigher.weigh(ask), workload, ask, self._world.now))
+        if not has_deadline(ask):
+            return tuple(self._weigher.weigh(ask, owned=True))
         weighed = in_time(self._weigher.weigh(ask), workload, ask, self._world.now)
-        return tuple(each for each in weighed if not (_by_programme(ask) and each.room.pool.bought))
+        return tuple(each for each in weighed if not each.room.pool.bought)
 
     def _started(self, workload: Workload, ask: Ask, weighed: tuple[Weighed, ...]) -> bool:
         if self._world.quotas.refusal(ask.queue, ask.shape.requests) is not None:

@@ -89,6 +89,10 @@ class Guide:
         """Of its class in the programme."""
         return self._row_of[workload.ref.uid]
 
+    def lets_wait(self, workload: Workload) -> bool:
+        """Whether no more of its class are to start now, whatever fits."""
+        return bool((self._left[self.row_of(workload)] < _WORTH_STARTING).all())
+
     def pick(self, workload: Workload, weighed: Sequence[Weighed]) -> Weighed | None:
         """Where the workload starts now, of the offerings that fit; None: it had better wait."""
         row = self._left[self.row_of(workload)]
@@ -154,7 +158,8 @@ class Guide:
             return weighed
         value = one.usd_per_second
         score = round(costs.money + value * costs.seconds_to_end, 6)
-        return replace(weighed, candidate=replace(weighed.candidate, score=score, cost_parts=costs.parts(value)))
+        told = replace(weighed.candidate, score=score, cost_parts=costs.parts(value))
+        return replace(weighed, tell=lambda: told)
 
     # -- the answer --------------------------------------------------------------------------------------------
 

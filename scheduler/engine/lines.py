@@ -38,18 +38,16 @@ def member_lines(world: World) -> dict[ClusterId, MemberLine]:
         if not room.pool.bought and room.cluster.available and any(node.allocatable.gpus for node in room.nodes):
             usable = sum(max(0, node.allocatable.gpus - node.used.gpus) for node in room.nodes if node.usable)
             free[room.cluster.id] = free.get(room.cluster.id, 0) + usable
-    for workload in world.workloads:
+    for workload in world.placed:
         placement = workload.placement
-        if placement is None or workload.finished or placement.state is PlacementState.PAUSED:
+        if placement is None or placement.state is PlacementState.PAUSED:
             continue
         where = world.room_of(placement)
         if where is None or where.pool.bought:
             continue
-        gpus, copy = workload.requests.gpus, world.copies.get((workload.ref.uid, placement.cluster))
+        gpus = workload.requests.gpus
         if gpus and not workload.runs_forever:
-            started = world.now if copy is None or copy.started_at is None else copy.started_at
-            left = world.left_seconds(workload, where, started)
-            going.setdefault(where.cluster.id, []).append((gpus, left))
+            going.setdefault(where.cluster.id, []).append((gpus, world.seconds_left(workload, where)))
     return {name: MemberLine(free[name], tuple(sorted(going.get(name, ()), key=_order))) for name in sorted(free)}
 
 

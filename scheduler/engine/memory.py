@@ -14,12 +14,14 @@ from itertools import count
 from operator import attrgetter
 from typing import Final
 
+from scheduler.engine.census import Census
 from scheduler.engine.fairshare import federation_capacity
 from scheduler.engine.roll import Roll
 from scheduler.engine.rooms import PoolRoom
 from scheduler.model.cluster import Cluster, Node, NodePool
 from scheduler.model.ids import ClusterId, Instant, PoolId, PoolRef
 from scheduler.model.policy import PolicySet
+from scheduler.model.ports import Predictor
 from scheduler.model.resources import Resources
 from scheduler.model.snapshot import Backoff, Snapshot
 
@@ -41,6 +43,7 @@ class Memory:
 
     def __init__(self) -> None:
         self._roll: Roll | None = None
+        self._census: Census | None = None
         self._members: dict[ClusterId, _Member] = {}
         self._policies: PolicySet | None = None
         self._count = count()
@@ -61,6 +64,14 @@ class Memory:
         roll.update(snapshot)
         return roll
 
+    def take_census(self, predictor: Predictor, present: int) -> Census:
+        """What is known of equal workloads, `present` of them all being there; out of the memory's hands until `keep`.
+        Another predictor knows nothing of what the last one said."""
+        census, self._census = self._census, None
+        if census is None or census.predictor is not predictor or census.is_crowded(present):
+            return Census(predictor)
+        return census
+
     def take_rooms(self, cluster: Cluster, now: Instant, backoffs: dict[PoolRef, Backoff]) -> _Member:
         """The cluster's rooms as nobody has used them yet, and its capacity; out of the memory's hands until `keep`."""
         known = self._members.pop(cluster.id, None)
@@ -75,9 +86,9 @@ class Memory:
         ]
         return _Member(cluster, federation_capacity((cluster,)), tuple(rooms))
 
-    def keep(self, roll: Roll, members: list[_Member]) -> None:
+    def keep(self, roll: Roll, census: Census, members: list[_Member]) -> None:
         """At the end of a cycle."""
-        self._roll = roll
+        self._roll, self._census = roll, census
         self._members = {member.cluster.id: member for member in members}
 
 

@@ -50,9 +50,9 @@ def reserves(world: World) -> dict[Reserve, Floats]:
 def _running(world: World) -> dict[PoolRef, list[tuple[float, float, float]]]:
     """(seconds left, GPUs, cores) of everything placed, by pool."""
     found: dict[PoolRef, list[tuple[float, float, float]]] = defaultdict(list)
-    for workload in world.workloads:
+    for workload in world.placed:
         placement = workload.placement
-        if placement is None or workload.finished or placement.state is PlacementState.RELEASING:
+        if placement is None or placement.state is PlacementState.RELEASING:
             continue
         room = world.room_of(placement)
         if room is None or room.pool.bought:
@@ -64,14 +64,12 @@ def _running(world: World) -> dict[PoolRef, list[tuple[float, float, float]]]:
 
 def _seconds_left(world: World, workload: Workload, room: PoolRoom) -> float:
     """Of a run that goes on for longer than predicted, or of which nothing is known, as long again as it has run."""
-    placement = workload.placement
-    assert placement is not None
-    copy = world.copies.get((workload.ref.uid, placement.cluster))
-    started = world.now if copy is None or copy.started_at is None else copy.started_at
     if workload.runs_forever:
         return float(EDGES[-1])
-    left = world.left_seconds(workload, room, started)
+    left = world.seconds_left(workload, room)
     if left is None:
+        copy = world.copies.get((workload.ref.uid, room.cluster.id))
+        started = world.now if copy is None or copy.started_at is None else copy.started_at
         run = world.predict(workload, room, 0).run_seconds
         return max(world.now - started, UNKNOWN_RUN_SECONDS if run is None else 60.0)
     return left

@@ -16,13 +16,14 @@ from dataclasses import dataclass, field
 
 from scheduler.engine.filters import Ask
 from scheduler.engine.forecast import Forecast, Holding, amount_of, positive, shift
-from scheduler.engine.packing import Bin, Opener, Shape, pack
+from scheduler.engine.packing import Bin, Opener, Shape, make_bin, pack
 from scheduler.engine.rooms import PoolRoom
+from scheduler.engine.table import countable
 from scheduler.engine.world import World
 from scheduler.model.ids import Instant, PoolRef, Uid
 from scheduler.model.resources import Resources
 from scheduler.model.verdict import Reason
-from scheduler.model.workload import Workload
+from scheduler.model.workload import PodSet, Workload
 
 
 @dataclass(slots=True, eq=False)
@@ -57,8 +58,11 @@ class Reservations:
         return room.pool.ref in self._by_pool
 
     def earliest(self, shape: Shape, room: PoolRoom) -> Instant | None:
-        """When the gang will fit there if nobody else comes; None: not while what never ends is there. Instants are
-        tried by halving, since room only grows with time."""
+        """When the gang will fit there if nobody else comes; None: not while what never ends is there. Where its pods
+        cannot be counted, instants are tried by halving, since room only grows with time."""
+        if countable(shape):
+            pod_set = shape.pod_sets[0]
+            return self._forecast.timeline(room).first(pod_set, _to_come(pod_set, room))
         ends = self._forecast.ends(room)
         if not ends or not self._fits(shape, room, ends[-1]):
             return None
@@ -118,6 +122,17 @@ class Reservations:
 
     def _fits(self, shape: Shape, room: PoolRoom, at: Instant) -> bool:
         return pack(shape.pod_sets, self._forecast.free_at(room, at), _opener(room)) is not None
+
+
+def _to_come(pod_set: PodSet, room: PoolRoom) -> int:
+    """Its pods that go on nodes that are on their way or may be bought."""
+    pod, count = pod_set.requests, pod_set.count
+    pods = sum(each.room_for(pod, count) for each in room.coming if each.admits(pod_set))
+    opener = _opener(room)
+    if pods < count and opener.limit:
+        fresh = make_bin("fresh", opener.template, opener.labels)
+        pods += opener.limit * fresh.room_for(pod, count) if fresh.admits(pod_set) else 0
+    return pods
 
 
 def _opener(room: PoolRoom) -> Opener:

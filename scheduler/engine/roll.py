@@ -7,7 +7,7 @@ Updating touches only what differs between two snapshots, and leaves exactly wha
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final, TypeVar
 
 from scheduler.model.cluster import Cluster
@@ -66,6 +66,10 @@ class Roll:
                 self._sort_out(known)
         for workload in came:
             self._enter(workload)
+
+    def holders(self) -> Iterator[Workload]:
+        """All that have a placement and have not finished, in no order."""
+        return (workload for there in self._at.values() for workload in there.values())
 
     def _home(self, cluster: Cluster) -> tuple[bool, frozenset[str]]:
         if self._clusters.get(cluster.id) is cluster:

@@ -67,8 +67,7 @@ def _count_commitments(world: World, released: set[Uid]) -> None:
     """Of all that are placed, those at rest, too, and not just released; in the order of placing."""
     if not world.tracks_money:
         return
-    there = (w for w in world.workloads if w.placement is not None and not w.finished and not w.deleting)
-    for workload in sorted(there, key=_placed_order):
+    for workload in sorted((each for each in world.placed if not each.deleting), key=_placed_order):
         placement = workload.placement
         if placement is None or placement.state is PlacementState.RELEASING or workload.suspended:
             continue

@@ -78,6 +78,12 @@ class Slices:
     def speaks_for(self, workload: Workload) -> bool:
         return workload.ref.uid in self._place or self._guide.speaks_for(workload)
 
+    def lets_wait(self, workload: Workload) -> bool:
+        """Whether it is not to run in the next slice, whatever fits."""
+        if workload.ref.uid not in self._place:
+            return self._guide.lets_wait(workload)
+        return self._place[workload.ref.uid] is None
+
     def pick(self, workload: Workload, weighed: Sequence[Weighed]) -> Weighed | None:
         """Where it runs in the next slice; None: it waits for a later one."""
         if workload.ref.uid not in self._place:

@@ -15,8 +15,7 @@ import numpy.typing as npt
 
 from scheduler.engine.packing import Bin, Shape, make_bin
 from scheduler.engine.rooms import PoolRoom
-from scheduler.engine.world import likeness
-from scheduler.model.ports import Predictor
+from scheduler.model.cluster import NodePool
 from scheduler.model.resources import Resources
 from scheduler.model.workload import PodSet
 
@@ -65,16 +64,19 @@ class RoomTable:
     """Arrays over the rooms of a world, in the order in which it is given them."""
 
     def __init__(
-        self, rooms: Sequence[PoolRoom], predictor: Predictor, also: Callable[[PoolRoom], Hashable] = lambda room: None
+        self,
+        rooms: Sequence[PoolRoom],
+        alike: Callable[[NodePool], Hashable],
+        also: Callable[[PoolRoom], Hashable] = lambda room: None,
     ) -> None:
-        """`also`: what else sets a room apart from others of its price and size."""
+        """`alike`: what predictions look at of a pool; `also`: what else sets a room apart from others of its price and
+        size."""
         self.rooms = rooms
         self.index = {room.pool.ref: number for number, room in enumerate(rooms)}
         self.growable = np.array([room.growable for room in rooms], dtype=bool)
         self.managed = np.array([room.pool.scaling == "managed" for room in rooms], dtype=bool)
         self.bought = np.array([room.pool.bought for room in rooms], dtype=bool)
         self.backed_off = np.array([room.backoff is not None for room in rooms], dtype=bool)
-        alike = likeness(predictor)
         self.kind = coded([(*_kind(room), alike(room.pool), also(room)) for room in rooms])
         self.kinds: list[int] = self.kind.tolist()
         """Rooms of one kind differ in name and room only: what fits equally costs the same there."""
@@ -157,7 +159,7 @@ class RoomTable:
         total = np.zeros(len(numbers))
         if not lengths.sum():
             return total
-        pods = _room_for(np.concatenate(tables), pod_set.requests)
+        pods = room_for(np.concatenate(tables), pod_set.requests)
         if pod_set.node_selector or pod_set.excluded_nodes or any(self._tainted[number] for number in numbers):
             pods = pods * np.concatenate([self._mask(pod_set, number, stage) for number in numbers])
         some = np.flatnonzero(lengths)
@@ -211,7 +213,7 @@ def _free(bins: Sequence[Bin]) -> Floats:
     ).reshape(len(bins), 4)
 
 
-def _room_for(free: Floats, pod: Resources) -> Floats:
+def room_for(free: Floats, pod: Resources) -> Floats:
     """(bins,) as `Bin.room_for`, without a limit. Exact: amounts below 2**53 divide to the right whole number."""
     found = free[:, 3].copy()
     for column, asked in enumerate((pod.gpus, pod.cpu_milli, pod.memory_bytes)):

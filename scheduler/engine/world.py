@@ -5,42 +5,25 @@ Made and thrown away by each `cycle`; nothing of it outlives the call, so the cy
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from functools import cached_property
-from operator import attrgetter
-from typing import NamedTuple
 
 from scheduler.engine.budgets import BudgetLedger
 from scheduler.engine.commitments import UNKNOWN_RUN_SECONDS, Commitments
 from scheduler.engine.filters import Ask
 from scheduler.engine.matching import Matcher, Rule, idle_seconds_of
 from scheduler.engine.memory import Memory
-from scheduler.engine.packing import Shape, make_shape
+from scheduler.engine.packing import Shape
 from scheduler.engine.quota import QuotaLedger
-from scheduler.engine.remaining import left_seconds, of_part, part_left, told_left_seconds
+from scheduler.engine.remaining import left_seconds, part_left, told_left_seconds
 from scheduler.engine.rooms import PoolRoom
 from scheduler.engine.transfer import transfer, with_transfer
-from scheduler.model.cluster import NodePool
 from scheduler.model.ids import ClusterId, Instant, PoolRef, Uid
 from scheduler.model.policy import PlacementPolicy, PolicySet
-from scheduler.model.ports import GroupingPredictor, Prediction, Predictor
+from scheduler.model.ports import Prediction, Predictor
 from scheduler.model.resources import Resources
 from scheduler.model.snapshot import Snapshot
-from scheduler.model.workload import Hints, Placement, PodSet, Workload
-
-
-class Traits(NamedTuple):
-    """What equal workloads have in common: all that filters, predictor and objective may look at."""
-
-    queue: str
-    kind: str
-    namespace: str
-    shape: int
-    hints: Hints
-    labels: tuple[tuple[str, str], ...]
-    runs_forever: bool
-    part_left: float
-    """Of its work: what its present attempt, or its next one, has to do."""
+from scheduler.model.workload import Placement, Workload
 
 
 class World:
@@ -55,9 +38,11 @@ class World:
         self.memory = Memory() if memory is None else memory
         self.static_numbers = self.memory.take_numbers(policies)
         self.roll = self.memory.take_roll(snapshot)
+        self.census = self.memory.take_census(predictor, len(snapshot.workloads))
         backoffs = {backoff.pool: backoff for backoff in sorted(snapshot.backoffs, key=lambda b: (b.pool, b.until))}
         self._members = [self.memory.take_rooms(cluster, self.now, backoffs) for cluster in self.clusters]
         self.rooms: dict[PoolRef, PoolRoom] = {room.pool.ref: room for each in self._members for room in each.rooms}
+        self.owned = tuple(room for room in self.rooms.values() if not room.pool.bought)
         self._room_at = {(room.pool.ref.cluster, room.pool.ref.pool): room for room in self.rooms.values()}
         self.copies = self.roll.copies
         self.capacity: Resources = sum((each.capacity for each in self._members), Resources())
@@ -70,23 +55,16 @@ class World:
         self.wakes: set[Instant] = set()
         self.released: set[Uid] = set()
         """Whose placement this cycle has ended."""
-        self.predictor = predictor
-        self._likeness = likeness(predictor)
         self.backed_off = tuple(room.backoff for room in self.rooms.values() if room.backoff is not None)
         self.progress = {told.workload: told for told in snapshot.progress}
         self._matcher = Matcher(policies)
-        self._shapes: dict[tuple[PodSet, ...], Shape] = {}
-        self._shape_of: dict[int, Shape] = {}
-        self._traits: dict[Traits, int] = {}
-        self._traits_of: dict[tuple[str, str, str, int, int, int, bool, float], int] = {}
         self._rule_of: dict[int, Rule] = {}
         self._ask_of_class: dict[tuple[int, bool], Ask] = {}
         self._asks: dict[tuple[int, str, bool, bool], Ask] = {}
         self._groups: dict[Hashable, int] = {}
-        self._predictions: dict[tuple[int, int, int], Prediction] = {}
         self._with_data: dict[tuple[int, int, int, ClusterId], Prediction] = {}
-        self._alike: dict[Hashable, int] = {}
         self._alike_of: dict[int, int] = {}
+        self._seconds_left: dict[Uid, float | None] = {}
         self._idle_seconds: dict[PoolRef, float] = {}
 
     @cached_property
@@ -94,9 +72,14 @@ class World:
         """All, by name."""
         return tuple(sorted(self.snapshot.workloads, key=by_name))
 
+    @cached_property
+    def placed(self) -> tuple[Workload, ...]:
+        """Those that had a placement when the cycle began and have not finished, by name."""
+        return tuple(sorted(self.roll.holders(), key=by_name))
+
     def close(self) -> None:
         """The end of the cycle: what may be of use again goes back into the memory."""
-        self.memory.keep(self.roll, self._members)
+        self.memory.keep(self.roll, self.census, self._members)
 
     def wake_at(self, instant: Instant) -> None:
         """Note a future instant at which time alone may change the plan."""
@@ -130,44 +113,14 @@ class World:
         return self._room_at.get((placement.cluster, placement.pool))
 
     def shape_of(self, workload: Workload) -> Shape:
-        # Equal pod sets are mostly one object, and an object is found faster than its equal. The snapshot holds them
-        # all, so that no two have one id while this world lives.
-        shape = self._shape_of.get(id(workload.pod_sets))
-        if shape is None:
-            shape = self._shapes.get(workload.pod_sets)
-            if shape is None:
-                shape = self._shapes[workload.pod_sets] = make_shape(len(self._shapes), workload)
-            self._shape_of[id(workload.pod_sets)] = shape
-        return shape
+        return self.census.shape_of(workload)
 
     def traits_of(self, workload: Workload) -> int:
         """The number of what equal workloads have in common."""
-        ref = workload.ref
-        left = part_left(self.progress.get(ref.uid)) if self.progress else 1.0
-        by_id = (
-            workload.queue,
-            ref.kind,
-            ref.namespace,
-            id(workload.pod_sets),
-            id(workload.hints),
-            id(workload.labels),
-            workload.runs_forever,
-            left,
-        )
-        number = self._traits_of.get(by_id)
-        if number is None:
-            traits = Traits(
-                workload.queue,
-                ref.kind,
-                ref.namespace,
-                self.shape_of(workload).number,
-                workload.hints,
-                workload.labels,
-                workload.runs_forever,
-                left,
-            )
-            number = self._traits_of[by_id] = self._traits.setdefault(traits, len(self._traits))
-        return number
+        return self.census.traits_of(workload, self._part_left(workload))
+
+    def _part_left(self, workload: Workload) -> float:
+        return part_left(self.progress.get(workload.ref.uid)) if self.progress else 1.0
 
     def ask_of(self, workload: Workload, policy: PlacementPolicy) -> Ask:
         """The class of the workload under its policy, made once for all that are equal."""
@@ -188,20 +141,15 @@ class World:
         """Of its present attempt, or its next one. One prediction serves all pools that are alike to the predictor."""
         alike = self._alike_of.get(id(room))
         if alike is None:
-            same = self._likeness(room.pool)
-            alike = self._alike_of[id(room)] = self._alike.setdefault(same, len(self._alike))
-        key = (self.traits_of(workload), alike, new_nodes)
-        known = self._predictions.get(key)
-        if known is None:
-            whole = self.predictor.predict(workload, room.pool, new_nodes)
-            known = self._predictions[key] = of_part(whole, part_left(self.progress.get(workload.ref.uid)))
-        return known if not workload.hints.data else self._with_its_data(known, key, workload, room)
+            alike = self._alike_of[id(room)] = self.census.alike(room.pool)
+        plain = self.census.predict(workload, self._part_left(workload), room.pool, alike, new_nodes)
+        return plain if not workload.hints.data else self._with_its_data(plain, alike, new_nodes, workload, room)
 
     def _with_its_data(
-        self, plain: Prediction, key: tuple[int, int, int], workload: Workload, room: PoolRoom
+        self, plain: Prediction, alike: int, new_nodes: int, workload: Workload, room: PoolRoom
     ) -> Prediction:
         """Pools that are alike may lie in different clusters, and some of those far from its data."""
-        there = (*key, room.cluster.id)
+        there = self.traits_of(workload), alike, new_nodes, room.cluster.id
         known = self._with_data.get(there)
         if known is None:
             moved = transfer(workload.hints.data, room.cluster)
@@ -225,6 +173,15 @@ class World:
         if ran < starting:
             return None if prediction.run_seconds is None else prediction.run_seconds + starting - ran
         return left_seconds(prediction, ran - starting)
+
+    def seconds_left(self, workload: Workload, room: PoolRoom) -> float | None:
+        """`left_seconds` of one that is placed there, if it has not started as if it did now; reckoned once."""
+        uid = workload.ref.uid
+        if uid not in self._seconds_left:
+            copy = self.copies.get((uid, room.cluster.id))
+            started = self.now if copy is None or copy.started_at is None else copy.started_at
+            self._seconds_left[uid] = self.left_seconds(workload, room, started)
+        return self._seconds_left[uid]
 
     def idle_seconds(self, room: PoolRoom) -> float:
         """How long a node of the pool stays idle before it is given back."""
@@ -281,12 +238,6 @@ class World:
         usd = self.commitments.add_idle(room, self.idle_seconds(room))
         if usd is not None:
             self.budgets.commit_idle(room.pool, usd)
-
-
-def likeness(predictor: Predictor) -> Callable[[NodePool], Hashable]:
-    """What the predictor looks at of a pool; of one that does not say, each pool is like no other."""
-    # Asked once for all pools: whether something keeps a protocol takes long to find out.
-    return predictor.alike if isinstance(predictor, GroupingPredictor) else attrgetter("ref")
 
 
 def by_name(workload: Workload) -> tuple[str, str, str, str]:
