@@ -89,8 +89,14 @@ class Offer(NamedTuple):
 
     @property
     def cost_usd(self) -> Usd | None:
-        """Of the whole run, and of bringing its data there; None: unknown."""
-        rate, seconds, data = self.usd_per_hour, self.seconds, self.prediction.transfer_usd
+        """Of the whole run, and of bringing its data there; None: unknown.
+
+        Without the work that reclaims undo: that is reckoned as if it were done again at the same place, which a
+        policy with a value of time can hold against waiting. By price alone nothing can be waited for, and the same
+        reckoning sends every long run to nodes on demand, although one that is reclaimed is placed anew and often
+        comes home: over days 20 to 42 of the Philly log that cost 1.2 to 3.4 times as much.
+        """
+        rate, seconds, data = self.usd_per_hour, self.prediction.run_seconds, self.prediction.transfer_usd
         return None if rate is None or seconds is None or data is None else cost_usd(rate, seconds) + data
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scheduler.engine.cycle import cycle
 from scheduler.model.cluster import SPOT, NodePool
 from scheduler.model.contract import TOPOLOGY_ZONE
+from scheduler.model.policy import ValueOfTime
 from scheduler.model.workload import Hints
 from scheduler.predict.learning import Learning
 from scheduler.predict.spot import PRIOR_RECLAIMS_PER_HOUR, DailyRates, ReclaimHazards
@@ -45,11 +46,13 @@ def learned() -> Learning:
 LEARNED = learned()
 
 
-def chosen(pools: tuple[NodePool, ...], hour: float, run_hours: float) -> str:
-    """Where a run without checkpoints that is told at that hour goes, by cost."""
+def chosen(pools: tuple[NodePool, ...], hour: float, run_hours: float, usd: str | None = "0.01") -> str:
+    """Where a run without checkpoints that is told at that hour goes: by what it costs in all, time at `usd` a GPU's
+    hour; None: by price."""
     job = workload("w", hints=Hints(expected_seconds=run_hours * HOUR))
     now = MIDNIGHT + hour * HOUR
-    rules = policy_set(policy(objective="cost"))
+    value = None if usd is None else ValueOfTime(usd_per_gpu_hour=Decimal(usd))
+    rules = policy_set(replace(policy(objective="cost"), value_of_time=value))
     plan = cycle(replace(snapshot(cluster("eks", pools), workloads=(job,)), now=now), rules, LEARNED.predictor(now))
     (change,) = plan.placements
     return change.placement.pool
@@ -75,6 +78,7 @@ def test_on_demand_is_chosen_where_and_when_spot_is_taken_back() -> None:
     dear = replace(dear, price=replace(dear.price, usd_per_hour=Decimal("8")))
     assert chosen((spot_pool("one", "a"), dear), 6.0, 1.0) == "one"
     assert chosen((spot_pool("one", "a"), dear), float(RISKY), 1.0) == "on-demand"
+    assert chosen((spot_pool("one", "a"), dear), float(RISKY), 1.0, usd=None) == "one", "whoever goes by price alone"
 
 
 def test_a_pool_of_several_zones_is_as_its_hours_were_spread_and_one_never_used_as_all() -> None:
