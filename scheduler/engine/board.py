@@ -20,7 +20,7 @@ from scheduler.engine.explain import MAX_ALTERNATIVES, MAX_REFUSED
 from scheduler.engine.filling import Way
 from scheduler.engine.filters import Ask, Offer
 from scheduler.engine.rooms import Fit, PoolRoom, dominant_part
-from scheduler.engine.table import Flags, Indices, RoomTable, Space, coded, countable
+from scheduler.engine.table import Flags, Indices, RoomTable, Space, by_value, coded, countable
 from scheduler.engine.transfer import transfer
 from scheduler.engine.world import World
 from scheduler.model.ids import Instant
@@ -79,7 +79,7 @@ class View:
 
 def order_of(weighed: Weighed, room: PoolRoom) -> Order:
     """`Weighed.order` of a room that `weighed` is like."""
-    return (*weighed.order[:4], room.pool.ref)
+    return (*weighed.rank, room.pool.ref)
 
 
 class Board:
@@ -100,6 +100,8 @@ class Board:
         self._named: dict[tuple[int, int], Candidate] = {}
         self._refused: dict[tuple[int, int, int], Candidate] = {}
         self._refused_at: dict[tuple[int, int, int], Candidate] = {}
+        self._first: dict[tuple[bytes, bytes, bytes], tuple[Candidate, ...]] = {}
+        """By the first refused rooms, why each is, and new nodes for it."""
         self._last: tuple[tuple[int, int, int], View] | None = None
         self._affordable = Affordable(world, table, self._codes) if world.tracks_money else None
 
@@ -156,7 +158,7 @@ class Board:
         fitting = np.flatnonzero(codes == 0)
         likes = (self.kind(ask)[fitting] * _SPAN + space.new[fitting]) * _SPAN + space.existing[fitting]
         likes = 2 * likes + space.now[fitting]
-        return Look(codes, space, tuple((like, fitting[likes == like]) for like in dict.fromkeys(likes.tolist())))
+        return Look(codes, space, tuple((like, fitting[at]) for like, at in by_value(likes)))
 
     def ends(self, ask: Ask, view: View) -> tuple[Instant | None, ...]:
         """By when a gang in each group will surely be done; None: nobody knows."""
@@ -245,8 +247,24 @@ class Board:
             best += [(self.order(group.weighed, number), group.weighed, number) for number in nearest]
         best.sort(key=lambda each: each[0])
         fitting = [self.candidate(weighed, number) for _, weighed, number in best if number != chosen]
-        refused = np.flatnonzero(view.codes)[:MAX_REFUSED].tolist()
-        return (*fitting[:MAX_ALTERNATIVES], *(self._refused_candidate(ask, view, number) for number in refused))
+        return (*fitting[:MAX_ALTERNATIVES], *self._first_refused(ask, view))
+
+    def _first_refused(self, ask: Ask, view: View) -> tuple[Candidate, ...]:
+        """Of the rooms by name."""
+        there = np.flatnonzero(view.codes)[:MAX_REFUSED]
+        codes, new = view.codes[there], view.space.new[there]
+        key = there.tobytes(), codes.tobytes(), new.tobytes()
+        known = self._first.get(key)
+        if known is None:
+            known = tuple(self._refused_candidate(ask, view, number) for number in there.tolist())
+            if not any(self._is_for_price(code) for code in codes.tolist()):
+                self._first[key] = known
+        return known
+
+    def _is_for_price(self, code: int) -> bool:
+        """Whether what is told of a room that is refused so depends on what the class would cost there."""
+        first = self.reasons[code][0].code
+        return first in filters.MONEY_CODES or first == DEADLINE_MISSED.code
 
     def histogram(self, view: View) -> tuple[tuple[Reason, int], ...]:
         """As `explain.refusals`."""
@@ -319,11 +337,10 @@ class Board:
 
     def _refused_candidate(self, ask: Ask, view: View, number: int) -> Candidate:
         code = int(view.codes[number])
-        first = self.reasons[code][0].code
-        if first in filters.MONEY_CODES or first == DEADLINE_MISSED.code:
+        if self._is_for_price(code):
             weighed = self.price(ask, number, self.way(view, number))
             return self._priced_refused(code, weighed, number)
-        new = int(view.space.new[number]) if first in filters.ROOM_CODES else 0
+        new = int(view.space.new[number]) if self.reasons[code][0].code in filters.ROOM_CODES else 0
         known = self._refused.get((number, code, new))
         if known is None:
             fit = Fit(False, new, Fraction(0))

@@ -23,7 +23,7 @@ from scheduler.engine.rooms import PoolRoom
 from scheduler.engine.table import RoomTable
 from scheduler.engine.tally import Tally
 from scheduler.engine.world import World
-from scheduler.model.ids import Instant
+from scheduler.model.ids import ClusterId, Instant, PoolId
 from scheduler.model.plan import Candidate, Decision, SetPlacement, ShadowPrice, WaitOption
 from scheduler.model.verdict import Reason
 from scheduler.model.workload import Placement, PlacementState, Workload
@@ -61,11 +61,21 @@ class _Common:
 class _Told:
     """What the decisions of one class in one pool have in common."""
 
-    chosen: Candidate
-    state: PlacementState
-    reason: Reason
-    sentence: str
-    common: _Common
+    place: tuple[ClusterId, PoolId, str, bool, PlacementState]
+    """What their placements begin with."""
+    rest: tuple[
+        str,
+        Reason,
+        str,
+        str,
+        str,
+        Candidate,
+        tuple[Candidate, ...],
+        tuple[tuple[Reason, int], ...],
+        WaitOption | None,
+        tuple[ShadowPrice, ...],
+    ]
+    """What their decisions end with, from the outcome on."""
     busy_seconds: float
     """For which each keeps bought nodes paid for; 0 where nobody counts that."""
     until: int
@@ -228,7 +238,7 @@ class Bulk:
             count = filling.place(way, most)
             if tally is not None:
                 tally.commit(count)
-            self._record(workloads[first : first + count], ask, told)
+            self._record(workloads[first : first + count], told)
         if not filling.placed:
             raise AssertionError(f"{workloads[0].ref} was weighed as fitting but does not")
         filling.close()
@@ -264,40 +274,31 @@ class Bulk:
         busy = world.busy_seconds(ask.workload, room, weighed.prediction) if room.pool.bought else 0.0
         state = PlacementState.STARTED if way.now else PlacementState.RESERVED
         reason, sentence = explain.placed_words(chosen, common.fitting, common.offerings, ask.policy, state)
-        return _Told(chosen, state, reason, sentence, common, busy, until)
+        pool, outcome = chosen.pool, "burst" if chosen.bought else "placed"
+        return _Told(
+            (pool.cluster, pool.pool, chosen.capacity_type, chosen.bought, state),
+            (
+                outcome, reason, sentence, ask.policy.name, world.policies.digest, chosen, common.alternatives,
+                common.refused, common.wait, common.binding,
+            ),
+            busy,
+            until,
+        )  # fmt: skip
 
-    def _record(self, workloads: Sequence[Workload], ask: Ask, told: _Told) -> None:
+    def _record(self, workloads: Sequence[Workload], told: _Told) -> None:
         """Written out: of a large backlog a good part of the time is spent here."""
-        now, digest, pool = self._world.now, self._world.policies.digest, told.chosen
-        cluster, name, capacity_type, bought = pool.pool.cluster, pool.pool.pool, pool.capacity_type, pool.bought
-        outcome, common, policy, tail = "burst" if bought else "placed", told.common, ask.policy.name, self._id_tail
-        state, placements, decisions = told.state, self._placements, self._decisions
-        number = len(placements)
+        now, tail, placements, decisions = self._world.now, self._id_tail, self._placements, self._decisions
+        attempt = self._first_attempt + min(len(placements), PLACED_PER_MILLISECOND - 1)
+        last = self._first_attempt + PLACED_PER_MILLISECOND - 1
+        place, rest = told.place, told.rest
         for workload in workloads:
             ref = workload.ref
-            attempt = self._first_attempt + (number if number < PLACED_PER_MILLISECOND else PLACED_PER_MILLISECOND - 1)
-            number += 1
             decision = explain.short_hash(f"{ref.uid}|{attempt}{tail}")
-            placement = Placement(cluster, name, capacity_type, bought, state, attempt, now, decision)
+            placement = Placement(*place, attempt, now, decision)
             placements.append(SetPlacement(ref, placement, workload.placement, decision))
-            decisions.append(
-                Decision(
-                    decision,
-                    now,
-                    ref,
-                    workload.queue,
-                    outcome,
-                    told.reason,
-                    told.sentence,
-                    policy,
-                    digest,
-                    pool,
-                    common.alternatives,
-                    common.refused,
-                    common.wait,
-                    common.binding,
-                )
-            )
+            decisions.append(Decision(decision, now, ref, workload.queue, *rest))
+            if attempt < last:
+                attempt += 1
 
 
 def turn_size(pending: int) -> int:

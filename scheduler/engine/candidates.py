@@ -39,11 +39,16 @@ class Weighed:
         """For people to read, and for objectives to compare."""
         return self.tell()
 
+    @cached_property
+    def rank(self) -> tuple[bool, float, bool, Usd]:
+        """Best first: by score (unknown last), then price (unknown last)."""
+        score, price = self.candidate.score, self.candidate.usd_per_hour
+        return score is None, score or 0.0, price is None, price or Decimal(0)
+
     @property
     def order(self) -> tuple[bool, float, bool, Usd, PoolRef]:
-        """Best first: by score (unknown last), then price (unknown last), then name."""
-        score, price = self.candidate.score, self.candidate.usd_per_hour
-        return score is None, score or 0.0, price is None, price or Decimal(0), self.candidate.pool
+        """The same, then by name."""
+        return (*self.rank, self.candidate.pool)
 
 
 class _Charge(NamedTuple):

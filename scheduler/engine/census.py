@@ -41,9 +41,10 @@ class Census:
         # Asked once for all pools: whether something keeps a protocol takes long to find out.
         self.likeness = predictor.alike if isinstance(predictor, GroupingPredictor) else attrgetter("ref")
         """What the predictor looks at of a pool; of one that does not say, each pool is like no other."""
-        self._seen: dict[int, tuple[Workload, float, int]] = {}
-        """By object, which is kept, so that no two have one id: the object, the part of its work that is left, and the
-        number of its traits."""
+        self._seen: dict[tuple[int, float], int] = {}
+        """By object, and the part of its work that is left: the number of its traits."""
+        self._kept: list[Workload] = []
+        """Those objects, so that no two have one id."""
         self._shapes: dict[tuple[PodSet, ...], Shape] = {}
         self._shape_of: dict[int, tuple[tuple[PodSet, ...], Shape]] = {}
         self._traits: dict[Traits, int] = {}
@@ -67,10 +68,12 @@ class Census:
 
     def traits_of(self, workload: Workload, part_left: float) -> int:
         """The number of what equal workloads have in common."""
-        known = self._seen.get(id(workload))
-        if known is None or known[1] != part_left:
-            known = self._seen[id(workload)] = workload, part_left, self._number(workload, part_left)
-        return known[2]
+        key = id(workload), part_left
+        known = self._seen.get(key)
+        if known is None:
+            known = self._seen[key] = self._number(workload, part_left)
+            self._kept.append(workload)
+        return known
 
     def _number(self, workload: Workload, part_left: float) -> int:
         ref = workload.ref

@@ -49,7 +49,7 @@ def cycle(
     assignment.run()
     moves += assignment.front.moves
     rebalance = Rebalance(world, weigher, assignment.front)
-    rebalance.run({change.workload.uid for change in assignment.placements})
+    rebalance.run(assignment.placements)
     usage = _usage(world)
     buy_ahead(world, weigher)
     grown = scales(world)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
@@ -97,8 +97,8 @@ class Rebalance:
         self._wanted: dict[PoolRef, bool] = {}
         self._waiting: tuple[Ask, ...] = ()
 
-    def run(self, placed: Collection[Uid]) -> None:
-        """`placed`: who has been placed in this cycle."""
+    def run(self, placed: Sequence[SetPlacement]) -> None:
+        """`placed`: what has been placed in this cycle."""
         if not any(policy.give_back.moves for policy in self._world.policies.policies):
             return
         self._count_moving()
@@ -109,7 +109,7 @@ class Rebalance:
         proposals = self._proposals(sources)
         if not proposals:
             return
-        self._waiting = self._who_waits(placed)
+        self._waiting = self._who_waits({change.workload.uid for change in placed})
         for room, group in proposals:
             if not any(each.workload.ref.uid in self._gone for each in group):
                 self._try(room, group, len(placed))

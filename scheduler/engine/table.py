@@ -232,3 +232,12 @@ def coded(values: Iterable[Hashable]) -> Indices:
     """A number for each, equal for equal ones, in the order in which they first come."""
     codes: dict[Hashable, int] = {}
     return np.array([codes.setdefault(value, len(codes)) for value in values], dtype=np.int64)
+
+
+def by_value(values: Indices) -> list[tuple[int, Indices]]:
+    """Each value with where it is, in order."""
+    order = np.argsort(values, kind="stable")
+    there = values[order]
+    ends = [*(np.flatnonzero(there[1:] != there[:-1]) + 1).tolist(), len(there)] if len(there) else []
+    begins = [0, *ends[:-1]]
+    return [(int(there[begin]), order[begin:end]) for begin, end in zip(begins, ends, strict=False)]
