@@ -20,10 +20,11 @@ from clusters.clock import SharedClock, SystemClock
 from clusters.kubernetes.client import HttpKubeApi
 from clusters.kubernetes.connection import Limits
 from scheduler.daemon.doctor.clouds import check_cloud
-from scheduler.daemon.doctor.files import check_history, check_policies
 from scheduler.daemon.doctor.finding import FAIL, OK, WARN, Finding, Report, in_order
+from scheduler.daemon.doctor.history import check_history
 from scheduler.daemon.doctor.kubernetes import check_cluster
 from scheduler.daemon.doctor.metrics import check_metrics
+from scheduler.daemon.doctor.policies import check_policies
 from scheduler.daemon.doctor.prices import check_prices
 from scheduler.daemon.federation import Federation, Member
 from scheduler.daemon.main import lease_settings, open_member, open_provider
