@@ -34,7 +34,7 @@ async def examined(
     world: World, *, shadow: bool = False, policies: Path | None = None, limits: Limits = PATIENT
 ) -> list[Finding]:
     federation = load_federation(world.sandbox.federation_file, validate_provider=validate_settings)
-    return list(await examine(federation, policies, shadow=shadow, limits=limits))
+    return list(await examine(federation, () if policies is None else (policies,), shadow=shadow, limits=limits))
 
 
 def of(findings: list[Finding], area: str, state: str) -> list[Finding]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +50,7 @@ _Opened = TypeVar("_Opened", bound=_Closable)
 
 
 async def examine(
-    federation: Federation, policies: Path | None, *, shadow: bool, limits: Limits = _LIMITS
+    federation: Federation, policies: Sequence[Path], *, shadow: bool, limits: Limits = _LIMITS
 ) -> tuple[Finding, ...]:
     """All findings, what fails first. `limits`: of each call of a Kubernetes API.
 
@@ -66,7 +66,7 @@ async def examine(
             _area("prices", lambda report: check_prices(federation, report, clock)),
             _area("metrics", lambda report: check_metrics(federation, report, clock)),
         ]
-        if policies is not None:
+        if policies:
             areas.append(_area("policies", lambda report: _policies(policies, federation, report)))
         reports = await asyncio.gather(*areas)
     return in_order(finding for report in reports for finding in report.findings)
@@ -120,8 +120,8 @@ async def _hub(federation: Federation, report: Report, asked: _Asked) -> None:
         await asked.check(asked.parting.later(api), report, HUB)
 
 
-async def _policies(folder: Path, federation: Federation, report: Report) -> None:
-    check_policies(folder, federation.names, report)
+async def _policies(paths: Sequence[Path], federation: Federation, report: Report) -> None:
+    check_policies(paths, federation.names, report)
 
 
 class _Parting:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,15 +15,16 @@ _TOLD: Final = 20
 """Most mistakes of policy files that are told."""
 
 
-def check_policies(folder: Path, names: FederationNames, report: Report) -> None:
+def check_policies(paths: Sequence[Path], names: FederationNames, report: Report) -> None:
     """Every mistake with its place, up to twenty."""
+    remedy = f"overspill policy check {' '.join(map(str, paths))}"
     try:
-        found = PolicyFolder([folder], names)
+        found = PolicyFolder(paths, names)
     except PolicyErrors as errors:
         for error in errors.errors[:_TOLD]:
-            report.fail(str(error), f"overspill policy check {folder}")
+            report.fail(str(error), remedy)
         return
     for warning in found.warnings:
-        report.warn(str(warning), f"overspill policy check {folder}")
+        report.warn(str(warning), remedy)
     current = found.current
     report.ok(f"{len(current.policies)} policies and {len(current.queues)} queues are valid")
