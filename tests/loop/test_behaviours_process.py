@@ -209,13 +209,14 @@ async def test_policies_of_several_folders_add_up_and_each_is_followed(tmp_path:
     policies = LivePolicies(folders, SystemClock(), Telemetry())
     following = asyncio.ensure_future(policies.run())
 
-    def names() -> set[str]:
-        return {each.name for each in policies.current.queues}
-
-    assert names() == {"own", "extra"}
-    for folder in folders:
+    def is_followed(folder: Path) -> bool:
+        # Again and again: what changes before the watch has begun is not seen.
         (folder / "more.yaml").write_text(queue.format(f"{folder.name}-more"))
-        await until(lambda folder=folder: f"{folder.name}-more" in names(), "it is followed")  # type: ignore[misc]
+        return f"{folder.name}-more" in {each.id for each in policies.current.queues}
+
+    assert {each.id for each in policies.current.queues} == {"own", "extra"}
+    for folder in folders:
+        await until(lambda folder=folder: is_followed(folder), f"{folder.name} is followed")  # type: ignore[misc]
     following.cancel()
     await asyncio.gather(following, return_exceptions=True)
 
