@@ -29,6 +29,7 @@ from scheduler.daemon.doctor.prices import check_prices
 from scheduler.daemon.federation import Federation, Member
 from scheduler.daemon.main import lease_settings, open_member, open_provider
 from scheduler.daemon.permissions import HUB, MEMBER
+from scheduler.daemon.shards import shard_leases
 from scheduler.model.errors import OverspillError
 from scheduler.model.ports import Clock, NodePoolProvider
 
@@ -58,7 +59,9 @@ async def examine(
     """
     clock: Clock = SharedClock(federation.clock_file) if federation.clock_file is not None else SystemClock()
     async with _Parting() as parting:
-        asked = _Asked(parting, clock, limits, shadow, lease_settings(federation).name, federation.dependents)
+        lease = lease_settings(federation)
+        shards = tuple(one.name for one in shard_leases(federation.shards, lease))
+        asked = _Asked(parting, clock, limits, shadow, lease.name, federation.dependents, shards)
         areas = [
             _area("hub", lambda report: _hub(federation, report, asked)),
             _area("history", lambda report: check_history(federation.history_url, report)),
@@ -82,9 +85,11 @@ class _Asked:
     shadow: bool
     lease: str
     dependents: frozenset[str]
+    shards: tuple[str, ...]
 
     async def check(self, api: HttpKubeApi, report: Report, place: str) -> None:
-        await check_cluster(api, report, place, shadow=self.shadow, lease=self.lease, dependents=self.dependents)
+        rest = {"dependents": self.dependents, "shards": self.shards}
+        await check_cluster(api, report, place, shadow=self.shadow, lease=self.lease, **rest)
 
 
 def _member_areas(member: Member, asked: _Asked) -> list[Coroutine[Any, Any, Report]]:
