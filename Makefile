@@ -9,7 +9,7 @@ STAMP := $(VENV)/.ready
 # its 1,600 modules anew, which takes longer than most tests.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test verify style types security pytest servers bench lock setup format dashboards kustomize
+.PHONY: demo test verify style types security audit pytest servers bench lock setup format dashboards kustomize
 
 setup: $(STAMP)
 
@@ -30,7 +30,12 @@ style: setup
 
 # Ruff's S rules, in `style`, are most of it.
 security: setup
+	@$(BIN)/python -m deploy.lock
 	@$(BIN)/bandit --quiet --recursive --severity-level medium --configfile pyproject.toml scheduler policies clusters
+
+# What is known by now of the locked versions, from a database on the network.
+audit: setup
+	@$(BIN)/uv tool run pip-audit --require-hashes --disable-pip -r requirements.lock
 
 types: setup
 	@$(BIN)/mypy

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scheduler.cli.output import CommandError, debugging, print_json
+from scheduler.cli.run import check_folders
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from scheduler.daemon.doctor import Finding
 
 
-def run(config: Path, policies: Path | None, *, mode: str | None, as_json: bool) -> int:
+def run(config: Path, policies: Sequence[Path], *, mode: str | None, as_json: bool) -> int:
     """Print the findings; 1 when anything fails that is needed, else 0.
 
     Raises: CommandError and InvalidObjectError (exit status 2) for a file that cannot be used.
     """
     if not config.is_file():
         raise CommandError(f"{config}: no such file; `overspill sandbox` writes an example federation", exit_code=2)
-    if policies is not None and not policies.exists():
-        raise CommandError(f"{policies}: no such folder of policy files", exit_code=2)
+    check_folders(policies)
     from scheduler.cli.gathered import without_logs
     from scheduler.daemon.doctor import FAIL, examine
     from scheduler.daemon.federation import load_federation, validate_settings

@@ -65,7 +65,7 @@ def overspill(
 @app.command("run")
 def run_command(
     config: Annotated[Path, typer.Option("--config", help="The federation file.")],
-    policies: Annotated[Path, typer.Option("--policies", help="The folder of policy files.")],
+    policies: Annotated[list[Path], typer.Option("--policies", help="A folder of policy files; several add up.")],
     mode: Annotated[
         Mode | None, typer.Option("--mode", help="Overrides the federation file's mode; shadow writes nothing.")
     ] = None,
@@ -176,7 +176,9 @@ def explain_command(
 @app.command("doctor", short_help="Check credentials, permissions, clouds, prices, metrics.")
 def doctor_command(
     config: Annotated[Path, typer.Option("--config", help="The federation file.")],
-    policies: Annotated[Path | None, typer.Option("--policies", help="The folder of policy files.")] = None,
+    policies: Annotated[
+        list[Path] | None, typer.Option("--policies", help="A folder of policy files; several add up.")
+    ] = None,
     mode: Annotated[
         Mode | None, typer.Option("--mode", help="Overrides the federation file's mode; shadow needs less.")
     ] = None,
@@ -187,7 +189,7 @@ def doctor_command(
     """
     from scheduler.cli import doctor
 
-    return doctor.run(config, policies, mode=mode.value if mode else None, as_json=as_json)
+    return doctor.run(config, policies or (), mode=mode.value if mode else None, as_json=as_json)
 
 
 @app.command("pause", short_help="Stop all remediation, or the buying of capacity.")

@@ -26,7 +26,7 @@ _PREEMPTING: Final = (RECLAIMED, PREEMPTED)
 
 
 class DecisionLog:
-    """Newest decisions by workload, counters, and what shadow mode would have saved."""
+    """Newest decisions by workload, counters, and what the placements save, or in shadow mode would have saved."""
 
     def __init__(self, history: History, telemetry: Telemetry, *, shadow: bool) -> None:
         self._history = history
@@ -131,7 +131,8 @@ class DecisionLog:
         ]
         if on_demand:
             self.saved_usd += min(on_demand) - cost
-            self._telemetry.shadow_saved.set(float(self.saved_usd))
+            mode = "shadow" if self._shadow else "active"
+            self._telemetry.expected_saved.labels(mode).set(float(self.saved_usd))
 
 
 def regret_usd(decision: Decision, chosen: Candidate) -> float:

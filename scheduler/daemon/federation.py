@@ -22,10 +22,12 @@ from scheduler.daemon.federation_schema import (
     CurrencyCode,
     CurrencyRate,
     FederationDocument,
+    HistorySpec,
     MemberSpec,
     MetricsSpec,
     PoolSpec,
     PriceSourceSpec,
+    wrong_history,
 )
 from scheduler.model.cluster import NodePool, Taint
 from scheduler.model.contract import LABEL_RESIDENCY
@@ -281,7 +283,7 @@ def _federation(document: FederationDocument, folder: Path, as_of: Instant, file
         listen_port=spec.listen.port,
         api_token_file=_nearby(spec.listen.token_file, folder),
         workload_metrics=spec.listen.workload_metrics,
-        history_url=_history_url(spec.history.url, _nearby(spec.history.password_file, folder), folder),
+        history_url=_history_url(spec.history, folder),
         webhook_token_file=_nearby(spec.alerts.webhook_token_file, folder),
         alertmanager_url=spec.alerts.alertmanager_url,
         alertmanager_token_file=_nearby(spec.alerts.alertmanager_token_file, folder),
@@ -362,22 +364,30 @@ def _nearby(path: str | None, folder: Path) -> Path | None:
     return None if path is None else folder / path
 
 
-def _history_url(text: str, password_file: Path | None, folder: Path) -> str:
+def _history_url(spec: HistorySpec, folder: Path) -> str:
+    if spec.url_file is not None:
+        text = _one_line("history.urlFile", folder / spec.url_file, "the URL")
+        wrong = wrong_history(text)
+        if wrong:
+            raise InvalidObjectError(f"history.urlFile: {folder / spec.url_file}: {wrong}")
+    else:
+        text = spec.url
     url = make_url(text)
-    if password_file is not None:
-        return url.set(password=_password(password_file)).render_as_string(hide_password=False)
+    if spec.password_file is not None:
+        password = _one_line("history.passwordFile", folder / spec.password_file, "the password")
+        return url.set(password=password).render_as_string(hide_password=False)
     if not url.drivername.startswith("sqlite") or not url.database or url.database == ":memory:":
         return text
     return url.set(database=str((folder / url.database).absolute())).render_as_string(hide_password=False)
 
 
-def _password(path: Path) -> str:
+def _one_line(key: str, path: Path, what: str) -> str:
     try:
         text = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidObjectError(f"history.passwordFile: {path}: cannot be read ({type(error).__name__})") from error
+        raise InvalidObjectError(f"{key}: {path}: cannot be read ({type(error).__name__})") from error
     if not text or not text.isprintable():
-        raise InvalidObjectError(f"history.passwordFile: {path}: should hold one line, the password alone")
+        raise InvalidObjectError(f"{key}: {path}: should hold one line, {what} alone")
     return text
 
 

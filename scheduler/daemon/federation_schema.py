@@ -80,18 +80,28 @@ class HistorySpec(Strict):
     """SQLAlchemy URL, sqlite+aiosqlite or postgresql+asyncpg; a relative SQLite path is relative to this file."""
     password_file: LongText | None = None
     """Path of a file, relative to this one, with the database's password; the URL then has a user name and none."""
+    url_file: LongText | None = None
+    """Path of a file, relative to this one, with the whole URL, password and all, in place of `url`."""
 
     @model_validator(mode="after")
     def _is_url(self) -> HistorySpec:
-        try:
-            url = make_url(self.url)
-        except (ArgumentError, ValueError) as error:
-            message = "not a database URL; write one such as sqlite+aiosqlite:///overspill.db"
-            raise refuse(Problem(("url",), message)) from error
-        if url.drivername not in ("sqlite+aiosqlite", "postgresql+asyncpg"):
-            message = f"{shown(url.drivername)} is not supported; write sqlite+aiosqlite or postgresql+asyncpg"
-            raise refuse(Problem(("url",), message))
+        if self.url_file is not None and self.model_fields_set & {"url", "password_file"}:
+            raise refuse(Problem(("urlFile",), "holds the whole URL; write neither url nor passwordFile beside it"))
+        wrong = wrong_history(self.url)
+        if wrong:
+            raise refuse(Problem(("url",), wrong))
         return self
+
+
+def wrong_history(url: str) -> str:
+    """What is wrong with a history's URL, which is not shown: it may hold a password. Empty: nothing."""
+    try:
+        driver = make_url(url).drivername
+    except (ArgumentError, ValueError):
+        return "not a database URL; write one such as sqlite+aiosqlite:///overspill.db"
+    if driver not in ("sqlite+aiosqlite", "postgresql+asyncpg"):
+        return f"{shown(driver)} is not supported; write sqlite+aiosqlite or postgresql+asyncpg"
+    return ""
 
 
 class ProviderSpec(BaseModel):

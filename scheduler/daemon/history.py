@@ -13,7 +13,8 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+from urllib.parse import quote
 
 import orjson
 import sqlalchemy as sql
@@ -192,6 +193,7 @@ _PRUNED_EVERY: Final = 1000
 
 
 _Row = tuple[sql.Table, dict[str, Any]]
+T = TypeVar("T")
 
 
 class History:
@@ -212,18 +214,12 @@ class History:
     @classmethod
     async def open(cls, url: str, telemetry: Telemetry) -> History:
         """Connect, and bring the tables up to date. Raises: InvalidObjectError, without the password."""
-        try:
-            engine = create_async_engine(url, **_options(url))
-        except (SQLAlchemyError, ModuleNotFoundError) as error:
-            raise InvalidObjectError(f"history.url: {first_line(error)}") from error
+        engine = open_engine(url)
         try:
             _make_private(engine)
             await _prepare(engine)
         except _FAILED as error:
-            await engine.dispose()
-            await asyncio.sleep(_PARTING_SECONDS)
-            shown = engine.url.render_as_string(hide_password=True)
-            raise InvalidObjectError(f"history.url {shown}: {first_line(error)}") from error
+            raise await _of_no_use(engine, error) from error
         return cls(engine, telemetry)
 
     def stand_by(self) -> None:
@@ -432,27 +428,61 @@ class History:
             raise OverspillError(f"the history cannot be read: {first_line(error)}") from error
 
 
+def open_engine(url: str | sql.URL) -> AsyncEngine:
+    """Nothing is connected yet. Raises: InvalidObjectError, without the password."""
+    try:
+        return create_async_engine(url, **_options(url))
+    except (SQLAlchemyError, ModuleNotFoundError) as error:
+        raise InvalidObjectError(f"history.url: {first_line(error)}") from error
+
+
+async def look(url: str, ask: Callable[[sql.Connection], T]) -> T:
+    """What `ask` says of a history that is there, which nothing changes meanwhile or makes anew.
+
+    Raises: InvalidObjectError, without the password.
+    """
+    engine = open_engine(_only_to_read(sql.make_url(url)))
+    try:
+        async with engine.connect() as connection:
+            if engine.dialect.name == "postgresql":
+                await connection.execute(sql.text("SET TRANSACTION READ ONLY"))
+            found = await connection.run_sync(ask)
+    except _FAILED as error:
+        raise await _of_no_use(engine, error) from error
+    await engine.dispose()
+    return found
+
+
+def _only_to_read(url: sql.URL) -> sql.URL:
+    """SQLite makes files beside one with a write-ahead log even for a reader, who may be another user than the daemon.
+    Where there is no log, nothing waits in it, and the file can be read as one that does not change."""
+    if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
+        return url
+    how = "mode=ro" if os.path.exists(f"{url.database}-wal") else "immutable=1"
+    return url.set(database=f"file:{quote(url.database)}", query={**url.query, "uri": "true"}).update_query_string(how)
+
+
+async def _of_no_use(engine: AsyncEngine, error: BaseException) -> InvalidObjectError:
+    await engine.dispose()
+    await asyncio.sleep(_PARTING_SECONDS)
+    shown = engine.url.render_as_string(hide_password=True)
+    return InvalidObjectError(f"history.url {shown}: {first_line(error)}")
+
+
 async def saved_learning(url: str, name: str) -> tuple[float, str] | None:
     """When it was saved and its JSON text, read from a history without changing it; None: nothing was.
 
     Raises: InvalidObjectError when there is no such database.
     """
-    shown = sql.make_url(url).render_as_string(hide_password=True)
-    try:
-        engine = create_async_engine(url)
-    except (SQLAlchemyError, ModuleNotFoundError) as error:
-        raise InvalidObjectError(f"history.url {shown}: {first_line(error)}") from error
-    try:
-        async with engine.connect() as connection:
-            if not await connection.run_sync(lambda sync: sql.inspect(sync).has_table(LEARNED.name)):
-                return None
-            query = sql.select(LEARNED.c.saved_at, LEARNED.c.body).where(LEARNED.c.name == name)
-            row = (await connection.execute(query)).first()
-            return None if row is None else (float(row[0]), str(row[1]))
-    except (SQLAlchemyError, OSError) as error:
-        raise InvalidObjectError(f"history.url {shown}: {first_line(error)}") from error
-    finally:
-        await engine.dispose()
+
+    def ask(connection: sql.Connection) -> tuple[float, str] | None:
+        if not sql.inspect(connection).has_table(LEARNED.name):
+            return None
+        query = sql.select(LEARNED.c.saved_at, LEARNED.c.body).where(LEARNED.c.name == name)
+        row = connection.execute(query).first()
+        return None if row is None else (float(row[0]), str(row[1]))
+
+    return await look(url, ask)
 
 
 async def read_runs(connection: AsyncConnection, condition: sql.ColumnElement[bool]) -> list[dict[str, Any]]:
@@ -461,7 +491,7 @@ async def read_runs(connection: AsyncConnection, condition: sql.ColumnElement[bo
     return [orjson.loads(body) for (body,) in (await connection.execute(query)).all()]
 
 
-def _options(url: str) -> dict[str, Any]:
+def _options(url: str | sql.URL) -> dict[str, Any]:
     """Of the engine. A server may be restarted or fail over: connections are tried before use, nothing waits long."""
     if sql.make_url(url).get_backend_name() != "postgresql":
         return {}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -22,11 +23,12 @@ log = structlog.get_logger(__name__)
 class LivePolicies:
     """Raises PolicyErrors when made from files with mistakes: there is no last good set yet."""
 
-    def __init__(self, path: Path, clock: Clock, telemetry: Telemetry, names: FederationNames | None = None) -> None:
-        self._path = path
+    def __init__(
+        self, paths: Sequence[Path], clock: Clock, telemetry: Telemetry, names: FederationNames | None = None
+    ) -> None:
         self._clock = clock
         self._telemetry = telemetry
-        self._folder = PolicyFolder([path], names)
+        self._folder = PolicyFolder(paths, names)
         self.loaded_at: Instant = clock.now()
         self.error: str | None = None
         """Why the files on disk are not in force, in one line; None: they are."""
@@ -73,7 +75,12 @@ class LivePolicies:
 
     async def run(self) -> None:
         """Follow the files for ever."""
-        async for _ in changes(self._path):
+        async with asyncio.TaskGroup() as following:
+            for path in self._folder.paths:
+                following.create_task(self._follow(path))
+
+    async def _follow(self, path: Path) -> None:
+        async for _ in changes(path):
             self.reload()
 
     def _report(self, event: str) -> None:

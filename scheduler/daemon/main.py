@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ from scheduler.predict.first import FirstPredictor
 log = structlog.get_logger(__name__)
 
 
-def run(config: Path, policies: Path, *, mode: str | None) -> int:
+def run(config: Path, policies: Sequence[Path], *, mode: str | None) -> int:
     """Run the daemon of one federation file; the exit status.
 
     0: stopped by SIGTERM or SIGINT; 1: leadership was lost or a part failed for good.
@@ -73,7 +73,7 @@ def _hide_secrets(_logger: Any, _method: str, event: Any) -> Any:
     return hide_in(event)
 
 
-async def _run(config: Path, policies: Path, mode: str | None) -> int:
+async def _run(config: Path, policies: Sequence[Path], mode: str | None) -> int:
     federation = load_federation(config, validate_provider=validate_settings)
     shadow = (mode or federation.mode) == "shadow"
     async with AsyncExitStack() as stack:
@@ -119,7 +119,7 @@ def _exit_status(result: object) -> int:
 
 
 async def connect(
-    federation: Federation, policies: Path, stack: AsyncExitStack, limits: Limits | None = None
+    federation: Federation, policies: Sequence[Path], stack: AsyncExitStack, limits: Limits | None = None
 ) -> Outside:
     """Everything outside that the federation file names, opened; closed again by `stack`. `limits`: of each API call.
 
@@ -168,11 +168,13 @@ async def connect(
 
 
 def gathering_of(federation: Federation, environment: Mapping[str, str]) -> Gathering | None:
-    """How this replica shares the gathering. Others reach it at OVERSPILL_ADVERTISE_URL, else where it listens."""
+    """How this replica shares the gathering. Others reach it at OVERSPILL_ADVERTISE_URL, else at the address POD_IP,
+    else where it listens."""
     if not federation.shards or federation.shards_token_file is None:
         return None
-    listens = f"http://{federation.listen_address}:{federation.listen_port}"
-    url = environment.get("OVERSPILL_ADVERTISE_URL") or listens
+    address = environment.get("POD_IP") or federation.listen_address
+    host = f"[{address}]" if ":" in address else address
+    url = environment.get("OVERSPILL_ADVERTISE_URL") or f"http://{host}:{federation.listen_port}"
     return Gathering(federation.shards, url.rstrip("/"), federation.shards_token_file)
 
 

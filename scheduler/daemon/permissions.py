@@ -48,6 +48,16 @@ def granted_dependents(place: str, kinds: Iterable[str]) -> tuple[Permission, ..
     return tuple(sorted(one for one in found if one.resource in resources))
 
 
+SHARDS_FILE: Final = "hub-shards.yaml"
+
+
+def granted_shards(leases: Iterable[str]) -> tuple[Permission, ...]:
+    """What that file grants for the Leases of the shards, sorted."""
+    names = tuple(leases)
+    found = permissions_of(documents("rbac", SHARDS_FILE))
+    return tuple(sorted({replace(one, name=name) for one in found for name in names}))
+
+
 def granted(place: str, *, shadow: bool, lease: str) -> tuple[Permission, ...]:
     """What the file of `deploy/rbac/` grants, sorted; `lease` is the name of the federation's own."""
     found = permissions_of(documents("rbac", role_file(place, shadow=shadow)))

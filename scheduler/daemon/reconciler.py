@@ -117,10 +117,12 @@ class Reconciler:
         """Have a decision shown on the hub object, as its condition and an Event."""
         uid = decision.workload.uid
         wanted = self._wanted.setdefault(uid, _Wanted())
+        now = asyncio.get_running_loop().time()
+        due = now + (_HELD_TOLD_AFTER_SECONDS if decision.outcome == "held" else 0.0)
+        # One that is held for another reason each moment is told so all the same.
+        wanted.told_at = due if wanted.decision is None else min(due, wanted.told_at)
         wanted.decision = decision
-        pause = _HELD_TOLD_AFTER_SECONDS if decision.outcome == "held" else 0.0
-        wanted.told_at = asyncio.get_running_loop().time() + pause
-        self.keys.add_later(uid, pause)
+        self.keys.add_later(uid, wanted.told_at - now)
 
     @property
     def idle(self) -> bool:
@@ -378,7 +380,11 @@ class Reconciler:
             return
         decision = wanted.decision
         if decision is not None and hub is not None and not hub.workload.finished and not hub.workload.deleting:
-            if _waits_for_status(decision, hub.workload) or asyncio.get_running_loop().time() < wanted.told_at:
+            early = wanted.told_at - asyncio.get_running_loop().time()
+            if early > 0:
+                self.keys.add_later(uid, early)
+                return
+            if _waits_for_status(decision, hub.workload):
                 return
             placing = decision.outcome in _PLACING
             sentence = decision.sentence if placing else with_note(decision.sentence, self._mirror.note(hub.workload))

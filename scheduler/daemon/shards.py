@@ -53,6 +53,11 @@ def shard_of(cluster: ClusterId, shards: int) -> int:
     return int.from_bytes(hashlib.sha256(cluster.encode()).digest()[:8]) % shards
 
 
+def shard_leases(shards: int, settings: LeaseSettings) -> tuple[LeaseSettings, ...]:
+    """The Lease of each shard, beside the federation's own, `settings`."""
+    return tuple(replace(settings, name=f"{settings.name[:50]}-shard-{number}") for number in range(shards))
+
+
 class Shards:
     """Belongs to the event loop."""
 
@@ -64,16 +69,8 @@ class Shards:
         self._settings = settings
         self._own = own_clock
         self._leases = [
-            Leader(
-                api,
-                identity,
-                clock,
-                lambda held: None,
-                replace(settings, name=f"{settings.name[:50]}-shard-{number}"),
-                own_clock,
-                {URL: gathering.url},
-            )
-            for number in range(gathering.shards)
+            Leader(api, identity, clock, lambda held: None, lease, own_clock, {URL: gathering.url})
+            for lease in shard_leases(gathering.shards, settings)
         ]
         self._holders: list[Holder | None] = [None] * gathering.shards
         self.changed = asyncio.Event()

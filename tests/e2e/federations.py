@@ -182,7 +182,7 @@ class Federation:
         """A daemon that runs for the block, composed as the process composes it. Fails when it ends by itself."""
         federation = load_federation(self.federation_file, validate_provider=validate_settings)
         async with AsyncExitStack() as stack:
-            outside = await connect(federation, self.policies, stack)
+            outside = await connect(federation, (self.policies,), stack)
             daemon = Daemon(replace(outside, identity="test"), shadow=False)
             task = asyncio.get_running_loop().create_task(daemon.run())
             try:

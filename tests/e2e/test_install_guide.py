@@ -29,10 +29,15 @@ pytestmark = [
 ]
 PROLOGUE = "set -euo pipefail; trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n"
 PATIENT = """#!/usr/bin/env bash
-# The command; what a reader would ask once more while the daemon is still coming up is asked again.
+# The command; what a reader would ask once more while the daemon is still coming up waits until it says it is ready
+# (asking that costs nothing, where each command is a process that imports a lot), and is asked again if it must be.
+ready() {
+  exec 3<>"/dev/tcp/127.0.0.1/${OVERSPILL_URL##*:}" && printf 'GET /readyz HTTP/1.0\r\n\r\n' >&3 && grep -q '200 OK' <&3
+}
 case $1 in
   explain|status)
-    for _ in $(seq 200); do "{command}" "$@" 2>/dev/null && exit; sleep 0.2; done
+    for _ in $(seq 600); do (ready) 2>/dev/null && break; sleep 0.1; done
+    for _ in $(seq 50); do "{command}" "$@" 2>/dev/null && exit; sleep 0.2; done
     exec "{command}" "$@" ;;
   *) exec "{command}" "$@" ;;
 esac

@@ -96,8 +96,8 @@ class Evidence:
                     self.add(path, await answer.text())
         commands = {info.name for info in app.registered_commands} | {info.name for info in app.registered_groups}
         runs = [("status", "--json", "--url", self.url), ("explain", "burst-eks", "--json", "--url", self.url)]
+        # Its lines are made of the same texts; they are looked at once, in `look_offline`.
         runs.append(("doctor", "--config", str(federation), "--json"))
-        runs.append(("doctor", "--config", str(federation)))
         for name, *words in (("clusters", "list"), ("prices",), ("metrics",)):
             if name in commands:
                 runs.append((name, *words, "--json", "--url", self.url))
@@ -106,8 +106,11 @@ class Evidence:
 
     async def look_offline(self, federation: Path) -> None:
         """What the command line says without a daemon."""
-        await self.overspill("doctor", "--config", str(federation), "--json")
-        await self.overspill("status", "--url", "http://127.0.0.1:1", "--json")
+        await asyncio.gather(
+            self.overspill("doctor", "--config", str(federation), "--json"),
+            self.overspill("doctor", "--config", str(federation)),
+            self.overspill("status", "--url", "http://127.0.0.1:1", "--json"),
+        )
 
     def search(self, secrets: set[str]) -> list[str]:
         """Where a secret or the form of one was found."""

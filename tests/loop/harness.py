@@ -94,7 +94,7 @@ class World:
         federation = replace(federation, history_url=f"sqlite+aiosqlite:///{self.folder / 'history.db'}")
         federation = replace(federation, dependents=self.dependents)
         async with AsyncExitStack() as stack:
-            outside = await connect(federation, self.policies, stack, limits)
+            outside = await connect(federation, (self.policies,), stack, limits)
             yield replace(outside, identity=identity)
 
     @asynccontextmanager

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from scheduler.daemon import reconciler
 from scheduler.model.contract import ANNOTATION_PLACEMENT, EVENTS, JOBS, LABEL_ORIGIN_UID, PODS, copy_name
 from scheduler.model.ports import RawObject
 from tests.loop.harness import World, a_job, a_world, counting, tiny_scenario, until
@@ -201,3 +203,21 @@ async def _gone(world: World, uid: str) -> bool:
     """Whether no pod of it is alive on the member."""
     pods = await world.member("onprem").list(PODS, label_selector=f"{LABEL_ORIGIN_UID}={uid}")
     return all((pod.get("status") or {}).get("phase") in ("Succeeded", "Failed") for pod in pods.items)
+
+
+async def test_one_that_is_held_for_another_reason_a_moment_later_is_told_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first reason's time to be shown comes first; nothing else ever happens to this job."""
+    async with a_world(tmp_path) as world, world.daemon() as (daemon, _):
+        uid = (await world.submit("too-large", gpus=64))["metadata"]["uid"]
+        await until(lambda: told(world, "PodTooLarge"), "it says why")
+        held = daemon.decisions._recent[uid][-1]
+        for code, after_seconds in (("First", 0.1), ("Second", 0.4)):
+            monkeypatch.setattr(reconciler, "_HELD_TOLD_AFTER_SECONDS", after_seconds)
+            daemon.reconciler.tell(held._replace(reason=replace(held.reason, code=code)))
+        await until(lambda: told(world, "Second"), "it says the last reason", 20)
+
+
+async def told(world: World, reason: str) -> bool:
+    return (await world.said("too-large"))[1] == reason

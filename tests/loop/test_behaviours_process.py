@@ -15,11 +15,13 @@ import sqlalchemy as sql
 import yaml
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from clusters.clock import SystemClock
 from clusters.kubernetes.connection import Limits
 from clusters.sandbox.emulation.billing import total
 from clusters.sandbox.scenario import FaultPlan
 from scheduler.daemon.history import History
 from scheduler.daemon.leader import LeaseSettings
+from scheduler.daemon.live_policies import LivePolicies
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.contract import LEASES, NODES
 from scheduler.model.errors import FencedError, InvalidObjectError
@@ -196,6 +198,27 @@ async def test_bad_policies_keep_the_last_good_set_and_good_ones_take_effect(tmp
         await until(lambda: policies.error is None, "the good set takes effect")
         assert policies.current.digest != good
         assert telemetry.policy_reload._value.get() == 1
+
+
+async def test_policies_of_several_folders_add_up_and_each_is_followed(tmp_path: Path) -> None:
+    queue = "apiVersion: overspill.dev/v1alpha1\nkind: Queue\nmetadata: {{name: {}}}\nspec: {{quotas: []}}\n"
+    folders = tmp_path / "own", tmp_path / "extra"
+    for folder in folders:
+        folder.mkdir()
+        (folder / "queue.yaml").write_text(queue.format(folder.name))
+    policies = LivePolicies(folders, SystemClock(), Telemetry())
+    following = asyncio.ensure_future(policies.run())
+
+    def is_followed(folder: Path) -> bool:
+        # Again and again: what changes before the watch has begun is not seen.
+        (folder / "more.yaml").write_text(queue.format(f"{folder.name}-more"))
+        return f"{folder.name}-more" in {each.id for each in policies.current.queues}
+
+    assert {each.id for each in policies.current.queues} == {"own", "extra"}
+    for folder in folders:
+        await until(lambda folder=folder: is_followed(folder), f"{folder.name} is followed")  # type: ignore[misc]
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
 
 
 async def test_the_process_reloads_on_sighup_answers_and_ends_on_sigterm(tmp_path: Path) -> None:

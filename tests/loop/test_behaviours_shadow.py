@@ -6,6 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from scheduler.model.contract import ANNOTATION_EXPECTED, CONDITION_PLACED, EVENTS, JOBS, LEASES
 from scheduler.model.ports import KubeApi, NodePoolProvider
 from tests.loop.harness import a_job, a_world, until
@@ -66,6 +68,9 @@ async def test_shadow_mode_writes_nothing_and_tells_what_it_would_have_done(tmp_
             shadow = status["shadow"]
             assert (shadow["would_place"], shadow["would_burst"]) == (3, 1)
             assert float(shadow["saved_usd"]) > 0, "spot is cheaper than on-demand"
+            [saved] = daemon.outside.telemetry.expected_saved.collect()
+            assert [sample.labels for sample in saved.samples] == [{"mode": "shadow"}]
+            assert saved.samples[0].value == pytest.approx(float(daemon.decisions.saved_usd))
             assert not daemon.leader.is_leader
             assert daemon.report.not_ready() is None
             assert not writes, "no call that writes was made, Leases and Events included"

@@ -34,7 +34,7 @@ async def examined(
     world: World, *, shadow: bool = False, policies: Path | None = None, limits: Limits = PATIENT
 ) -> list[Finding]:
     federation = load_federation(world.sandbox.federation_file, validate_provider=validate_settings)
-    return list(await examine(federation, policies, shadow=shadow, limits=limits))
+    return list(await examine(federation, () if policies is None else (policies,), shadow=shadow, limits=limits))
 
 
 def of(findings: list[Finding], area: str, state: str) -> list[Finding]:
@@ -109,6 +109,26 @@ async def test_each_missing_permission_is_told_with_the_file_that_grants_it(tmp_
         warned = [one.what for one in of(findings, "eks", WARN)]
         assert warned == ["may not list events in default", "may not watch events in default"], "it does without"
         assert not of(findings, "onprem", FAIL)
+
+
+async def test_the_leases_of_shards_are_asked_for_where_there_are_shards(tmp_path: Path) -> None:
+    async with a_world(tmp_path) as world:
+        await rbac.restrict(world.sandbox)
+        document = yaml.safe_load(world.sandbox.federation_file.read_text())
+        document["spec"]["gathering"] = {"shards": 2, "tokenFile": "token"}
+        world.sandbox.federation_file.write_text(dump(document))
+        failed = of(await examined(world), "hub", FAIL)
+        assert {one.what for one in failed} == {
+            f"may not {verb} leases.coordination.k8s.io overspill-sandbox-shard-{number} in kube-system"
+            for verb in ("get", "update", "patch")
+            for number in range(2)
+        }
+        assert {one.remedy.partition(" with ")[0] for one in failed} == {
+            "kubectl --context hub apply -f deploy/rbac/hub-shards.yaml"
+        }
+        assert not of(await examined(world, shadow=True), "hub", FAIL), "in shadow mode nothing is shared"
+        await rbac.apply(world.hub, rbac.manifests("hub-shards"))
+        assert not of(await examined(world), "hub", FAIL)
 
 
 async def test_a_lease_of_another_name_is_told_with_its_name(tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +16,13 @@ from clusters.clock import SystemClock
 from clusters.kubernetes.credentials import certificate_end, token_end
 from clusters.kubernetes.probing import Probe, _skew
 from scheduler.daemon.doctor.clouds import check_cloud
-from scheduler.daemon.doctor.files import check_history
 from scheduler.daemon.doctor.finding import FAIL, OK, WARN, Finding, Report, in_order
+from scheduler.daemon.doctor.history import check_history
 from scheduler.daemon.doctor.kubernetes import _clock, _version
 from scheduler.daemon.federation import Member
+from scheduler.daemon.history import History
 from scheduler.daemon.permissions import Permission, permissions_of
+from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.cloud import AccessCheck, CloudCluster, ClusterLogin
 from scheduler.model.cluster import NodePool, Shortage
 from scheduler.model.errors import AuthError, ThrottledError
@@ -248,6 +253,42 @@ async def test_a_history_that_is_not_there_yet_is_left_for_the_daemon(tmp_path: 
     await check_history(f"sqlite+aiosqlite:///{tmp_path}/new.db", report)
     assert [one.state for one in report.findings] == [OK]
     assert not (tmp_path / "new.db").exists()
+
+
+def change(file: Path, script: str) -> None:
+    with closing(sqlite3.connect(file)) as database:
+        database.executescript(script)
+
+
+async def test_a_history_is_only_looked_at(tmp_path: Path) -> None:
+    """One that is current, one of an older version, one of a newer one, one of something else."""
+    file = tmp_path / "history.db"
+    url = f"sqlite+aiosqlite:///{file}"
+    report = Report("history")
+    await (await History.open(url, Telemetry())).close()
+    await check_history(url, report)
+    change(file, "UPDATE alembic_version SET version_num = 'of-tomorrow'")
+    await check_history(url, report)
+    change(file, "DROP TABLE alembic_version; DROP TABLE memories")
+    as_it_was, files = file.read_bytes(), sorted(os.listdir(tmp_path))
+    await check_history(url, report)
+    assert (file.read_bytes(), sorted(os.listdir(tmp_path))) == (as_it_was, files)
+    file.write_bytes(b"no database" * 1000)
+    await check_history(url, report)
+    assert [one.state for one in report.findings] == [OK, WARN, OK, FAIL]
+    told = [one.what for one in report.findings]
+    assert told[0].endswith("can be written")
+    assert "newer version (step of-tomorrow)" in told[1]
+    assert "made or changed when the daemon starts (0001" in told[2]
+    assert "not a database" in told[3]
+
+
+async def test_a_history_that_the_daemon_has_open_is_looked_at_meanwhile(tmp_path: Path) -> None:
+    url, report = f"sqlite+aiosqlite:///{tmp_path}/history.db", Report("history")
+    history = await History.open(url, Telemetry())
+    await check_history(url, report)
+    await history.close()
+    assert [one.state for one in report.findings] == [OK]
 
 
 def test_permissions_are_read_from_roles() -> None:

@@ -13,6 +13,7 @@ import policies
 from policies.documents import Problem
 from policies.errors import PolicyErrors
 from scheduler.daemon.federation import Federation, Hub, Source, load_federation, validate_settings
+from scheduler.daemon.main import gathering_of
 from scheduler.model.cluster import NodePool, Taint
 from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import ClusterId, PoolId, PoolRef
@@ -190,6 +191,34 @@ def test_the_password_of_the_history_may_come_from_a_file(tmp_path: Path) -> Non
     (tmp_path / "word").write_text("\n")
     with pytest.raises(InvalidObjectError, match="should hold one line, the password alone"):
         load(tmp_path, text)
+
+
+def test_the_whole_url_of_the_history_may_come_from_a_file(tmp_path: Path) -> None:
+    text = SMALL.replace("  members", "  history: {urlFile: url}\n  members")
+    with pytest.raises(InvalidObjectError, match=r"history.urlFile: .*url: cannot be read \(FileNotFoundError\)"):
+        load(tmp_path, text)
+    (tmp_path / "url").write_text("postgresql+asyncpg://over:p%40ss@db/x\n")
+    assert load(tmp_path, text).history_url == "postgresql+asyncpg://over:p%40ss@db/x"
+    for wrong in ("mysql://over:hunter2@db/x", "hunter2"):
+        (tmp_path / "url").write_text(wrong)
+        with pytest.raises(InvalidObjectError, match=r"history.urlFile: .*sqlite\+aiosqlite") as caught:
+            load(tmp_path, text)
+        assert "hunter2" not in str(caught.value)
+    with pytest.raises(InvalidObjectError, match="urlFile: holds the whole URL; write neither url nor passwordFile"):
+        load(tmp_path, text.replace("urlFile: url", "urlFile: url, passwordFile: word"))
+
+
+def test_replicas_reach_one_another_at_the_address_of_the_pod(tmp_path: Path) -> None:
+    found = load(tmp_path, SMALL.replace("  members", "  gathering: {shards: 2, tokenFile: t}\n  members"))
+    for environment, want in (
+        ({}, "http://127.0.0.1:8080"),
+        ({"POD_IP": "10.0.0.7"}, "http://10.0.0.7:8080"),
+        ({"POD_IP": "fd00::7"}, "http://[fd00::7]:8080"),
+        ({"POD_IP": "10.0.0.7", "OVERSPILL_ADVERTISE_URL": "http://a/"}, "http://a"),
+    ):
+        gathering = gathering_of(found, environment)
+        assert gathering is not None
+        assert gathering.url == want
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,7 +18,9 @@ from deploy.grafana.build import BOARDS
 from deploy.helm.render import BASE, CHART, base, carried, copies, render
 from policies.loader import load_policies
 from scheduler.daemon.federation import check_federation, load_federation
+from scheduler.daemon.leader import LeaseSettings
 from scheduler.daemon.permissions import role_file
+from scheduler.daemon.shards import shard_leases
 from tests.builders.pod_security import violations
 
 ROOT = Path(__file__).parents[2]
@@ -52,8 +55,11 @@ FULL: dict[str, Any] = {
     "secretFiles": [{"secret": "overspill-history", "key": "password", "path": "history-password"}],
     "hubIsMember": False,
     "policiesFrom": {"git": {"repository": "https://git.example.com/p.git", "path": "policies", "secret": "git"}},
-    "serviceAccount": {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/overspill"}},
-    "podLabels": {"azure.workload.identity/use": "true"},
+    "gathering": {"shards": 3, "token": {"secret": "overspill-shards"}},
+    "extraPolicies": ["team-vision", "team.nlp"],
+    "serviceAccount": {"annotations": {"example.com/owner": "platform"}},
+    "cloudIdentity": {"aws": {"roleArn": "arn:aws:iam::123456789012:role/overspill"}},
+    "podLabels": {"team": "platform"},
     "nodeSelector": {"kubernetes.io/os": "linux"},
     "tolerations": [{"key": "infra", "operator": "Exists"}],
     "topologySpreadConstraints": [
@@ -73,7 +79,16 @@ FULL: dict[str, Any] = {
     },
     "listen": {"users": True, "token": {"secret": "overspill-page"}, "workloadMetrics": 50},
 }
-SHAPES = {"default": {}, "full": FULL, "active": {"mode": "active"}}
+CLIENT, TENANT = "11111111-2222-3333-4444-555555555555", "66666666-7777-8888-9999-000000000000"
+SECRET_URL: dict[str, Any] = {
+    "history": {"secret": "overspill-history"},
+    "replicas": 2,
+    "cloudIdentity": {
+        "google": {"serviceAccount": "overspill@my-project.iam.gserviceaccount.com"},
+        "azure": {"clientId": CLIENT, "tenantId": TENANT},
+    },
+}
+SHAPES = {"default": {}, "full": FULL, "active": {"mode": "active"}, "secret": SECRET_URL}
 
 
 def of_kind(objects: list[dict[str, Any]], kind: str, name: str = "") -> dict[str, Any]:
@@ -129,12 +144,17 @@ def test_the_federation_file_that_it_makes_is_one_for_the_daemon(shape: str, tmp
     check_federation(text.encode(), "federation.yaml")
     (tmp_path / "federation.yaml").write_text(text)
     (tmp_path / "history-password").write_text("secret\n")
+    (tmp_path / "history").mkdir()
+    (tmp_path / "history" / "url").write_text("postgresql+asyncpg://of:a-secret@db/x\n")
     federation = load_federation(tmp_path / "federation.yaml")
     full = shape == "full"
+    assert federation.shards == (3 if full else 0)
+    assert federation.shards_token_file == (tmp_path / "gathering" / "token" if full else None)
     assert federation.api_token_file == (tmp_path / "listen" / "token" if full else None)
     assert federation.workload_metrics == (50 if full else 200)
     assert federation.mode == SHAPES[shape].get("mode", "shadow")
-    assert federation.history_url.startswith("sqlite" if shape != "full" else "postgresql+asyncpg://overspill:secret@")
+    urls = {"full": "postgresql+asyncpg://overspill:secret@", "secret": "postgresql+asyncpg://of:a-secret@db/x"}
+    assert federation.history_url.startswith(urls.get(shape, "sqlite"))
 
 
 def test_its_policies_are_policies(tmp_path: Path) -> None:
@@ -197,6 +217,87 @@ def test_the_token_of_the_page_is_a_secret_by_reference() -> None:
     assert {"secret": {"name": "overspill-page", "items": [{"key": "token", "path": "listen/token"}]}} in sources
 
 
+def sources_of_config(values: dict[str, Any]) -> list[dict[str, Any]]:
+    pod = of_kind(render(values), "Deployment")["spec"]["template"]["spec"]
+    found: list[dict[str, Any]] = next(one for one in pod["volumes"] if one["name"] == "config")["projected"]["sources"]
+    return found
+
+
+def test_the_url_of_the_history_is_a_secret_by_reference_and_needs_no_volume_of_its_own() -> None:
+    assert {"secret": {"name": "overspill-history", "items": [{"key": "url", "path": "history/url"}]}} in (
+        sources_of_config(SECRET_URL)
+    )
+    made = render(SECRET_URL)
+    assert not [one for one in made if one["kind"] == "PersistentVolumeClaim"]
+    assert of_kind(made, "Deployment")["spec"]["strategy"]["type"] == "RollingUpdate"
+    spec = yaml.safe_load(of_kind(made, "ConfigMap", "federation")["data"]["federation.yaml"])["spec"]
+    assert spec["history"] == {"urlFile": "history/url"}
+
+
+def test_replicas_that_share_the_gathering_know_and_reach_one_another() -> None:
+    """Their token, their address, the way through the NetworkPolicy, and as many Leases as there are shards."""
+    made = render(FULL)
+    pod = of_kind(made, "Deployment")["spec"]["template"]["spec"]
+    assert {"secret": {"name": "overspill-shards", "items": [{"key": "token", "path": "gathering/token"}]}} in (
+        sources_of_config(FULL)
+    )
+    env = {one["name"]: one for one in pod["containers"][0]["env"]}
+    assert env["POD_IP"]["valueFrom"] == {"fieldRef": {"fieldPath": "status.podIP"}}
+    own = {"app.kubernetes.io/name": "overspill", "app.kubernetes.io/instance": "overspill"}
+    assert of_kind(made, "NetworkPolicy")["spec"]["ingress"] == [
+        {"from": [{"podSelector": {"matchLabels": own}}], "ports": [{"port": "http", "protocol": "TCP"}]}
+    ]
+    written = yaml.safe_load_all((ROOT / "deploy" / "rbac" / "hub-shards.yaml").read_text())
+    (rule,) = next(one for one in written if one["kind"] == "Role")["rules"]
+    leases = [f"overspill-prod-shard-{number}" for number in range(3)]
+    assert of_kind(made, "Role", "shards")["rules"] == [{**rule, "resourceNames": leases}]
+    assert [one.name for one in shard_leases(3, LeaseSettings(name="overspill-prod"))] == leases
+
+
+@pytest.mark.parametrize("values", [{}, {"mode": "active"}, {**FULL, "mode": "shadow"}])
+def test_leases_of_shards_are_granted_only_where_they_are_taken(values: dict[str, Any]) -> None:
+    assert not [one for one in render(values) if "shards" in one["metadata"]["name"]]
+
+
+def test_policies_of_teams_are_laid_beside_those_of_either_source(tmp_path: Path) -> None:
+    for source in ({}, {"policiesFrom": {"configMap": "mine"}}, {"policiesFrom": FULL["policiesFrom"]}):
+        pod = of_kind(render({**source, "extraPolicies": ["team-vision", "team.nlp"]}), "Deployment")
+        container = pod["spec"]["template"]["spec"]["containers"][0]
+        volumes = {one["name"]: one for one in pod["spec"]["template"]["spec"]["volumes"]}
+        mounts = {one["mountPath"]: volumes[one["name"]] for one in container["volumeMounts"]}
+        folders = [value for option, value in itertools.pairwise(container["args"]) if option == "--policies"]
+        assert folders[1:] == ["/extra-policies/team-vision", "/extra-policies/team.nlp"]
+        assert [mounts[folder]["configMap"]["name"] for folder in folders[1:]] == ["team-vision", "team.nlp"]
+
+
+@pytest.mark.parametrize(
+    ("values", "annotations", "label"),
+    [
+        ({}, None, None),
+        (
+            FULL,
+            {"eks.amazonaws.com/role-arn": "arn:aws:iam::123456789012:role/overspill", "example.com/owner": "platform"},
+            None,
+        ),
+        (
+            SECRET_URL,
+            {
+                "iam.gke.io/gcp-service-account": "overspill@my-project.iam.gserviceaccount.com",
+                "azure.workload.identity/client-id": CLIENT,
+                "azure.workload.identity/tenant-id": TENANT,
+            },
+            "true",
+        ),
+    ],
+)
+def test_who_it_is_to_the_clouds(values: dict[str, Any], annotations: dict[str, str] | None, label: str | None) -> None:
+    made = render(values)
+    assert of_kind(made, "ServiceAccount")["metadata"].get("annotations") == annotations
+    template = of_kind(made, "Deployment")["spec"]["template"]
+    assert template["metadata"]["labels"].get("azure.workload.identity/use") == label
+    assert template["spec"]["serviceAccountName"] == of_kind(made, "ServiceAccount")["metadata"]["name"]
+
+
 def test_its_dashboards_are_ours_where_the_sidecar_of_grafana_finds_them() -> None:
     made = {one["metadata"]["name"]: one for one in render(FULL) if "-dashboard-" in one["metadata"]["name"]}
     assert len(made) == len(BOARDS)
@@ -247,7 +348,26 @@ def test_two_releases_stand_beside_each_other() -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"replicas": 2}, "more than one needs one history for all: set federation.spec.history.url"),
+        (
+            {"replicas": 2},
+            "more than one needs one history for all: set history.secret, or federation",
+        ),
+        (
+            {"history": {"secret": "x"}, "federation": FULL["federation"]},
+            "leave federation.spec.history.passwordFile out",
+        ),
+        ({"history": {"url": "postgresql://"}}, "additional properties 'url' not allowed"),
+        ({"gathering": {"shards": 2}}, "gathering.token.secret is needed with gathering.shards"),
+        ({"gathering": {"shards": 65}}, "at '/gathering/shards'"),
+        ({"federation": {"spec": {"gathering": {"shards": 2}}}}, "at '/federation/spec'"),
+        ({"cloudIdentity": {"aws": {"roleArn": "overspill"}}}, "at '/cloudIdentity/aws/roleArn'"),
+        ({"cloudIdentity": {"google": {"serviceAccount": "overspill"}}}, "at '/cloudIdentity/google/serviceAccount'"),
+        ({"cloudIdentity": {"azure": {"clientId": "overspill"}}}, "at '/cloudIdentity/azure/clientId'"),
+        (
+            {"cloudIdentity": {"azure": {"clientId": CLIENT}}, "serviceAccount": {"create": False, "name": "mine"}},
+            "annotate yours instead",
+        ),
+        ({"extraPolicies": ["../x"]}, "at '/extraPolicies/0'"),
         ({"replicas": "two"}, "at '/replicas': got string, want integer"),
         ({"mode": "live"}, "at '/mode'"),
         ({"replica": 1}, "additional properties 'replica' not allowed"),

@@ -13,6 +13,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from scheduler.daemon.doctor.finding import Report
+from scheduler.daemon.doctor.history import check_history
 from scheduler.daemon.history import DECISIONS, LEARNED, METADATA, PRICES, STATES, TRANSFERS, History
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.errors import InvalidObjectError, OverspillError
@@ -154,6 +156,28 @@ async def test_a_server_that_cannot_be_used_is_one_line_without_the_password(
         await History.open(url, Telemetry())
     assert "\n" not in str(raised.value)
     assert "of-this-test" not in str(raised.value)
+
+
+async def test_the_doctor_looks_at_a_database_and_leaves_it_as_it_is(postgres: RunningPostgres) -> None:
+    url, report = postgres.create("looked_at"), Report("history")
+    await check_history(url, report)
+    assert await rows_of(url, sql.text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")) == []
+    await (await History.open(url, Telemetry())).close()
+    await check_history(url, report)
+    engine = create_async_engine(url)
+    async with engine.begin() as connection:
+        for line in (
+            "CREATE ROLE reader LOGIN PASSWORD 'of-this-test'",
+            "GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader",
+        ):
+            await connection.execute(sql.text(line))
+    await engine.dispose()
+    await check_history(url.replace("//overspill:", "//reader:"), report)
+    assert [one.state for one in report.findings] == ["ok", "ok", "fail"]
+    told = [one.what for one in report.findings]
+    assert "tables are made or changed when the daemon starts (0001" in told[0]
+    assert told[1].endswith("can be written")
+    assert "its user may not write the table decisions" in told[2]
 
 
 async def test_rows_wait_while_the_server_is_away(postgres: RunningPostgres) -> None:

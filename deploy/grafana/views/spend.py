@@ -73,9 +73,10 @@ _SAVED = (
     View(
         "number",
         "Saved against on-demand",
-        "Expected cost below running each workload on the cheapest on-demand offering open to it.",
+        "Expected cost of what was placed (shadow: would have been placed) since the daemon started, "
+        "below running each workload on the cheapest on-demand offering open to it.",
         USD,
-        {"saved": "max(overspill_shadow_saved_usd)"},
+        {"{{mode}}": "max by (mode) (overspill_expected_saved_usd)"},
         width=6,
         height=6,
         least=None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +20,16 @@ from clusters.clock import SharedClock, SystemClock
 from clusters.kubernetes.client import HttpKubeApi
 from clusters.kubernetes.connection import Limits
 from scheduler.daemon.doctor.clouds import check_cloud
-from scheduler.daemon.doctor.files import check_history, check_policies
 from scheduler.daemon.doctor.finding import FAIL, OK, WARN, Finding, Report, in_order
+from scheduler.daemon.doctor.history import check_history
 from scheduler.daemon.doctor.kubernetes import check_cluster
 from scheduler.daemon.doctor.metrics import check_metrics
+from scheduler.daemon.doctor.policies import check_policies
 from scheduler.daemon.doctor.prices import check_prices
 from scheduler.daemon.federation import Federation, Member
 from scheduler.daemon.main import lease_settings, open_member, open_provider
 from scheduler.daemon.permissions import HUB, MEMBER
+from scheduler.daemon.shards import shard_leases
 from scheduler.model.errors import OverspillError
 from scheduler.model.ports import Clock, NodePoolProvider
 
@@ -49,7 +51,7 @@ _Opened = TypeVar("_Opened", bound=_Closable)
 
 
 async def examine(
-    federation: Federation, policies: Path | None, *, shadow: bool, limits: Limits = _LIMITS
+    federation: Federation, policies: Sequence[Path], *, shadow: bool, limits: Limits = _LIMITS
 ) -> tuple[Finding, ...]:
     """All findings, what fails first. `limits`: of each call of a Kubernetes API.
 
@@ -57,7 +59,9 @@ async def examine(
     """
     clock: Clock = SharedClock(federation.clock_file) if federation.clock_file is not None else SystemClock()
     async with _Parting() as parting:
-        asked = _Asked(parting, clock, limits, shadow, lease_settings(federation).name, federation.dependents)
+        lease = lease_settings(federation)
+        shards = tuple(one.name for one in shard_leases(federation.shards, lease))
+        asked = _Asked(parting, clock, limits, shadow, lease.name, federation.dependents, shards)
         areas = [
             _area("hub", lambda report: _hub(federation, report, asked)),
             _area("history", lambda report: check_history(federation.history_url, report)),
@@ -65,7 +69,7 @@ async def examine(
             _area("prices", lambda report: check_prices(federation, report, clock)),
             _area("metrics", lambda report: check_metrics(federation, report, clock)),
         ]
-        if policies is not None:
+        if policies:
             areas.append(_area("policies", lambda report: _policies(policies, federation, report)))
         reports = await asyncio.gather(*areas)
     return in_order(finding for report in reports for finding in report.findings)
@@ -81,9 +85,11 @@ class _Asked:
     shadow: bool
     lease: str
     dependents: frozenset[str]
+    shards: tuple[str, ...]
 
     async def check(self, api: HttpKubeApi, report: Report, place: str) -> None:
-        await check_cluster(api, report, place, shadow=self.shadow, lease=self.lease, dependents=self.dependents)
+        rest = {"dependents": self.dependents, "shards": self.shards}
+        await check_cluster(api, report, place, shadow=self.shadow, lease=self.lease, **rest)
 
 
 def _member_areas(member: Member, asked: _Asked) -> list[Coroutine[Any, Any, Report]]:
@@ -119,8 +125,8 @@ async def _hub(federation: Federation, report: Report, asked: _Asked) -> None:
         await asked.check(asked.parting.later(api), report, HUB)
 
 
-async def _policies(folder: Path, federation: Federation, report: Report) -> None:
-    check_policies(folder, federation.names, report)
+async def _policies(paths: Sequence[Path], federation: Federation, report: Report) -> None:
+    check_policies(paths, federation.names, report)
 
 
 class _Parting:

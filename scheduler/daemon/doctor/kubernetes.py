@@ -10,7 +10,16 @@ from clusters.clock import SystemClock
 from clusters.kubernetes.client import HttpKubeApi
 from clusters.kubernetes.probing import Probe, may, probe
 from scheduler.daemon.doctor.finding import Report
-from scheduler.daemon.permissions import HUB, Permission, dependents_file, granted, granted_dependents, role_file
+from scheduler.daemon.permissions import (
+    HUB,
+    SHARDS_FILE,
+    Permission,
+    dependents_file,
+    granted,
+    granted_dependents,
+    granted_shards,
+    role_file,
+)
 from scheduler.model.contract import EVENTS, FEDERATED_WORKLOADS
 from scheduler.model.errors import NotServedError
 
@@ -29,9 +38,17 @@ _DOES_WITHOUT: Final = frozenset({EVENTS.plural})
 
 
 async def check_cluster(
-    api: HttpKubeApi, report: Report, place: str, *, shadow: bool, lease: str, dependents: Iterable[str] = ()
+    api: HttpKubeApi,
+    report: Report,
+    place: str,
+    *,
+    shadow: bool,
+    lease: str,
+    dependents: Iterable[str] = (),
+    shards: Iterable[str] = (),
 ) -> None:
-    """`place`: hub or member, as in deploy/rbac. `dependents`: kinds of objects that follow workloads."""
+    """`place`: hub or member, as in deploy/rbac. `dependents`: kinds of objects that follow workloads; `shards`: the
+    Leases of shards."""
     reach = f"kubectl --context {api.name} get --raw /version; correct server, network or credentials of the kubeconfig"
     found = await report.attempt("does not answer", probe(api), _PROBE_SECONDS, reach)
     if found is None:
@@ -46,6 +63,7 @@ async def check_cluster(
     wanted = dict.fromkeys(granted(place, shadow=shadow, lease=lease), role_file(place, shadow=shadow))
     if not shadow:
         wanted |= dict.fromkeys(granted_dependents(place, dependents), dependents_file(place))
+        wanted |= dict.fromkeys(granted_shards(shards) if place == HUB else (), SHARDS_FILE)
     asking = _permissions(api, report, wanted, lease)
     await report.attempt("permissions cannot be asked", asking, _REVIEW_SECONDS, "see the credentials of this cluster")
 
@@ -122,7 +140,7 @@ async def _permissions(api: HttpKubeApi, report: Report, wanted: Mapping[Permiss
     for (one, file), yes in zip(wanted.items(), allowed, strict=True):
         if not yes:
             tell = report.warn if one.resource in _DOES_WITHOUT else report.fail
-            hint = f" with {lease} for overspill-example" if one.name == lease else ""
+            hint = f" with {lease} for overspill-example" if one.name.startswith(lease) else ""
             tell(f"may not {one}", f"kubectl --context {api.name} apply -f deploy/rbac/{file}{hint}")
     if all(allowed):
         files = " and ".join(dict.fromkeys(wanted.values()))

@@ -10,6 +10,7 @@ held to the end of the transaction in which all steps are made.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,28 @@ _LOCK: Final = 0x6F7665727370696C
 """Of the advisory lock: "overspil". One for the whole database, which need not be ours alone."""
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a database's schema is."""
+
+    at: tuple[str, ...]
+    """The steps that it says it has come to; none: it has not been made, or before there were steps."""
+    to_make: tuple[str, ...]
+    """Steps that are still to be made, the first first."""
+    is_newer: bool
+    """It has come to a step that this version does not know."""
+
+
+def standing(connection: Connection) -> Standing:
+    """Only reads. Raises: SQLAlchemyError."""
+    script = ScriptDirectory(str(Path(__file__).parent))
+    at = MigrationContext.configure(connection).get_current_heads()
+    if any(revision not in {each.revision for each in script.walk_revisions()} for revision in at):
+        return Standing(at, (), is_newer=True)
+    steps = script.iterate_revisions("heads", at or "base")
+    return Standing(at, tuple(each.revision for each in steps)[::-1], is_newer=False)
+
+
 def upgrade(connection: Connection) -> None:
     """Take the schema to the newest step. `connection`: with no statement sent yet; its transaction is the caller's to
     commit. A database of a newer version is left as it is, and that is logged.
@@ -35,14 +58,13 @@ def upgrade(connection: Connection) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
     else:
         connection.execute(text("BEGIN IMMEDIATE"))
+    before = standing(connection)
+    if before.is_newer:
+        log.warning("history_is_newer", revisions=list(before.at))
+        return
+    if not before.to_make:
+        return
     script = ScriptDirectory(str(Path(__file__).parent))
-    before = MigrationContext.configure(connection).get_current_heads()
-    known = {each.revision for each in script.walk_revisions()}
-    if any(revision not in known for revision in before):
-        log.warning("history_is_newer", revisions=list(before))
-        return
-    if set(before) == set(script.get_heads()):
-        return
 
     def steps(revision: Any, _context: Any) -> Any:
         return script._upgrade_revs("head", revision)
@@ -50,4 +72,4 @@ def upgrade(connection: Connection) -> None:
     with EnvironmentContext(Config(), script, fn=steps) as environment:
         environment.configure(connection=connection)
         environment.run_migrations()
-    log.info("history_migrated", before=list(before), after=list(script.get_heads()))
+    log.info("history_migrated", before=list(before.at), after=list(script.get_heads()))

@@ -51,6 +51,7 @@ const focusable = (element) => [...element.querySelectorAll("a, button")];
 
 const cell = (content, kind) => make("td", { class: kind }, content ?? "");
 const unknown = () => make("span", { class: "dim" }, "unknown");
+const lasting = (seconds) => (seconds === null ? unknown() : duration(seconds));
 
 function bar(parts, whole, over = false) {
   const made = make("span", { class: "bar", "aria-hidden": "true" });
@@ -190,7 +191,7 @@ function showSummary() {
     ["Waiting", `${status.workloads.pending}`, status.workloads.reserved ? `${status.workloads.reserved} reserved` : ""],
     ["Running", `${status.workloads.started}`, status.workloads.paused ? `${status.workloads.paused} paused` : ""],
     ["Finished", `${status.workloads.finished}`, ""],
-    ["Bought nodes", `${bought}`, `${status.counters.bursts} bursts`],
+    ["Bought nodes", `${bought}`, `${status.counters.bursts} burst${status.counters.bursts === 1 ? "" : "s"}`],
     ["Spent", dollars.format(Number(status.spend_usd)), status.unpriced_node_seconds ? "some unpriced" : ""],
     ["Clusters", `${status.clusters.length - away}`, away ? `${away} away` : "all there"],
     ["Incidents", `${open}`, "open"],
@@ -448,8 +449,8 @@ function offerings(decision) {
     make("th", { scope: "row" }, pool(each.pool), each === decision.chosen ? " (chosen)" : "",
       make("div", { class: "parts" }, each.capacity_type, each.cost_parts.length ? `: ${each.cost_parts.map((part) => `${part.name} ${dollars.format(part.usd)}`).join(" + ")} = ${dollars.format(each.score)}` : "",
         each.availability === null ? "" : `, comes ${Math.round(100 * each.availability)} times in 100`)),
-    cell(usd(each.expected_cost_usd), "n"), cell(rate(each.usd_per_hour), "n w"), cell(duration(each.expected_start_seconds), "n"),
-    cell(duration(each.expected_seconds), "n w"), cell(`${each.new_nodes}`, "n w")));
+    cell(usd(each.expected_cost_usd), "n"), cell(rate(each.usd_per_hour), "n w"), cell(lasting(each.expected_start_seconds), "n"),
+    cell(lasting(each.expected_seconds), "n w"), cell(`${each.new_nodes}`, "n w")));
   const waiting = decision.wait ? [make("p", { class: "dim" }, `Waiting for ${pool(decision.wait.pool)}: about ${duration(decision.wait.expected_wait_seconds)}, ${dollars.format(decision.wait.expected_cost_usd)} with the time until it is done`)] : [];
   return [make("h3", {}, decision.chosen ? "Chosen, and its alternatives" : "What would do"), make("table", {}, make("caption", { class: "hidden" }, "Offerings, best first"),
     make("thead", {}, make("tr", {}, ...head.map(([name, kind]) => make("th", { scope: "col", class: kind || null }, name)))), make("tbody", {}, ...rows)), ...waiting];

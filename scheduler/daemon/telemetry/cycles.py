@@ -75,11 +75,14 @@ class Decisions(Metrics):
     )
     regret = counter(
         "overspill_regret_usd",
-        "What placements were expected to cost above the cheapest that stood open to the same workload, as if it were "
-        "alone. The time is in it where the policy values it. Against a bound in hindsight: overspill simulate.",
+        "What placements were expected to cost above the cheapest that stood open to the same workload at that moment, "
+        "as if it were alone (its time included where the policy values it). Not against the best in hindsight: that "
+        "is `overspill simulate --bound`.",
         ["queue"],
     )
-    shadow_saved = gauge(
-        "overspill_shadow_saved_usd",
-        "Shadow mode: expected cost below running each workload on the cheapest on-demand offering open to it.",
+    expected_saved = gauge(
+        "overspill_expected_saved_usd",
+        "Expected cost of what was placed since the start, below running each workload on the cheapest on-demand "
+        "offering open to it; in mode shadow of what would have been placed.",
+        ["mode"],
     )

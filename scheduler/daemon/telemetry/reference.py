@@ -19,6 +19,7 @@ LABELS: Final = {
     "error": "typed errors; of a shortage capacity, quota or error",
     "kind": "kinds of the rules and detectors, and alert names that Alertmanager sends",
     "loop": "the daemon's loops",
+    "mode": "active, shadow",
     "model": "the learned models",
     "name": "what the label before it says: queues, GPU models, clusters, pools or budgets",
     "outcome": "a fixed list",

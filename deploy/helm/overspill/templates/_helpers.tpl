@@ -22,8 +22,20 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if .Values.image.digest }}{{ .Values.image.repository }}@{{ .Values.image.digest }}{{ else }}{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ end }}
 {{- end }}
 
-{{- define "overspill.historyUrl" -}}
-{{- dig "history" "url" "sqlite+aiosqlite:////var/lib/overspill/overspill.db" .Values.federation.spec }}
+{{- /* Of the federation file: a URL, or the file with it. */}}
+{{- define "overspill.history" -}}
+{{- if .Values.history.secret }}
+{{- if dig "history" "passwordFile" "" .Values.federation.spec }}
+{{- fail "history.secret holds the whole URL: leave federation.spec.history.passwordFile out" }}
+{{- end }}
+urlFile: history/url
+{{- else }}
+{{- toYaml (mergeOverwrite (dict "url" "sqlite+aiosqlite:////var/lib/overspill/overspill.db") (.Values.federation.spec.history | default dict)) }}
+{{- end }}
+{{- end }}
+
+{{- define "overspill.sqlite" -}}
+{{- if hasPrefix "sqlite" (dig "url" "" (fromYaml (include "overspill.history" .))) }}yes{{ end }}
 {{- end }}
 
 {{- define "overspill.restricted" -}}
@@ -71,8 +83,21 @@ volumeMounts:
   - {name: tmp, mountPath: /tmp}
 {{- end }}
 
+{{- /* Annotations of the service account. */}}
+{{- define "overspill.identity" -}}
+{{- $found := dict }}
+{{- with .Values.cloudIdentity.aws.roleArn }}{{ $_ := set $found "eks.amazonaws.com/role-arn" . }}{{ end }}
+{{- with .Values.cloudIdentity.google.serviceAccount }}{{ $_ := set $found "iam.gke.io/gcp-service-account" . }}{{ end }}
+{{- with .Values.cloudIdentity.azure.clientId }}{{ $_ := set $found "azure.workload.identity/client-id" . }}{{ end }}
+{{- with .Values.cloudIdentity.azure.tenantId }}{{ $_ := set $found "azure.workload.identity/tenant-id" . }}{{ end }}
+{{- if and $found (not .Values.serviceAccount.create) }}
+{{- fail "cloudIdentity annotates the service account that the chart makes: annotate yours instead, or set serviceAccount.create" }}
+{{- end }}
+{{- toYaml (mergeOverwrite $found .Values.serviceAccount.annotations) }}
+{{- end }}
+
 {{- /* The roles of one file of deploy/rbac, under this release's names; `kinds`: only of these; `follow`: what they allow
-only for these kinds of objects. What they allow is told there alone. */}}
+only for these kinds of objects; `shards`: for so many of their Leases. What they allow is told there alone. */}}
 {{- define "overspill.roles" -}}
 {{- $top := .top }}
 {{- $follow := .follow }}
@@ -91,6 +116,15 @@ only for these kinds of objects. What they allow is told there alone. */}}
 {{- $kept = append $kept (printf "%ss" (lower $kind)) }}
 {{- end }}
 {{- $_ := set $rule "resources" $kept }}
+{{- end }}
+{{- end }}
+{{- with $.shards }}
+{{- range $rule := $one.rules }}
+{{- $leases := list }}
+{{- range $number := until (int $.shards) }}
+{{- $leases = append $leases (printf "%s-shard-%d" (include "overspill.lease" $top | trunc 50) $number) }}
+{{- end }}
+{{- $_ := set $rule "resourceNames" $leases }}
 {{- end }}
 {{- end }}
 {{- if $one.roleRef }}
