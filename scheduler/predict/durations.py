@@ -203,8 +203,8 @@ def fit(
     going: Going | None = None,
     before: Forest | None = None,
     *,
-    trees: int = 20,
-    leaf: int = 4,
+    trees: int = 40,
+    leaf: int = 6,
     half: float = 3000.0,
 ) -> Forest | None:
     """A forest of log seconds beside each row's base; None under 50 runs. A run counts half as much as one that ended
