@@ -14,7 +14,7 @@ from scheduler.cli.output import CommandError
 from scheduler.predict.durations import Run
 from scheduler.predict.prequential import Ended, predict_all
 from scheduler.predict.remaining_trial import AGES_SECONDS, Asked, remaining_scores
-from scheduler.predict.scores import scores
+from scheduler.predict.scores import scores, standard_error
 from scheduler.simulate.table import Row, Table, open_table
 
 _DAY: Final = 86400.0
@@ -56,21 +56,14 @@ def _by_queue(
     covered: NDArray[np.bool_], queues: NDArray[np.str_], days: NDArray[np.float64] | None = None
 ) -> dict[str, float]:
     """Of queues with at least 500 runs. With `days`: how far off chance alone makes each, runs of one day being taken
-    to stand and fall together (the cluster-robust standard error of a mean: Cameron and Miller, "A practitioner's guide
-    to cluster-robust inference", Journal of Human Resources 50 (2015), 2.2)."""
+    to stand and fall together."""
     names, counts = np.unique(queues, return_counts=True)
     found = {}
     for name, count in zip(names, counts, strict=True):
         if count >= _LEAST_OF_A_QUEUE:
             own = covered[queues == name]
-            found[str(name)] = float(own.mean()) if days is None else _standard_error(own, days[queues == name] // 1)
+            found[str(name)] = float(own.mean()) if days is None else standard_error(own, days[queues == name] // 1)
     return found
-
-
-def _standard_error(covered: NDArray[np.bool_], cluster: NDArray[np.float64]) -> float:
-    _, number = np.unique(cluster, return_inverse=True)
-    sums = np.bincount(number, covered - covered.mean())
-    return float(np.sqrt((sums**2).sum()) / len(covered))
 
 
 def _remaining(log: Sequence[Ended], asked: Sequence[Asked], from_day: float) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +20,7 @@ from scheduler.model.errors import InvalidObjectError
 from scheduler.predict import records
 from scheduler.predict.learning import Learning
 from scheduler.predict.records import Record
+from scheduler.predict.use import MODEL, Usage
 
 _DAY: Final = 86400.0
 _MOST_ROWS: Final = 40
@@ -112,10 +114,24 @@ def described(saved_at: float, learning: Learning) -> dict[str, Any]:
             }
             for what, by_name in learning.corrections().items()
         },
+        "use": {what: _uses(learning.uses.of(what)) for what in (records.QUEUE, records.GPU, MODEL)},
         "reclaims_per_node_hour": {
             pool: round(learning.hazards.of_pool(pool).mean_per_hour, 4) for pool in learning.hazards.pools()
         },
         "reclaims_by_hour": _by_hour(learning),
+    }
+
+
+def _uses(by_name: Mapping[str, Usage]) -> dict[str, dict[str, Any]]:
+    """Mean GPU utilisation of runs, the most memory that one GPU held, and restarts of a run; None: nobody said."""
+    return {
+        name: {
+            "runs": one.runs,
+            "gpu_utilization": round(one.busy_mean, 4) if one.busy_runs else None,
+            "gpu_memory_bytes": None if one.memory_bytes is None else round(one.memory_bytes),
+            "restarts_per_run": round(one.restarts / one.runs, 4),
+        }
+        for name, one in by_name.items()
     }
 
 
@@ -176,6 +192,17 @@ def _tables(found: dict[str, Any]) -> list[Any]:
                 numbers = f"{one['error']:.3f}", f"x {one['factor']:.2f}", f"{100 * one['under_p90']:.0f} %"
                 said.add_row(what, name, str(one["count"]), *numbers, "yes" if one["drifting"] else "")
         tables.append(said)
+    if any(found["use"].values()):
+        use = Table("use by", "name", "runs", "GPUs busy", "GPU memory", "restarts/run")
+        for what, by_name in found["use"].items():
+            for name, one in sorted(by_name.items(), key=lambda each: (-each[1]["runs"], each[0]))[:_MOST_ROWS]:
+                busy, memory = one["gpu_utilization"], one["gpu_memory_bytes"]
+                shown = (
+                    "-" if busy is None else f"{100 * busy:.0f} %",
+                    "-" if memory is None else f"{memory / 2**30:.1f} GiB",
+                )
+                use.add_row(what, name, str(one["runs"]), *shown, f"{one['restarts_per_run']:.2f}")
+        tables.append(use)
     return tables
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from scheduler.cli.output import CommandError
 from scheduler.model.traits import NO_TRAITS, Traits
-from scheduler.predict.scores import scores
+from scheduler.predict.scores import scores, standard_error
 from scheduler.predict.throughput import Configuration
 from scheduler.predict.throughput_fit import fit
 from scheduler.predict.throughput_onnx import to_onnx
@@ -35,7 +35,8 @@ def evaluate_throughput(path: Path, holdout: str, seed: int) -> dict[str, Any]:
     except ValueError as error:
         raise CommandError(f"{path}: {error}; give a fuller table", exit_code=2) from error
     covered = (found.low <= found.actual) & (found.actual <= found.high)
-    gpus = np.array(found.gpu)
+    gpus, models = np.array([one.gpu for one in found.asked]), np.array([one.model for one in found.asked])
+    by_gpu = {str(gpu): gpus == gpu for gpu in np.unique(gpus)}
     floor = all_but_one(table)
     return {
         "configurations": len(table),
@@ -45,7 +46,10 @@ def evaluate_throughput(path: Path, holdout: str, seed: int) -> dict[str, Any]:
         **scores(found.median, found.actual),
         "coverage_90": float(covered.mean()),
         "log_width_90": float(np.median(np.log(found.high / found.low))),
-        "coverage_90_by_gpu": {str(gpu): float(covered[gpus == gpu].mean()) for gpu in np.unique(gpus)},
+        "coverage_90_by_gpu": {gpu: float(covered[there].mean()) for gpu, there in by_gpu.items()},
+        "coverage_90_standard_error_by_gpu": {
+            gpu: standard_error(covered[there], models[there]) for gpu, there in by_gpu.items()
+        },
         "all_but_one": {"median_ape": float(np.median(floor)), "mean_ape": float(floor.mean())},
         "baselines": {name: _rated(said, found) for name, said in found.baselines.items()},
     }

@@ -39,6 +39,7 @@ from scheduler.predict.progress import Attempt
 from scheduler.predict.ratios import Correction
 from scheduler.predict.records import Record
 from scheduler.predict.served import INTERVAL_SECONDS
+from scheduler.predict.use import NO_USE
 
 log = structlog.get_logger(__name__)
 NAME: Final = "runs"
@@ -118,6 +119,8 @@ class Learner:
         lesson = lesson_of(ended, attempt)
         if attempt is not None and attempt.steps_per_second is not None:
             self.speed_told(ended.uid, attempt.steps_per_second)
+        use = NO_USE if attempt is None else attempt.use
+        self._observe("use", lambda learning: learning.used(ended.uid, use, ended.restarts))
         kind = "end" if lesson.seconds is not None else "end without a length"
         if lesson.seconds is None and lesson.at_least is not None:
             kind = "end at least"

@@ -8,7 +8,7 @@ its last checkpoint holds. Kept in the history's `memories` as one versioned JSO
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from scheduler.daemon.mirror import Mirror
 from scheduler.engine.remaining import left_seconds, of_part
 from scheduler.model.errors import OverspillError
 from scheduler.model.ids import ClusterId, Instant, PoolId, PoolRef, Uid
-from scheduler.model.metrics import OK, MetricQuery, Reading
+from scheduler.model.metrics import OK, MetricQuery, Reading, Sample
 from scheduler.model.ports import Clock, Prediction, Predictor
 from scheduler.model.snapshot import Progress
 from scheduler.model.workload import Copy, PlacementState, Workload
@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 NAME: Final = "progress"
 STEPS: Final = "workload_steps_count"
 RATIO: Final = "workload_progress_ratio"
+_BUSY: Final = "gpu_utilization_ratio"
+_MEMORY: Final = "gpu_memory_used_bytes"
 _CLOCK_REASONS: Final = "gpu_clock_event_reasons_code"
 _THROTTLED: Final = 0x8 | 0x20 | 0x40 | 0x80
 """Hardware slowdown, software and hardware thermal, power brake: NVML's clock event reasons (nvml.h); a power cap and
@@ -53,6 +55,8 @@ class _Known:
     begun: float = 0.0
     going: Attempt | None = None
     taught: bool = False
+    over: bool = False
+    """Its copy has ended, and the hub is not told yet: what is known of the attempt is asked for when it is."""
 
     @property
     def is_told(self) -> bool:
@@ -112,8 +116,7 @@ class ProgressBook:
         copy = self._running(workload)
         going = None if known is None else known.going
         if copy is None:
-            if going is not None and self._is_over(workload, going):
-                self._known.put(uid, _Known(self._kept(workload, going)))
+            self._look_at_end(workload, known)
             return
         assert workload.placement is not None
         assert copy.started_at is not None
@@ -121,20 +124,36 @@ class ProgressBook:
             return
         begun = 0.0
         if known is not None:
-            begun = known.begun if going is None else self._kept(workload, going)
+            begun = known.begun if going is None or known.over else self._kept(workload, going)
         began = Attempt(
             copy.attempt, copy.started_at, str(workload.placement.pool_ref), begun, workload.hints.total_steps
         )
         self._known.put(uid, _Known(begun, began))
 
+    def _look_at_end(self, workload: Workload, known: _Known | None) -> None:
+        """None of its copies runs."""
+        going = None if known is None else known.going
+        if known is None or going is None or known.over or not self._is_over(workload, going):
+            return
+        kept = self._kept(workload, going)
+        copy = self._placed(workload)
+        if copy is not None and copy.finished and copy.attempt == going.attempt:
+            self._known.put(workload.ref.uid, replace(known, begun=kept, over=True))
+        else:
+            self._known.put(workload.ref.uid, _Known(kept))
+
     def _running(self, workload: Workload) -> Copy | None:
+        copy = self._placed(workload)
+        return None if copy is None or copy.suspended or copy.finished else copy
+
+    def _placed(self, workload: Workload) -> Copy | None:
+        """Its copy where the hub's placement says, once that has started."""
         placement = workload.placement
         if placement is None or placement.state is not PlacementState.STARTED:
             return None
         for entry in self._mirror.copies(workload.ref.uid):
             copy = entry.copy
-            here = copy.cluster == placement.cluster and copy.attempt == placement.attempt
-            if here and copy.started_at is not None and not copy.suspended and not copy.finished:
+            if (copy.cluster, copy.attempt) == (placement.cluster, placement.attempt) and copy.started_at is not None:
                 return copy
         return None
 
@@ -168,6 +187,7 @@ class ProgressBook:
         self._take_common(latest)
         await self._ask()
         self._look_at_throttling(latest)
+        self._look_at_use(latest)
         for uid, known in list(self._known.items()):
             going = known.going
             speed = None if going is None or known.taught else going.steps_per_second
@@ -180,22 +200,39 @@ class ProgressBook:
     def _take_common(self, latest: Iterable[Reading]) -> None:
         """What common exporters say of pods, the furthest pod of each run."""
         found: dict[tuple[Uid, bool], tuple[Instant, float]] = {}
+        for uid, metric, sample in self._of_runs(latest, (STEPS, RATIO)):
+            key = uid, metric == STEPS
+            old = found.get(key)
+            if old is None or sample.value > old[1]:
+                found[key] = sample.at, sample.value
+        for (uid, in_steps), (at, value) in found.items():
+            workload = self._mirror.workload(uid)
+            if workload is not None and not (workload.progress_query and self._own_queries):
+                self._put_progress(uid, at, value, in_steps=in_steps)
+
+    def _of_runs(self, latest: Iterable[Reading], metrics: tuple[str, ...]) -> Iterator[tuple[Uid, str, Sample]]:
+        """Samples of pods that belong to a workload: which, of which metric."""
         for reading in latest:
             member = self._mirror.members.get(reading.cluster)
-            if reading.metric not in (STEPS, RATIO) or reading.state != OK or member is None:
+            if reading.metric not in metrics or reading.state != OK or member is None:
                 continue
             for sample in reading.samples:
                 labels = dict(sample.labels)
                 pod = member.pods.get(f"{labels.get('namespace', '')}/{labels.get('pod', '')}")
                 if pod is not None and pod.origin_uid is not None:
-                    key = pod.origin_uid, reading.metric == STEPS
-                    old = found.get(key)
-                    if old is None or sample.value > old[1]:
-                        found[key] = sample.at, sample.value
-        for (uid, in_steps), (at, value) in found.items():
-            workload = self._mirror.workload(uid)
-            if workload is not None and not (workload.progress_query and self._own_queries):
-                self._put_progress(uid, at, value, in_steps=in_steps)
+                    yield pod.origin_uid, reading.metric, sample
+
+    def _look_at_use(self, latest: Iterable[Reading]) -> None:
+        """How busy the GPUs of each run are, and how much memory it takes of them."""
+        found: dict[Uid, tuple[list[float], list[float]]] = {}
+        for uid, metric, sample in self._of_runs(latest, (_BUSY, _MEMORY)):
+            busy, memory = found.setdefault(uid, ([], []))
+            (busy if metric == _BUSY else memory).append(sample.value)
+        for uid, (busy, memory) in found.items():
+            known = self._known.get(uid)
+            if known is not None and known.going is not None:
+                going = replace(known.going, use=known.going.use.looked(busy, memory))
+                self._known.put(uid, replace(known, going=going))
 
     def _put_progress(self, uid: Uid, at: Instant, value: float, *, in_steps: bool) -> None:
         known = self._known.get(uid)
@@ -294,7 +331,7 @@ class ProgressBook:
 
 def _told(uid: Uid, known: _Known) -> Progress:
     going = known.going
-    if going is None:
+    if going is None or known.over:
         return Progress(uid, known.begun)
     at, done = going.done or (0.0, None)
     return Progress(uid, going.begun, done, at, going.per_second if done is not None else None)

@@ -51,6 +51,8 @@ class RunEnded:
     ran_seconds: float | None = None
     """How long its last attempt ran; None: it never did, it was paused, or nobody saw its end."""
     succeeded: bool = False
+    restarts: int = 0
+    """Starts that were seen, beyond the first: after a reclaim, a failed node, a move."""
 
 
 @dataclass(slots=True, eq=False)
@@ -177,7 +179,7 @@ class RunLog:
         started = known.last_started_at
         ran = None if started is None or known.paused or outcome == UNKNOWN else max(0.0, at - started)
         done = outcome == CopyState.SUCCEEDED.value
-        self.on_end(RunEnded(uid, at, _own_seconds(known, at, outcome), ran, done))
+        self.on_end(RunEnded(uid, at, _own_seconds(known, at, outcome), ran, done, max(0, known.attempts - 1)))
         known.row = known.row | {"finished_at": at, "outcome": outcome}
         self._write(known)
 

@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scheduler.predict import arrays
 from scheduler.predict.bounded import Recent
@@ -191,6 +192,8 @@ class Going:
 
 
 LEAST_EXAMPLES: Final = 50
+_LEAST_WEIGHT: Final = 0.099
+"""Beside 1 for the newest: the 10,000 newest are all taken, and of older ones so few that 100,000 are 14,000."""
 _OUTLIVED: Final = 0.7
 _REST: Final = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
 
@@ -200,8 +203,8 @@ def fit(
     going: Going | None = None,
     before: Forest | None = None,
     *,
-    trees: int = 20,
-    leaf: int = 4,
+    trees: int = 40,
+    leaf: int = 6,
     half: float = 3000.0,
 ) -> Forest | None:
     """A forest of log seconds beside each row's base; None under 50 runs. A run counts half as much as one that ended
@@ -210,18 +213,28 @@ def fit(
     A run that is still going after 70 % of those like it would have ended (as `before` says) is told as what is left of
     its distribution. Source: B. Efron, "The two sample problem with censored data" (1967): mass moves to the right.
     """
-    # What counts less than a thousandth of the newest is left out.
-    examples = examples.since(max(0, len(examples.targets) - int(10 * half)))
     count = len(examples.targets)
     if count < LEAST_EXAMPLES:
         return None
-    rows, targets = examples.rows, examples.targets - examples.rows[:, 0]
-    weights = 0.5 ** (np.arange(count)[::-1] / half)
+    kept, weights = thinned(0.5 ** (np.arange(count)[::-1] / half), _LEAST_WEIGHT)
+    rows = examples.rows[kept]
+    targets = examples.targets[kept] - rows[:, 0]
     if going is not None and before is not None and len(going.ages) and before.columns <= rows.shape[1]:
         more, rest = _rest(going, before)
         rows, targets = np.concatenate([rows, more]), np.concatenate([targets, rest])
         weights = np.concatenate([weights, np.full(len(rest), 1.0 / len(_REST))])
     return fit_forest(rows, targets, weights, trees=trees, leaf=leaf)
+
+
+def thinned(weights: Floats, least: float) -> tuple[NDArray[np.intp], Floats]:
+    """Indices that are kept, rising, and what each counts then: of those that count less than `least`, one for each
+    `least` that they come to together, which counts as much, so that every stretch of them counts what it did, to
+    within `least`. Source: systematic sampling in proportion to size (W. Madow, "On the theory of systematic sampling,
+    II", Annals of Mathematical Statistics 20, 1949), from a fixed start."""
+    light = weights < least
+    turns = np.floor(np.cumsum(np.where(light, weights, 0.0)) / least + 0.5)
+    kept = np.flatnonzero(~light | (np.diff(turns, prepend=0.0) > 0))
+    return kept, np.maximum(weights[kept], least)
 
 
 def _rest(going: Going, before: Forest) -> tuple[Floats, Floats]:

@@ -104,8 +104,37 @@ _Where = tuple[str | None, int, int]
 """GPU model, GPUs of a node, how many times over each is handed out: all that a run's time depends on of a pool."""
 
 
-_Place = tuple[DailyRates, float | None, float | None]
-"""Reclaims of a node; seconds until a new node is ready; the chance that a scale-up succeeds."""
+_MOST_PLACES: Final = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What is worked out of a pool, once."""
+
+    pool: NodePool
+    where: int
+    """Of `_Where`, by number: a tuple would be hashed at each question."""
+    node: int
+    """Of the size of its nodes, likewise."""
+    spot: bool
+    rates: DailyRates
+    """Reclaims of a node."""
+    provisioning: float | None
+    """Seconds until a new node is ready, with what is lost on scale-ups that fail."""
+    start: float | None
+    """The same, and the start of pods."""
+    chance: float | None
+    """That a scale-up succeeds; None: none was seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """As a prediction tells it."""
+
+    span: Span
+    seconds: float
+    log_sd: float | None
+    shape: tuple[float, ...]
 
 
 @dataclass(slots=True)
@@ -115,7 +144,10 @@ class _Asked:
     workload: Workload
     history: Span | None
     order: tuple[str, ...]
-    runs: dict[_Where, Span | None] = field(default_factory=dict)
+    runs: dict[int, _Run | None] = field(default_factory=dict)
+    """By `_Place.where`."""
+    nodes: dict[int, int] = field(default_factory=dict)
+    """That it spans at least, by `_Place.node`."""
 
 
 class LearnedPredictor:
@@ -124,27 +156,26 @@ class LearnedPredictor:
     def __init__(self, known: Known | None = None) -> None:
         self.known = Known() if known is None else known
         self._asked: _Asked | None = None
-        self._places: dict[tuple[PoolRef, tuple[tuple[str, str], ...], float | None], _Place] = {}
+        self._wheres: dict[_Where, int] = {}
+        self._nodes: dict[Resources, int] = {}
+        self._places: dict[int, _Place] = {}
+        """By the identity of the pool, which is kept: to hash a pool's labels takes longer than to predict."""
 
     def predict(self, workload: Workload, pool: NodePool, new_nodes: int) -> Prediction:
         """Unknown stays None, as in `FirstPredictor`."""
-        rates, provisioning, chance = self._place(pool)
-        span = None if workload.runs_forever else self._run(workload, pool)
-        run, sure, shape = (None, None, ()) if span is None else (span.median, span.log_sd, span.shape)
-        lost = 0.0
-        if run is not None and pool.capacity_type == SPOT:
-            gang = self._reclaims(rates, run) * nodes_spanned(workload.pod_sets, pool.node_resources)
-            lost = lost_to_reclaims(run, gang, workload.hints.checkpoint_every_seconds)
-        if new_nodes == 0:
-            return Prediction(run, POD_START_SECONDS, lost, sure, run_shape=shape)
-        start = None if provisioning is None else provisioning + POD_START_SECONDS
-        return Prediction(run, start, lost, sure, availability=chance, run_shape=shape)
+        place = self._place(pool)
+        start, chance = (POD_START_SECONDS, None) if new_nodes == 0 else (place.start, place.chance)
+        run = None if workload.runs_forever else self._run(workload, place)
+        if run is None:
+            return Prediction(None, start, 0.0, None, chance)
+        lost = self._lost(run.seconds, place) if place.spot else 0.0
+        return Prediction(run.seconds, start, lost, run.log_sd, chance, run.shape)
 
     def alike(self, pool: NodePool) -> Hashable:
         """All that a prediction looks at of a pool."""
-        rates, provisioning, chance = self._place(pool)
-        spot = pool.capacity_type == SPOT
-        return _where(pool), provisioning, chance, (rates, pool.node_resources) if spot else None
+        place = self._place(pool)
+        spot = (place.rates, place.node) if place.spot else None
+        return place.where, place.provisioning, place.chance, spot
 
     def run_seconds(self, workload: Workload, pool: NodePool) -> Mapping[str, Span]:
         """What each source says that knows anything; the spans of hints have no width."""
@@ -164,7 +195,7 @@ class LearnedPredictor:
         prediction = self.predict(workload, pool, new_nodes)
         hazard = None
         if pool.capacity_type == SPOT and prediction.run_seconds is not None:
-            hazard = self._reclaims(self._place(pool)[0], prediction.run_seconds)
+            hazard = self._reclaims(self._place(pool).rates, prediction.run_seconds)
         return predicted_cost(prediction, usd_per_hour, hazard, workload.hints.checkpoint_every_seconds)
 
     def serving(self, workload: Workload) -> Serving | None:
@@ -185,33 +216,28 @@ class LearnedPredictor:
     def table(self, workloads: Sequence[Workload], pools: Sequence[NodePool]) -> tuple[Floats, Floats]:
         """Of many at once, workloads x pools: seconds that each runs, and of those spent on work done again. NaN:
         unknown. The same as `predict` says of each; work is shared between pools that are alike."""
-        kinds: dict[_Where, int] = {}
-        column = [kinds.setdefault(_where(pool), len(kinds)) for pool in pools]
-        example = dict(zip(column, pools, strict=True))
-        runs = np.full((len(workloads), len(kinds)), math.nan)
-        for row, workload in enumerate(workloads):
-            if not workload.runs_forever:
-                for number, pool in example.items():
-                    span = self._run(workload, pool)
-                    runs[row, number] = math.nan if span is None else span.median
-        places: dict[tuple[int, DailyRates, Resources], int] = {}
+        places = [self._place(pool) for pool in pools]
+        runs = np.full((len(workloads), len(self._wheres)), math.nan)
+        alike: dict[tuple[int, DailyRates, int], int] = {}
         at = [
-            places.setdefault((kind, self._place(pool)[0], pool.node_resources), len(places))
-            if pool.capacity_type == SPOT
-            else -1
-            for kind, pool in zip(column, pools, strict=True)
+            alike.setdefault((place.where, place.rates, place.node), len(alike)) if place.spot else -1
+            for place in places
         ]
-        lost = np.zeros((len(workloads), len(places) + 1))
+        examples = {place.where: place for place in places}
+        risky = dict(zip(at, places, strict=True))
+        risky.pop(-1, None)
+        lost = np.zeros((len(workloads), len(risky) + 1))
         for row, workload in enumerate(workloads):
-            every = workload.hints.checkpoint_every_seconds
-            for (kind, rates, node), place in places.items():
-                seconds = float(runs[row, kind])
-                if math.isnan(seconds):
-                    lost[row, place] = seconds
-                    continue
-                gang = self._reclaims(rates, seconds) * nodes_spanned(workload.pod_sets, node)
-                lost[row, place] = lost_to_reclaims(seconds, gang, every)
-        return runs[:, column], lost[:, at]
+            if workload.runs_forever:
+                lost[row, :-1] = math.nan
+                continue
+            for number, place in examples.items():
+                run = self._run(workload, place)
+                runs[row, number] = math.nan if run is None else run.seconds
+            for column, place in risky.items():
+                seconds = float(runs[row, place.where])
+                lost[row, column] = seconds if math.isnan(seconds) else self._lost(seconds, place)
+        return runs[:, [place.where for place in places]], lost[:, at]
 
     # -- the parts ---------------------------------------------------------------------------------------------------
 
@@ -219,14 +245,24 @@ class LearnedPredictor:
     def _speeds(self) -> ThroughputModel | None:
         return self.known.throughput
 
-    def _run(self, workload: Workload, pool: NodePool) -> Span | None:
+    def _run(self, workload: Workload, place: _Place) -> _Run | None:
         asked = self._asked
         if asked is None or asked.workload is not workload:
             asked = self._asked = _Asked(workload, self._history(workload), self.order(workload.queue))
-        place = _where(pool)
-        if place not in asked.runs:
-            asked.runs[place] = self._chosen(asked, pool)
-        return asked.runs[place]
+        if place.where not in asked.runs:
+            span = self._chosen(asked, place.pool)
+            asked.runs[place.where] = None if span is None else _Run(span, span.median, span.log_sd, span.shape)
+        return asked.runs[place.where]
+
+    def _lost(self, run_seconds: float, place: _Place) -> float:
+        """Seconds that the workload which is being asked about is expected to do again on a spot pool."""
+        asked = self._asked
+        assert asked is not None
+        nodes = asked.nodes.get(place.node)
+        if nodes is None:
+            nodes = asked.nodes[place.node] = nodes_spanned(asked.workload.pod_sets, place.pool.node_resources)
+        gang = self._reclaims(place.rates, run_seconds) * nodes
+        return lost_to_reclaims(run_seconds, gang, asked.workload.hints.checkpoint_every_seconds)
 
     def _chosen(self, asked: _Asked, pool: NodePool) -> Span | None:
         for source in asked.order:
@@ -285,18 +321,28 @@ class LearnedPredictor:
         return rates.mean(self.known.hour, run_seconds)
 
     def _place(self, pool: NodePool) -> _Place:
-        """Seconds until a new node is ready have what is lost on scale-ups that fail among them; the chance that one
-        succeeds is None where none was seen."""
-        key = (pool.ref, pool.labels, pool.provisioning_seconds)
-        found = self._places.get(key)
+        found = self._places.get(id(pool))
         if found is None:
-            known, ref = self.known, pool.ref
-            zone = next((value for name, value in pool.labels if name == TOPOLOGY_ZONE), "")
-            rates = known.reclaims.get((ref, zone)) or known.reclaims.get((ref, ""), known.any_reclaims)
-            learned = known.provisioning.get(ref)
-            chance = None if learned is None else round(learned.availability, 2)
-            found = self._places[key] = rates, self._provisioning(pool, learned), chance
+            if len(self._places) >= _MOST_PLACES:
+                self._places.clear()
+            found = self._places[id(pool)] = self._worked_out(pool)
         return found
+
+    def _worked_out(self, pool: NodePool) -> _Place:
+        known, ref, node = self.known, pool.ref, pool.node_resources
+        zone = next((value for name, value in pool.labels if name == TOPOLOGY_ZONE), "")
+        learned = known.provisioning.get(ref)
+        provisioning = self._provisioning(pool, learned)
+        return _Place(
+            pool,
+            self._wheres.setdefault((pool.gpu_model, node.gpus, replicas_of(pool)), len(self._wheres)),
+            self._nodes.setdefault(node, len(self._nodes)),
+            pool.capacity_type == SPOT,
+            known.reclaims.get((ref, zone)) or known.reclaims.get((ref, ""), known.any_reclaims),
+            provisioning,
+            None if provisioning is None else provisioning + POD_START_SECONDS,
+            None if learned is None else round(learned.availability, 2),
+        )
 
     def _provisioning(self, pool: NodePool, learned: Provisioning | None) -> float | None:
         if learned is None:
@@ -315,10 +361,6 @@ def _span(steps: float, speed: Spread | None) -> Span | None:
 
 
 Floats = NDArray[np.float64]
-
-
-def _where(pool: NodePool) -> _Where:
-    return pool.gpu_model, pool.node_resources.gpus, replicas_of(pool)
 
 
 def gpu_name(one: Configuration) -> str:

@@ -35,6 +35,7 @@ from scheduler.predict.sources import SourceErrors
 from scheduler.predict.speeds import Speeds
 from scheduler.predict.spot import DailyRates, ReclaimHazards
 from scheduler.predict.throughput import ThroughputModel
+from scheduler.predict.use import MODEL, Use, Uses
 
 STATE_VERSION: Final = 1
 WAIT_OFFSET_SECONDS: Final = 60.0
@@ -83,6 +84,8 @@ class Learning:
         self.serving: Recent[str, Served] = Recent(MOST_SERVING)
         """By UID of the workload."""
         self.provisioning: Recent[str, Provisioning] = Recent(_MOST_PLACES)
+        self.uses = Uses()
+        """By queue, GPU model and model: what runs made of their GPUs."""
         self._lengths = GroupLengths()
         self._fitted_at = 0
 
@@ -176,6 +179,17 @@ class Learning:
                 self.speeds.learn_shared(opened.configuration, other.configuration, steps_per_second)
             self.speeds.learn(opened.configuration, steps_per_second, opened.traits)
             self.open.told_speed(uid)
+
+    def used(self, uid: str, use: Use, restarts: int) -> None:
+        """What a run that is over, or is about to be, made of its GPUs in its last attempt; and how often it began
+        again. Before `ended`."""
+        opened = self.open.get(uid)
+        if opened is None:
+            return
+        model = None if opened.configuration is None else opened.configuration.model
+        for what, name in ((records.QUEUE, opened.queue), (records.GPU, opened.gpu), (MODEL, model)):
+            if name:
+                self.uses.learn(what, name, use, restarts)
 
     def nodes_came(self, pool: PoolRef, seconds: float, at: float = 0.0) -> None:
         """From the decision to buy nodes to a run's start on them, at `at`."""
@@ -296,6 +310,7 @@ class Learning:
             "starts": self.starts.state(),
             "latencies": self.latencies.state(),
             "serving": [[uid, one.state()] for uid, one in self.serving.items()],
+            "uses": self.uses.state(),
             "lengths": self._lengths.state(),
             "open": self.open.state(),
             "fitted_at": self._fitted_at - self.durations.examples_seen,
@@ -325,6 +340,7 @@ class Learning:
         self.costs = Ratios.from_state(state.get("costs", []))
         self.starts = Ratios.from_state(state.get("starts", []))
         self.latencies = Ratios.from_state(state.get("latencies", []))
+        self.uses = Uses.from_state(state.get("uses", []))
         for uid, one in state.get("serving", []):
             self.serving.put(str(uid), Served.from_state(one))
         for pool, one in state["provisioning"]:

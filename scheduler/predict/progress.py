@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any, Final
 
 from scheduler.predict.durations import LONGEST_SECONDS
+from scheduler.predict.use import NO_USE, Use
 
 MOST_SAMPLES: Final = 16
 _LEAST_SECONDS: Final = 30.0
@@ -47,6 +48,8 @@ class Attempt:
     throttled_seconds: float = 0.0
     looked_at: float | None = None
     was_throttled: bool = False
+    use: Use = NO_USE
+    """What it made of its GPUs."""
 
     def told(self, at: float, value: float, *, throttled: bool = False) -> Attempt:
         """With one sample of progress, in steps (or parts); what cannot be changes nothing."""
@@ -126,13 +129,13 @@ class Attempt:
         return [
             self.attempt, self.started_at, self.pool, self.begun, self.total, [list(one) for one in self.samples],
             None if self.said is None else list(self.said), self.clean_seconds, self.clean_part,
-            self.throttled_seconds, self.looked_at, self.was_throttled,
+            self.throttled_seconds, self.looked_at, self.was_throttled, self.use.state(),
         ]  # fmt: skip
 
     @classmethod
     def from_state(cls, state: Sequence[Any]) -> Attempt:
         """Raises: ValueError, TypeError for what `state` did not write."""
-        attempt, started, pool, begun, total, samples, said, clean, part, slow, looked, throttled = state
+        attempt, started, pool, begun, total, samples, said, clean, part, slow, looked, throttled, *later = state
         read = tuple((float(at), float(value)) for at, value in samples)[-MOST_SAMPLES:]
         spoken = None if said is None else (float(said[0]), float(said[1]))
         numbers = [started, begun, clean, part, slow, *(each for pair in read for each in pair), *(spoken or ())]
@@ -143,6 +146,7 @@ class Attempt:
             int(attempt), float(started), str(pool), float(begun), None if total is None else float(total),
             read, spoken, float(clean), float(part), float(slow),
             None if looked is None else float(looked), bool(throttled),
+            Use.from_state(later[0]) if later else NO_USE,  # earlier versions told none
         )  # fmt: skip
 
 

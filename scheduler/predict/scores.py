@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,15 @@ def scores(said: Floats, actual: Floats) -> dict[str, float]:
         "within_2x": float(np.mean(np.abs(ratio) <= np.log(2.0))),
         "concordance": _concordance(said, actual),
     }
+
+
+def standard_error(covered: NDArray[np.bool_], cluster: NDArray[Any]) -> float:
+    """How far off chance alone makes a share of outcomes, those of one cluster (a day, a model) being taken to stand
+    and fall together: the cluster-robust standard error of a mean. Source: C. Cameron and D. Miller, "A practitioner's
+    guide to cluster-robust inference", Journal of Human Resources 50 (2015), 2.2."""
+    _, number = np.unique(cluster, return_inverse=True)
+    sums = np.bincount(number, covered - covered.mean())
+    return float(np.sqrt((sums**2).sum()) / len(covered))
 
 
 def _concordance(said: Floats, actual: Floats) -> float:

@@ -5,7 +5,6 @@ Mutable, for one thread.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,7 +16,7 @@ from scheduler.model.traits import NO_TRAITS, Traits
 from scheduler.predict.champion import Choice, choose
 from scheduler.predict.learned import gpu_name
 from scheduler.predict.sharing import Alone, Beside, SharingModel
-from scheduler.predict.throughput import Configuration, ThroughputModel
+from scheduler.predict.throughput import Configuration, Spread, ThroughputModel
 from scheduler.predict.work import Efficiencies
 
 _NEWEST: Final = 20
@@ -40,8 +39,8 @@ class Speeds:
         """What part of a GPU's peak models reach that declare what they are."""
         self._behind = self.throughput.fork()
         """Without the newest speeds, which a challenger is judged on."""
-        self._newest: deque[tuple[Configuration, float, float]] = deque(maxlen=_NEWEST)
-        """With what was predicted before each was seen (NaN: nothing), steps per second."""
+        self._newest: deque[tuple[Configuration, float, Spread | None]] = deque(maxlen=_NEWEST)
+        """With what was predicted before each was seen."""
         self._new = 0
         self._new_shared = 0
 
@@ -50,9 +49,9 @@ class Speeds:
         self.efficiencies.learn(traits, one, steps_per_second)
         span = self.throughput.predict(one)
         if len(self._newest) == _NEWEST:
-            self._behind.observe(*self._newest[0][:2])
-        self._newest.append((one, steps_per_second, math.nan if span is None else span.median))
-        self.throughput.observe(one, steps_per_second)
+            self._behind.observe(*self._newest[0])
+        self._newest.append((one, steps_per_second, span))
+        self.throughput.observe(one, steps_per_second, span)
         self._new += 1
 
     def learn_shared(self, own: Configuration, other: Configuration, steps_per_second: float) -> None:
@@ -86,7 +85,7 @@ class Speeds:
         return choice
 
     def _refit(self) -> Choice:
-        judged = [one for one in self._newest if math.isfinite(one[2])]
+        judged = [(one, steps, said.median) for one, steps, said in self._newest if said is not None]
         challenger = self._behind.fork()
         challenger.refit()
         said = challenger.predict_many([one[0] for one in judged])

@@ -80,10 +80,11 @@ class ThroughputModel:
         self.refused = 0
         """Observations that taught nothing, as they cannot be, or contradict what is known."""
 
-    def observe(self, configuration: Configuration, steps_per_second: float) -> None:
-        """Under 5 ms. Refuses (and counts) what is not finite, not positive, of no possible configuration, more than
-        eight times off the median of its own configuration, or beyond anything foretold for one that was never seen;
-        three in a row that agree with each other are believed."""
+    def observe(self, configuration: Configuration, steps_per_second: float, said: Spread | None = None) -> None:
+        """Under 5 ms. `said`: what was foretold of it, where that is known already. Refuses (and counts) what is not
+        finite, not positive, of no possible configuration, more than eight times off the median of its own
+        configuration, or beyond anything foretold for one that was never seen; three in a row that agree with each
+        other are believed."""
         key = _normal(configuration)
         if key is None or not _LOWEST_STEPS_PER_S < steps_per_second < _HIGHEST_STEPS_PER_S:
             self.refused += 1
@@ -92,7 +93,7 @@ class ThroughputModel:
         # A cell that is kept is never changed, so that a fork has what it had.
         known = self._cells.get(key)
         cell = _Cell() if known is None else _Cell(known.logs.copy(), list(known.doubted))
-        if self._doubts(key, cell, value):
+        if self._doubts(key, cell, value, said):
             self.refused += 1
             cell.doubted = [*(one for one in cell.doubted if abs(one - value) <= _ABSURD / 2), value]
             self._keep(key, cell)
@@ -170,7 +171,7 @@ class ThroughputModel:
                 "cells": [_fields(key) for key in self._fit.cells],
                 "log_seconds": self._fit.log_seconds.tolist(),
                 "weights": self._fit.weights.tolist(),
-                "margins": list(self._fit.margins),
+                "margins": self._fit.margins.state(),
             },
         }
 
@@ -198,13 +199,13 @@ class ThroughputModel:
             model._note(key, median(cell.logs))
         return model
 
-    def _doubts(self, key: Configuration, cell: _Cell, value: float) -> bool:
+    def _doubts(self, key: Configuration, cell: _Cell, value: float, said: Spread | None) -> bool:
         if cell.logs:
             return abs(value - median(cell.logs)) > _ABSURD
         if self._fit is None:
             return False
-        # As it was foretold, most often worked out already when the run began.
-        said = self.predict(key)
+        if said is None:
+            said = self.predict(key)
         if said is None:
             return False
         middle = math.log(said.median)

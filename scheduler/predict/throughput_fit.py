@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from scheduler.predict.margins import Margins
 from scheduler.predict.throughput_kernels import (
     COMPUTE,
     TRANSFER,
@@ -69,9 +70,8 @@ class Levels:
         return np.array(values)
 
 
-Margins = tuple[float, float, float]
 Lower = tuple[NDArray[np.intp], NDArray[np.intp]]
-_PLAIN: Final = (1.0, 1.0, 1.0)
+_PLAIN: Final = Margins()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,6 @@ class Learned:
     weights: Floats
     """Log variances of compute parts, transfer parts, noise."""
     margins: Margins
-    """What standard deviations are multiplied by for 90 % intervals that hold: of a (model, GPU) pair seen, of a model
-    seen elsewhere only, of one never seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +105,10 @@ class Fit:
         pairs = self.pairs | {(one.model, one.gpu) for one in seen}
         models = {model for model, _ in pairs}
         return np.array(
-            [self.margins[0 if (one.model, one.gpu) in pairs else 1 if one.model in models else 2] for one in asked]
+            [
+                self.margins.of(one.gpu)[0 if (one.model, one.gpu) in pairs else 1 if one.model in models else 2]
+                for one in asked
+            ]
         )
 
     def left_one_out(self) -> Floats:
@@ -138,8 +139,8 @@ class Fit:
         mean, own, cross, before = self._posterior(both)
         new, old = np.arange(count), np.arange(count, len(both))
         gained = cross @ self.inverse
-        within = self._prior(both.part(new), both.part(new), own[new], own[new]) - gained[new] @ cross[new].T
-        across = self._prior(both.part(old), both.part(new), own[old], own[new]) - gained[old] @ cross[new].T
+        shared = self._prior(both, both.part(new), own, own[new]) - gained @ cross[new].T
+        within, across = shared[new], shared[old]
         noise = math.exp(self.weights[-1])
         log_gpus = both.log2_gpus * math.log(2.0)
         missed = log_gpus[new] - np.array([value for _, value in seen]) - mean[new]
@@ -310,8 +311,7 @@ def fit_from_state(state: Mapping[str, Any], cells: Sequence[Configuration]) -> 
         raise ValueError("the arrays do not belong together")
     if not (np.isfinite(log_seconds).all() and np.isfinite(weights).all()):
         raise ValueError("not all numbers are finite")
-    few, some, none = (float(margin) for margin in state["margins"])
-    return solve(tuple(cells), log_seconds, weights, (few, some, none))
+    return solve(tuple(cells), log_seconds, weights, Margins.from_state(state["margins"]))
 
 
 def _usual(rows: Rows, log_seconds: Floats) -> float:

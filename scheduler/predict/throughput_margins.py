@@ -5,19 +5,24 @@ inference for regression", Journal of the American Statistical Association 113, 
 what is asked. Each fold leaves out what such a question lacks: a whole model, a model but on one GPU, a model on a GPU
 but for two configurations.
 
-For a model never seen, a model is one draw however many rows it has: each model's residuals weigh the same (Y. Lee,
-R. Barber and R. Willett, "Distribution-free inference with hierarchical data", 2023, hierarchical conformal prediction;
-without its correction for few groups, which under nine models would widen without bound).
+A model is one draw however many rows it has: each model's residuals weigh the same (Y. Lee, R. Barber and R. Willett,
+"Distribution-free inference with hierarchical data", 2023, hierarchical conformal prediction; without its correction
+for few groups, which under nine models would widen without bound). Each GPU model has its own margin (Mondrian
+conformal prediction: V. Vovk, A. Gammerman and G. Shafer, "Algorithmic Learning in a Random World", 2005, ch. 4.5), of
+which n models stand n / (n + 4) of the way from the margin of all (partial pooling: A. Gelman and J. Hill, "Data
+Analysis Using Regression and Multilevel Models", 2006, ch. 12.2).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from scheduler.predict.throughput_fit import NORMAL_95, Margins, columns, learn_weights, solve
+from scheduler.predict.margins import Known, Margins
+from scheduler.predict.throughput_fit import NORMAL_95, columns, learn_weights, solve
 from scheduler.predict.throughput_kernels import Floats
 
 if TYPE_CHECKING:
@@ -26,24 +31,39 @@ if TYPE_CHECKING:
 Cells = Sequence[tuple["Configuration", float]]
 Fold = tuple[list[int], list[int]]
 """Indices of what is known and of what is asked."""
-_MOST_FOLDS: Final = 21
+_MOST_FOLDS: Final = 42
 _MOST_CELLS: Final = 400
 _FEWEST_MODELS: Final = 3
-_LEVELS: Final = tuple(0.86 + 0.01 * step for step in range(14))
+_ALONE: Final = 4
+"""Models seen on a GPU after which its margin stands half-way between all GPUs' and its own."""
 _HELD: Final = 0.9
 _THIRDS: Final = 3
 _NARROWEST, _WIDEST = 0.7, 4.0
 _UNLEARNED: Final = 1.5
 
 
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """How many standard deviations what was foretold of a model in a fold was off, and on which GPU."""
+
+    model: str
+    gpus: tuple[str, ...]
+    ratios: Floats
+
+
 def learn_margins(cells: Cells) -> Margins:
-    """Of a pair seen, of a model seen elsewhere, of a model never seen. From the newest 400 configurations; 1.5 where
-    there is too little to learn it from."""
+    """Of a pair seen, of a model seen elsewhere, of a model never seen; on any GPU and by GPU. From the newest 400
+    configurations; 1.5 where there is too little to learn it from."""
     cells = cells[-_MOST_CELLS:]
     weights = _weights_without(cells)
-    few = _margin(cells, weights, few_seen(cells))
-    some = _margin(cells, weights, elsewhere(cells))
-    return few, some, _margin_of_new_models(cells, weights)
+    missed = [_missed(cells, weights, folds(cells)) for folds in (few_seen, elsewhere, models)]
+    few, some, none = (margin(one) for one in missed)
+    gpus = sorted({one.gpu for one, _ in cells})
+    by_gpu: dict[str, Known] = {}
+    for gpu in gpus:
+        own = [margin(one, gpu) for one in missed]
+        by_gpu[gpu] = own[0], own[1], own[2]
+    return Margins((few, some, none), by_gpu)
 
 
 def _weights_without(cells: Cells) -> dict[str, Floats]:
@@ -80,17 +100,27 @@ def few_seen(cells: Cells) -> Iterator[Fold]:
             yield known + shown, [at for at in there if at not in shown]
 
 
-def _margin(cells: Cells, weights: dict[str, Floats], folds: Iterator[Fold]) -> float:
-    ratios = _ratios(cells, weights, folds)
-    if len(ratios) < _FEWEST_MODELS:
+def margin(missed: Sequence[Missed], gpu: str | None = None) -> float:
+    """That 90 % of what was missed lies within, each model counting the same; `gpu`: shrunk from all towards what was
+    missed there, on the log scale."""
+    every = _by_model(missed)
+    if len(every) < _FEWEST_MODELS:
         return _UNLEARNED
-    level = _level(ratios)
-    return _bounded(float(np.quantile(np.concatenate(ratios), level)))
+    pooled = evenly_held(every, _HELD) / NORMAL_95
+    own = [] if gpu is None else _by_model(missed, gpu)
+    if len(own) >= _FEWEST_MODELS:
+        part = len(own) / (len(own) + _ALONE)
+        pooled = pooled ** (1.0 - part) * (evenly_held(own, _HELD) / NORMAL_95) ** part
+    return float(np.clip(pooled, _NARROWEST, _WIDEST))
 
 
-def _margin_of_new_models(cells: Cells, weights: dict[str, Floats]) -> float:
-    ratios = _ratios(cells, weights, models(cells))
-    return _bounded(evenly_held(ratios, _HELD)) if len(ratios) >= _FEWEST_MODELS else _UNLEARNED
+def _by_model(missed: Sequence[Missed], gpu: str | None = None) -> list[Floats]:
+    found: dict[str, list[float]] = {}
+    for one in missed:
+        there = [ratio for ratio, at in zip(one.ratios.tolist(), one.gpus, strict=True) if gpu in (None, at)]
+        if there:
+            found.setdefault(one.model, []).extend(there)
+    return [np.array(each) for each in found.values()]
 
 
 def evenly_held(groups: Sequence[Floats], held: float) -> float:
@@ -102,32 +132,15 @@ def evenly_held(groups: Sequence[Floats], held: float) -> float:
     return float(values[order[min(int(at), len(values) - 1)]])
 
 
-def _bounded(ratio: float) -> float:
-    return float(np.clip(ratio / NORMAL_95, _NARROWEST, _WIDEST))
-
-
-def _ratios(cells: Cells, weights: dict[str, Floats], folds: Iterator[Fold]) -> list[Floats]:
-    """By model: how many standard deviations it was foretold wrong, over at most 21 folds."""
+def _missed(cells: Cells, weights: dict[str, Floats], folds: Iterator[Fold]) -> list[Missed]:
+    """Over at most 42 folds."""
     every = [fold for fold in folds if fold[0] and fold[1]]
     chosen = sorted({round(at) for at in np.linspace(0, len(every) - 1, _MOST_FOLDS)}) if every else []
-    ratios: dict[str, list[float]] = {}
+    found = []
     for known, asked in (every[at] for at in chosen):
-        model = cells[asked[0]][0].model
-        fitted = solve(*columns([cells[at] for at in known]), weights[model])
-        said, spread = fitted.predict([cells[at][0] for at in asked])
-        off = np.abs(said - np.array([cells[at][1] for at in asked])) / spread
-        ratios.setdefault(model, []).extend(off.tolist())
-    return [np.array(one) for one in ratios.values()]
-
-
-def _level(ratios: Sequence[Floats]) -> float:
-    """The least quantile of the other models' ratios that holds 90 % of each model's in turn: models are few, and the
-    rows of one err together, so that the plain 90 % quantile would hold less of the next model."""
-    for level in _LEVELS:
-        held = 0
-        for at, own in enumerate(ratios):
-            others = np.concatenate([*ratios[:at], *ratios[at + 1 :]])
-            held += int((own <= np.quantile(others, level)).sum())
-        if held >= _HELD * sum(map(len, ratios)):
-            return level
-    return _LEVELS[-1]
+        there = [cells[at][0] for at in asked]
+        fitted = solve(*columns([cells[at] for at in known]), weights[there[0].model])
+        said, spread = fitted.predict(there)
+        ratios = np.abs(said - np.array([cells[at][1] for at in asked])) / spread
+        found.append(Missed(there[0].model, tuple(one.gpu for one in there), ratios))
+    return found

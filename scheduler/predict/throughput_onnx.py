@@ -1,6 +1,6 @@
 """The fitted throughput model as an ONNX graph, so that others can ask it without Python.
 
-Input `configurations` (rows x 8, float64), in the order of COLUMNS; the metadata of the graph says which number each
+Input `configurations` (rows x 9, float64), in the order of COLUMNS; the metadata of the graph says which number each
 model and GPU has, in JSON. Output `steps_per_second` (rows x 3): 5 %, 50 % and 95 %, as `Fit.predict` and its margins
 say; what was observed since the fit, and the medians of configurations that were seen, are not in it.
 """

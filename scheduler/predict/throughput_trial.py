@@ -47,7 +47,7 @@ class Outcome:
     median: Floats
     low: Floats
     high: Floats
-    gpu: tuple[str, ...]
+    asked: tuple[Configuration, ...]
     baselines: Mapping[str, Floats]
     """NaN where the baseline says nothing."""
 
@@ -85,7 +85,7 @@ def evaluate(table: Table, holdout: str, seed: int, traits: Mapping[str, Traits]
     logs = {one: float(np.log(steps)) for one, steps in table.items()}
     learned: dict[str, Learned] = {}
     actual: list[float] = []
-    gpus: list[str] = []
+    asked: list[Configuration] = []
     said: list[Floats] = []
     other: dict[str, list[Floats]] = {name: [] for name in BASELINES}
     for fold in folds(table, holdout, seed):
@@ -102,12 +102,12 @@ def evaluate(table: Table, holdout: str, seed: int, traits: Mapping[str, Traits]
         for name, baseline in BASELINES.items():
             other[name].append(baseline(known, fold.asked))
         actual += [table[one] for one in fold.asked]
-        gpus += [one.gpu for one in fold.asked]
+        asked += fold.asked
     if not said:
         raise ValueError("nothing can be held out: each model is known on one GPU only, or in too few configurations")
     low, middle, high = np.exp(np.concatenate(said, axis=1))
     baselines = {name: np.exp(np.concatenate(values)) for name, values in other.items()}
-    return Outcome(np.array(actual), middle, low, high, tuple(gpus), baselines)
+    return Outcome(np.array(actual), middle, low, high, tuple(asked), baselines)
 
 
 def all_but_one(table: Table) -> Floats:

@@ -11,12 +11,13 @@ import sqlalchemy as sql
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from clusters.sandbox.scenario import FaultPlan
-from scheduler.daemon.history import LEARNED
+from scheduler.daemon.history import LEARNED, saved_learning
 from scheduler.daemon.learner import NAME, Learner
 from scheduler.daemon.parts import Daemon
 from scheduler.model.ids import ClusterId, PoolId, PoolRef
 from scheduler.model.workload import Workload
 from scheduler.predict.learned import HISTORY, LEAST_ALIKE, WORK, LearnedPredictor, Span
+from scheduler.predict.learning import Learning
 from tests.loop.harness import POLICIES, World, a_world, until
 from tests.loop.test_behaviours_capacity import lasting
 
@@ -67,6 +68,29 @@ async def test_runs_teach_and_what_they_taught_outlives_the_daemon(tmp_path: Pat
             _, again = await sample(daemon, world, "after")
             assert again[HISTORY].median == pytest.approx(said[HISTORY].median, rel=0.5)
             assert again[WORK].median == pytest.approx(600.0, rel=0.5)
+
+
+async def test_what_runs_make_of_their_gpus_is_learned_when_they_end(tmp_path: Path) -> None:
+    """By the sandbox's DCGM exporter."""
+    async with a_world(tmp_path) as world:
+        async with world.daemon() as (daemon, _):
+            await world.submit("train", seconds=5000.0, annotations=SAID)
+            await until(lambda: world.is_done("train"), "it ends")
+            await until(lambda: _learned_of(daemon), "its end is learned from")
+        saved = await saved_learning(f"sqlite+aiosqlite:///{world.folder / 'history.db'}", NAME)
+    assert saved is not None
+    uses = Learning.from_state(orjson.loads(saved[1])).uses
+    (of_queue,), (of_model,) = uses.of("queue").values(), uses.of("model").values()
+    assert of_queue == of_model
+    assert (of_queue.runs, of_queue.restarts, of_queue.busy_runs) == (1, 0, 1)
+    assert 0.1 < of_queue.busy_mean <= 1.0
+    assert of_queue.memory_bytes is not None
+    assert 1e8 < of_queue.memory_bytes < 2e11
+
+
+async def _learned_of(daemon: Daemon) -> bool:
+    predictor = daemon.predictor()
+    return isinstance(predictor, LearnedPredictor) and predictor.known.throughput is not None
 
 
 AT_ONCE = POLICIES.replace("afterWait: 1m", "afterWait: 0s")

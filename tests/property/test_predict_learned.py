@@ -9,6 +9,7 @@ import math
 from collections.abc import Hashable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ from scheduler.model.policy import PolicySet
 from scheduler.model.ports import Prediction
 from scheduler.model.snapshot import Snapshot
 from scheduler.model.workload import Hints, Workload
-from scheduler.predict.durations import LONGEST_SECONDS
+from scheduler.predict.durations import LONGEST_SECONDS, thinned
 from scheduler.predict.first import FirstPredictor
 from scheduler.predict.learned import HINT, HISTORY, WORK, LearnedPredictor
 from scheduler.predict.learning import Began, Learning
@@ -190,3 +191,15 @@ def test_a_state_that_was_tampered_with_is_refused_or_read(part: str, value: obj
     state = LEARNED.state() | {part: value}
     with contextlib.suppress(ValueError):
         Learning.from_state(state)
+
+
+@given(st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=200), st.floats(1e-3, 0.5))
+def test_thinned_out_examples_count_what_they_did(weights: list[float], least: float) -> None:
+    """In every stretch of them, to within one that is kept at each end."""
+    given_ = np.array(weights)
+    kept, counted = thinned(given_, least)
+    assert (np.diff(kept) > 0).all()
+    assert set(np.flatnonzero(given_ >= least)) <= set(kept.tolist())
+    left = np.zeros(len(given_))
+    left[kept] = counted
+    assert np.abs(np.cumsum(left) - np.cumsum(given_)).max() <= least + 1e-9

@@ -9,6 +9,7 @@ import orjson
 import pytest
 import sqlalchemy as sql
 import yaml
+from rich.console import Console
 
 from scheduler.cli.main import invoke
 from scheduler.cli.model_page import _smooth, page
@@ -16,6 +17,7 @@ from scheduler.cli.model_show import _tables, described
 from scheduler.daemon.history import LEARNED, METADATA
 from scheduler.daemon.learner import NAME
 from scheduler.predict.learning import Learning
+from scheduler.predict.use import Use
 from tests.property.test_predict_learned import learned
 from tests.unit.engine_world import bought_pool
 
@@ -65,8 +67,23 @@ def test_it_shows_errors_by_queue_and_gpu_over_time(
     written = plot.read_text()
     assert written.count('<svg role="img" aria-label="') == 5
     assert "Coverage by GPU model" in written
+    assert found["use"] == {"queue": {}, "gpu": {}, "model": {}}
     assert invoke(["model", "show", "--config", str(config)]) == 0
     assert "q1" in capsys.readouterr().out
+
+
+def test_it_shows_what_runs_made_of_their_gpus() -> None:
+    learning = learned()
+    learning.uses.learn("gpu", "V100", Use(10, 6.0, 3 * 2.0**30), 0)
+    learning.uses.learn("gpu", "V100", Use(), 1)
+    found = described(0.0, learning)
+    told = {"runs": 2, "gpu_utilization": 0.6, "gpu_memory_bytes": 3 * 2**30, "restarts_per_run": 0.5}
+    assert found["use"]["gpu"] == {"V100": told}
+    screen = Console(width=200)
+    with screen.capture() as shown:
+        screen.print(*_tables(found))
+    assert "60 %" in shown.get()
+    assert "3.0 GiB" in shown.get()
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,7 @@ def test_state_is_json_and_says_the_same_again(full: ThroughputModel) -> None:
         {"cells": [["a", 16, "v100", 1, True, 1.0, [math.nan]]]},
         {"cells": [["a"]]},
         {"fit": {"cells": [], "log_seconds": [1.0], "weights": [], "margins": [1, 1, 1]}},
+        {"fit": {"cells": [], "log_seconds": [], "weights": [], "margins": {"any": [1, 1], "by_gpu": {}}}},
         {"refused": "many"},
     ],
 )
@@ -211,6 +212,7 @@ def test_each_gpu_has_its_source_and_possible_numbers(name: str) -> None:
 
 def test_onnx_says_the_same() -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
+    from scheduler.predict.margins import Margins
     from scheduler.predict.throughput_fit import NORMAL_95, Learned, fit
     from scheduler.predict.throughput_kernels import prior_weights
     from scheduler.predict.throughput_onnx import inputs, to_onnx
@@ -222,7 +224,7 @@ def test_onnx_says_the_same() -> None:
         for batch in (16, 64)
         for gpus in (1, 4)
     ]
-    fitted = fit(cells, Learned(prior_weights(), (1.1, 1.2, 1.3)))
+    fitted = fit(cells, Learned(prior_weights(), Margins((1.1, 1.2, 1.3), {"v100": (0.9, 1.0, 1.4)})))
     assert fitted is not None
     asked = [one for one, _ in cells] + [
         Configuration("a", 24, "v100", 2, False),
