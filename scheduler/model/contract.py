@@ -50,6 +50,9 @@ ANNOTATION_PROGRESS_QUERY: Final = "overspill.dev/progress-query"
 the part that is done (0 to 1). `$namespace`, `$job` and `$pods` (a regular expression) stand for its copy's own."""
 ANNOTATION_SPEED_QUERY: Final = "overspill.dev/speed-query"
 """By its user: the same for steps (else the part of the whole) per second. Default: as fast as progress goes."""
+ANNOTATION_REPLICA_SPEED: Final = "overspill.dev/replica-speed"
+"""By its user, on a service: what a replica can do until that is measured, by GPU model (* on any): "A10G=4@500ms,
+H100=20@200ms" are requests per second at which it is saturated, and p95 of a request without load."""
 ANNOTATION_GPU_MODELS: Final = "overspill.dev/gpu-models"
 """By its user: accepted GPU models, comma-separated."""
 
