@@ -5,6 +5,7 @@ What runs elsewhere stays until all that its template asks for is ready at home:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -45,15 +46,16 @@ def leave(sight: Sight, offers: Sequence[ServingOffer]) -> Leaving:
 
 
 def _home(sight: Sight, offers: Sequence[ServingOffer]) -> Slot | None:
-    """Where most is wanted already, of the present revision where that runs anywhere; where all has room before where
-    it has not."""
+    """Of the present revision where that runs anywhere; where all has room before where it has not; the cheapest: what
+    does not change while it gathers."""
     rooms = {one.pool: one for one in offers if one.open and one.reachable}
     there = {slot: part for slot, part in sight.parts.items() if slot.pool in rooms and not part.deleting}
 
-    def rank(slot: Slot) -> tuple[bool, bool, int, int, Slot]:
-        part = there[slot]
-        fits = rooms[slot.pool].most_replicas >= sight.replicas
-        return slot.revision != sight.revision.name, not fits, -part.wanted, -part.ready, slot
+    def rank(slot: Slot) -> tuple[bool, bool, float, Slot]:
+        offer = rooms[slot.pool]
+        fits = offer.most_replicas >= sight.replicas
+        price = offer.usd_per_replica_hour
+        return slot.revision != sight.revision.name, not fits, math.inf if price is None else float(price), slot
 
     return min(there, key=rank, default=None)
 
