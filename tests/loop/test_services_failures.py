@@ -123,7 +123,7 @@ async def test_a_member_that_refuses_is_said_and_others_take_its_share(tmp_path:
     played = Played(6.0)
 
     def wrap(name: str, api: KubeApi) -> KubeApi:
-        return Refusing(api) if name == "onprem" else api  # type: ignore[return-value]
+        return Refusing(api) if name == "onprem" else api
 
     async with a_serving_world(tmp_path) as world, divided(world, played, wrap=wrap):
         uid = await submit(world)
