@@ -49,6 +49,17 @@ ANNOTATION_PROGRESS_QUERY: Final = "overspill.dev/progress-query"
 the part that is done (0 to 1). `$namespace`, `$job` and `$pods` (a regular expression) stand for its copy's own."""
 ANNOTATION_SPEED_QUERY: Final = "overspill.dev/speed-query"
 """By its user: the same for steps (else the part of the whole) per second. Default: as fast as progress goes."""
+ANNOTATION_DEMAND_QUERY: Final = "overspill.dev/demand-query"
+"""By its user, on a service: what a Prometheus API is asked to learn how many requests arrive per second, by the label
+`client_region` where that is known. `$namespace` and `$service` stand for the hub object's own names, `$cluster` for
+the member that is asked, `$pods` (a regular expression) for the service's pods there."""
+ANNOTATION_DEMAND_FROM: Final = "overspill.dev/demand-from"
+"""By its user, on a service: the member whose metrics tell all of its requests. Default: all members' are added up."""
+ANNOTATION_LATENCY_QUERY: Final = "overspill.dev/latency-query"
+"""By its user, on a service: p95 of its requests on the cluster that is asked, in seconds; by `pod` where replicas are
+to be told apart."""
+ANNOTATION_CLIENT_LATENCY_QUERY: Final = "overspill.dev/client-latency-query"
+"""By its user, on a service: round trip to the cluster that is asked by the label `client_region`, in seconds."""
 ANNOTATION_GPU_MODELS: Final = "overspill.dev/gpu-models"
 """By its user: accepted GPU models, comma-separated."""
 
