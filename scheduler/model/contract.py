@@ -83,6 +83,9 @@ ANNOTATION_OVERRIDDEN: Final = "overspill.dev/overridden-digest"
 ANNOTATION_REPLICAS: Final = "overspill.dev/replicas"
 """On a FederatedWorkload's copy while it is suspended: the replicas, or bounds of the scale, it is to have again."""
 
+LABEL_REVISION: Final = "overspill.dev/revision"
+"""On such a copy and its pods: the revision of the template that they are made of."""
+
 LABEL_DEPENDENT: Final = "overspill.dev/dependent"
 """On what followed a copy to its member: a ConfigMap, Secret, ServiceAccount or volume claim."""
 ANNOTATION_ORIGIN_VERSION: Final = "overspill.dev/origin-version"
@@ -133,6 +136,12 @@ DEPLOYMENTS: Final = Resource("apps", "v1", "deployments", "Deployment")
 STATEFULSETS: Final = Resource("apps", "v1", "statefulsets", "StatefulSet")
 INFERENCE_SERVICES: Final = Resource("serving.kserve.io", "v1beta1", "inferenceservices", "InferenceService")
 KNATIVE_SERVICES: Final = Resource("serving.knative.dev", "v1", "services", "Service")
+KNATIVE_ROUTES: Final = Resource("serving.knative.dev", "v1", "routes", "Route")
+HTTP_ROUTES: Final = Resource("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute")
+BACKEND_TRAFFIC_POLICIES: Final = Resource(
+    "gateway.envoyproxy.io", "v1alpha1", "backendtrafficpolicies", "BackendTrafficPolicy"
+)
+SERVICES: Final = Resource("", "v1", "services", "Service")
 REPLICASETS: Final = Resource("apps", "v1", "replicasets", "ReplicaSet")
 LEASES: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 CRDS: Final = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", False)

@@ -172,7 +172,7 @@ async def test_own_queries_may_be_forbidden() -> None:
 async def test_lies_of_a_query_come_through_and_the_engine_refuses_them(told: float, want_reason: str) -> None:
     world = await started(("onprem", "a-1"), **OWN)
     dropped = 0 if math.isfinite(told) else 1
-    rows = [({}, told)] if not dropped else []
+    rows: list[tuple[dict[str, str], float]] = [] if dropped else [({}, told)]
     answer = world.told.reading("onprem", "own", *rows, state=ABSENT if dropped else "ok", dropped=dropped)
     world.told.answers["onprem"] = answer
     await world.round(1.0)

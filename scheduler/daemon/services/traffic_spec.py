@@ -55,6 +55,8 @@ class TrafficSpec:
     routes: tuple[Route, ...] = ()
     hostname: str = ""
     """For the federation's DNS hook; "": none."""
+    knative_route: str = ""
+    """Name of a Knative Route that splits requests among revisions on a member; "": none."""
     rate_limits: tuple[RateLimit, ...] = ()
 
     @property
@@ -81,6 +83,7 @@ def traffic_of(raw: RawObject) -> TrafficSpec:
     return TrafficSpec(
         routes=tuple(_route(one, f"spec.traffic.routes[{number}]") for number, one in enumerate(routes)),
         hostname=_text(dns, "hostname", "spec.traffic.dns") if dns else "",
+        knative_route=_text(traffic, "knativeRoute", "spec.traffic") if traffic.get("knativeRoute") is not None else "",
         rate_limits=tuple(_limit(one, f"spec.traffic.rateLimits[{number}]") for number, one in enumerate(limits)),
     )
 
