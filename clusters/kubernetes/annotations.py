@@ -65,7 +65,7 @@ _FIELDS: Final[dict[str, type]] = {
     "decision": str,
     "reason": str,
 }
-_OPTIONAL_FIELDS: Final = frozenset({"movedFrom", "domain", "explorationUsd"})
+_OPTIONAL_FIELDS: Final = frozenset({"movedFrom", "domain", "explorationUsd", "part"})
 _LABEL: Final = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _USD: Final = re.compile(r"[0-9]{1,15}(\.[0-9]{1,15})?")
 _DURATION: Final = re.compile(r"(?:\d{1,9}(?:\.\d{1,9})?(?:ms|[dhms]))+")
@@ -140,6 +140,7 @@ def format_placement(placement: Placement) -> str:
             **({} if placement.moved_from is None else {"movedFrom": placement.moved_from}),
             **({} if placement.domain is None else {"domain": "=".join(placement.domain)}),
             **({} if placement.exploration_usd is None else {"explorationUsd": f"{placement.exploration_usd:f}"}),
+            **({"part": placement.part} if placement.part else {}),
         }
     ).decode()
 
@@ -170,6 +171,7 @@ def parse_placement(text: str) -> Placement:
         moved_from=ClusterId(fields["movedFrom"]) if "movedFrom" in fields else None,
         domain=_domain(fields["domain"]) if "domain" in fields else None,
         exploration_usd=_usd(fields["explorationUsd"]) if "explorationUsd" in fields else None,
+        part=fields.get("part", ""),
     )
 
 

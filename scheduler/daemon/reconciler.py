@@ -336,7 +336,7 @@ class Reconciler:
         if entry is None:
             return kind.mirror_status(raw, None)
         member = self._mirror.members.get(entry.copy.cluster)
-        ready = member.ready_pods(entry.copy.origin) if member is not None else None
+        ready = member.ready_pods(entry.copy.owner) if member is not None else None
         return kind.mirror_status(raw, entry.raw, ready)
 
     # -- placements and conditions ----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final
 
 from scheduler.model.ports import Resource
@@ -83,8 +84,17 @@ ANNOTATION_OVERRIDDEN: Final = "overspill.dev/overridden-digest"
 ANNOTATION_REPLICAS: Final = "overspill.dev/replicas"
 """On a FederatedWorkload's copy while it is suspended: the replicas, or bounds of the scale, it is to have again."""
 
+ANNOTATION_DIVISION: Final = "overspill.dev/division"
+"""On a hub object that a ServingSLO matches: how it is divided, a JSON object (see clusters.kubernetes.divisions),
+written before anything follows from it on a member."""
+ANNOTATION_REVISIONS: Final = "overspill.dev/revisions"
+"""On such an object: every revision of its template that is in use, so that the one before can be started again."""
+LABEL_PART: Final = "overspill.dev/part"
+"""On a copy of a divided service, and on its pods: which pool and revision it is for (`part_of`)."""
 LABEL_REVISION: Final = "overspill.dev/revision"
 """On such a copy and its pods: the revision of the template that they are made of."""
+ANNOTATION_POOL: Final = "overspill.dev/pool"
+"""On such a copy: the pool that it is for."""
 
 LABEL_DEPENDENT: Final = "overspill.dev/dependent"
 """On what followed a copy to its member: a ConfigMap, Secret, ServiceAccount or volume claim."""
@@ -95,6 +105,9 @@ ANNOTATION_KEEP: Final = "overspill.dev/keep"
 
 CONDITION_PLACED: Final = "overspill.dev/Placed"
 """On a hub object's status: True once its copy is to exist; the reason and message say why, or why not yet."""
+
+CONDITION_SERVING: Final = "overspill.dev/Serving"
+"""On the status of a divided service: whether its SLO is expected to hold, and if not, why."""
 
 LABEL_RESIDENCY: Final = "overspill.dev/residency"
 LABEL_POOL: Final = "overspill.dev/pool"
@@ -155,3 +168,13 @@ def copy_name(name: str, uid: str, longest: int = 63) -> str:
     At most `longest` characters: as much of the name as fits, a dash, 10 of the UID's hexadecimal digits.
     """
     return f"{name[: longest - 11].rstrip('-.')}-{uid.replace('-', '')[:10]}"
+
+
+def part_of(pool: str, revision: str) -> str:
+    """What the copy of a revision on a pool is told by, within its service and cluster: a label value of ten digits."""
+    return hashlib.sha256(f"{pool}\n{revision}".encode()).hexdigest()[:10]
+
+
+def part_name(name: str, uid: str, part: str, longest: int = 63) -> str:
+    """The name of that copy: as `copy_name`, a dash, and the part."""
+    return f"{copy_name(name, uid, longest - len(part) - 1)}-{part}"

@@ -15,10 +15,11 @@ from scheduler.engine.serving.binding import binding
 from scheduler.engine.serving.capacity import Rated, carried, rate
 from scheduler.engine.serving.demand import believe, plan
 from scheduler.engine.serving.handover import Handover, hand_over
+from scheduler.engine.serving.keeping import keep
 from scheduler.engine.serving.memory import Demand, Memory, Need
 from scheduler.engine.serving.outcome import division
 from scheduler.engine.serving.programme import Answer, solve
-from scheduler.engine.serving.question import Question
+from scheduler.engine.serving.question import Counts, Question
 from scheduler.engine.serving.slots import Slot, by_pool, slot_targets
 from scheduler.engine.serving.weights import traffic
 from scheduler.model.division import CONTRADICTORY, NO_OFFERS, Division
@@ -144,13 +145,7 @@ def _decided(
     memory: Memory,
 ) -> tuple[Division, Memory]:
     service = view.service
-    if not memory.stable:
-        memory = rollout.advance(view, memory, {})
-    slots = slot_targets(question, answer.counts, memory.stable, rollout.shift(view, memory), service.groups)
-    after = rollout.advance(view, memory, _ready_for(slots, _ready(service)))
-    if after.rollout != memory.rollout or after.stable != memory.stable:
-        slots = slot_targets(question, answer.counts, after.stable, rollout.shift(view, after), service.groups)
-    memory = after
+    slots, memory = _rolled(view, question, answer.counts, memory)
     needed = min(need.near, max(believed.per_second or 0.0, carried(rated, answer.counts)))
     handover = hand_over(question, slots, _slots(service), _ready(service), needed, _counted(memory))
     weights = _weights(view, rated, memory)
@@ -166,12 +161,35 @@ def _kept(
     memory: Memory,
     need: Need | None = None,
 ) -> tuple[Division, Memory]:
-    handover = Handover({slot: count for slot, count in sorted(_slots(view.service).items()) if count > 0}, ())
-    if not memory.stable:
-        memory = rollout.advance(view, memory, {})
+    """As many replicas as there are, also while a revision takes over from another."""
+    service = view.service
+    counts = keep(_within_owner(view), service, rated, _have(service))
+    question = Question(
+        rated=rated,
+        slo=replace(_within_owner(view), match=Match()),
+        asked=tuple(sorted(_have(service).items())),
+        near_per_second=0.0,
+        far_per_second=0.0,
+        near_seconds=horizons(view.offers, view.slo)[0],
+        least_replicas=sum(counts.values()),
+    )
+    slots, memory = _rolled(view, question, counts, memory)
+    handover = hand_over(question, slots, _slots(service), _ready(service), 0.0, _counted(memory))
     weights = _weights(view, rated, memory)
     course = Course(view, rated, believed, need, None, None, trouble, handover, weights, memory)
     return division(course), memory
+
+
+def _rolled(view: ServiceView, question: Question, counts: Counts, memory: Memory) -> tuple[dict[Slot, int], Memory]:
+    """The replicas by revision, with the rollout one step on if it is time."""
+    groups = view.service.groups
+    if not memory.stable:
+        memory = rollout.advance(view, memory, {})
+    slots = slot_targets(question, counts, memory.stable, rollout.shift(view, memory), groups)
+    after = rollout.advance(view, memory, _ready_for(slots, _ready(view.service)))
+    if after.rollout != memory.rollout or after.stable != memory.stable:
+        slots = slot_targets(question, counts, after.stable, rollout.shift(view, after), groups)
+    return slots, after
 
 
 def _counted(memory: Memory) -> frozenset[str]:
