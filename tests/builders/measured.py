@@ -53,7 +53,8 @@ class Member:
         return sum(1 for pod in self.pods.values() if pod.ready and pod.origin_uid == uid)
 
     def copies_for(self, uid: Uid) -> list[CopyEntry]:
-        return [cast("CopyEntry", SimpleNamespace(copy=SimpleNamespace(name="chat-u")))] if self.pods else []
+        copy = SimpleNamespace(name="chat-u", owner=uid)
+        return [cast("CopyEntry", SimpleNamespace(copy=copy))] if self.pods else []
 
 
 class Told:

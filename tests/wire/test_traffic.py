@@ -148,7 +148,7 @@ class Steered:
         self.posts.append((hostname, {str(cluster): weight for cluster, weight in weights.items()}))
 
     async def apply(self, made: Division) -> None:
-        workload = cast("Workload", SimpleNamespace(ref=REF))
+        workload = cast("Workload", SimpleNamespace(ref=REF, intent=None))
         await self.traffic.apply(HubEntry(workload, {"spec": {"traffic": self.traffic_spec}}), made)
 
     async def weights_of(self, name: str = "front", cluster: str = "hub", rule: int = 0) -> dict[str, int]:

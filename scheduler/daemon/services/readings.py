@@ -111,8 +111,8 @@ class ServiceMeasures:
         self._waiting: Recent[tuple[ClusterId, str], tuple[float, Instant]] = Recent(100_000)
         self._known: Recent[Uid, _Known] = Recent(_MOST_SERVICES)
         self._asked_last: dict[ClusterId, Uid] = {}
-        self.on_told: Callable[[WorkloadRef, ServiceObservation], None] = lambda ref, told: None
-        """After each round, of each service."""
+        self.on_told: Callable[[Mapping[WorkloadRef, ServiceObservation]], None] = lambda told: None
+        """After each round, of all services."""
 
     def of(self, ref: WorkloadRef) -> ServiceObservation:
         known = self._known.get(ref.uid)
@@ -132,7 +132,7 @@ class ServiceMeasures:
         for entry in services:
             known = self._known.touch(entry.workload.ref.uid, _Known)
             self._look(entry, known, look)
-            self.on_told(entry.workload.ref, known.told)
+        self.on_told({entry.workload.ref: self.of(entry.workload.ref) for entry in services})
 
     # -- one service -------------------------------------------------------------------------------------------------
 
@@ -202,7 +202,8 @@ class ServiceMeasures:
     def _untold(self, uid: Uid, known: _Known, now: Instant) -> Iterable[bool]:
         """For each available cluster with ready replicas, whether nothing was ever told of them."""
         for cluster, member in self._mirror.members.items():
-            if not member.available or not member.ready_pods(uid):
+            ready = any(member.ready_pods(one.copy.owner) for one in member.copies_for(uid))
+            if not member.available or not ready:
                 known.ready_since.pop(cluster, None)
                 continue
             since = known.ready_since.setdefault(cluster, now)

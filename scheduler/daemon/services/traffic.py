@@ -39,7 +39,7 @@ from scheduler.model.errors import (
     OverspillError,
     ThrottledError,
 )
-from scheduler.model.ids import ClusterId, Instant, Uid, WorkloadRef
+from scheduler.model.ids import ClusterId, DecisionId, Instant, Uid, WorkloadRef
 from scheduler.model.ports import Clock, KubeApi, RawObject, Resource
 from scheduler.model.serving import TrafficWeight
 from scheduler.predict.bounded import Recent
@@ -116,6 +116,8 @@ class Traffic:
         self._set: Recent[Uid, _Set] = Recent(_MOST_SERVICES)
         self._posted: Recent[Uid, _Posted] = Recent(_MOST_SERVICES)
         self._post_after: Recent[Uid, Instant] = Recent(_MOST_SERVICES)
+        self.on_set: Callable[[Division, DecisionId, Instant], None] = lambda division, decision, began: None
+        """All that a decision says is set, begun then."""
 
     def weights(self, ref: WorkloadRef) -> tuple[TrafficWeight, ...]:
         """As they are set now; empty: that was not done yet, or not wholly."""
@@ -144,10 +146,13 @@ class Traffic:
             except (ExternalError, InvalidObjectError) as error:
                 errors.append(error)
         if errors:
-            self._telemetry.serving_traffic.labels("failed").inc()
+            self._telemetry.service_traffic.labels("failed").inc()
             raise errors[0]
-        self._telemetry.serving_traffic.labels("checked" if same else "set").inc()
+        self._telemetry.service_traffic.labels("checked" if same else "set").inc()
         self._set.put(ref.uid, _Set(wanted.weights, told, now))
+        if not same:
+            intent = service.workload.intent
+            self.on_set(division, DecisionId("") if intent is None else intent.decision, now)
 
     def _steps(self, wanted: _Wanted) -> list[Callable[[], Awaitable[None]]]:
         spec = wanted.spec
@@ -310,7 +315,7 @@ def _ready_by_copy(member: MemberMirror, uid: Uid, places: Places) -> dict[tuple
     for entry in member.copies_for(uid):
         revision = places.of_copy(entry)
         if entry.resource.key == KNATIVE_SERVICES.key and revision and not entry.copy.deleting:
-            ready = member.ready_pods(entry.copy.origin)
+            ready = member.ready_pods(entry.copy.owner)
             if ready:
                 found[entry.copy.name, revision] = ready
     return found
