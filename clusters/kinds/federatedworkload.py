@@ -28,6 +28,7 @@ from scheduler.model.contract import (
     ANNOTATION_DIGEST,
     ANNOTATION_OVERRIDDEN,
     ANNOTATION_POOL,
+    CONDITION_SERVING,
     FEDERATED_WORKLOADS,
     LABEL_PART,
     LABEL_REVISION,
@@ -174,7 +175,8 @@ class FederatedWorkload:
             wanted["observedGeneration"] = obj["metadata"].get("generation", 0)
         changed = {name: value for name, value in wanted.items() if status.get(name) != value}
         listed = conditions(obj)
-        updated = _mirrored_conditions(listed, copy)
+        undivided = [one for one in listed if one.get("type") != CONDITION_SERVING]
+        updated = _mirrored_conditions(undivided, copy)
         if updated != listed:
             changed["conditions"] = updated
         return {"status": changed} if changed else None

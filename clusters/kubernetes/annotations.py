@@ -38,6 +38,7 @@ from scheduler.model.contract import (
     ANNOTATION_PRIORITY,
     ANNOTATION_PROGRESS_QUERY,
     ANNOTATION_QUEUED_AT,
+    ANNOTATION_REPLICA_SPEED,
     ANNOTATION_SEQUENCE_LENGTH,
     ANNOTATION_SPEED_QUERY,
     ANNOTATION_STEPS,
@@ -48,6 +49,7 @@ from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import ClusterId, Instant, NodeName, PoolId, PoolRef
 from scheduler.model.money import Usd
 from scheduler.model.resources import quantity_units
+from scheduler.model.serving import ReplicaSpeed
 from scheduler.model.traits import PRECISIONS, Traits
 from scheduler.model.workload import DataSet, Hints, Placement, PlacementState
 
@@ -67,6 +69,7 @@ _FIELDS: Final[dict[str, type]] = {
 }
 _OPTIONAL_FIELDS: Final = frozenset({"movedFrom", "domain", "explorationUsd", "part"})
 _LABEL: Final = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_SPEED: Final = re.compile(r"([A-Za-z0-9*][-A-Za-z0-9_. ]{0,62})=([0-9]{1,9}(?:\.[0-9]{1,9})?)@([0-9a-z.]{1,20})")
 _USD: Final = re.compile(r"[0-9]{1,15}(\.[0-9]{1,15})?")
 _DURATION: Final = re.compile(r"(?:\d{1,9}(?:\.\d{1,9})?(?:ms|[dhms]))+")
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|[dhms])")
@@ -121,6 +124,23 @@ def parse_serving_queries(annotations: Mapping[str, Any]) -> ServingQueries:
         demand_from=str(annotations.get(ANNOTATION_DEMAND_FROM, "")).strip()[:_LONGEST_NAME],
         problems=tuple(problems),
     )
+
+
+def parse_replica_speeds(annotations: Mapping[str, Any]) -> tuple[Mapping[str, ReplicaSpeed], tuple[str, ...]]:
+    """What a service's user says of a replica, by GPU model; and a line for each part that could not be read."""
+    found: dict[str, ReplicaSpeed] = {}
+    problems = []
+    for part in filter(None, (each.strip() for each in str(annotations.get(ANNOTATION_REPLICA_SPEED, "")).split(","))):
+        match = _SPEED.fullmatch(part)
+        try:
+            most, idle = (float(match[2]), parse_duration(match[3])) if match else (0.0, 0.0)
+        except InvalidObjectError:
+            most, idle = 0.0, 0.0
+        if match is None or most <= 0 or idle <= 0:
+            problems.append(f"{ANNOTATION_REPLICA_SPEED} {part[:40]!r}: write for example A10G=4@500ms")
+            continue
+        found[match[1].strip()] = ReplicaSpeed(most, idle, idle)
+    return found, tuple(problems)
 
 
 def format_placement(placement: Placement) -> str:

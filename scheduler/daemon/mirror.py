@@ -58,6 +58,8 @@ class Mirror:
         """Those that have not finished: what a cycle looks at, however many finished ones the hub keeps."""
         self.services: dict[Uid, Workload] = {}
         """Those that are divided over members, as the hub says: a cycle sees their parts instead."""
+        self.lasting: set[Uid] = set()
+        """Those that run for ever: what may be a service, or become one."""
         self._intents: dict[Uid, ServiceIntent | None] = {}
         """Divisions (None: the end of one) that are decided but not yet read back."""
         self._parts: dict[Uid, tuple[tuple[Workload, ServiceIntent], tuple[Workload, ...]]] = {}
@@ -122,8 +124,11 @@ class Mirror:
         """Among those that a cycle sees as they are, those that are divided, or neither."""
         self._live.pop(uid, None)
         self.services.pop(uid, None)
+        self.lasting.discard(uid)
         if workload.finished:
             return
+        if workload.runs_forever:
+            self.lasting.add(uid)
         reached = self._within_reach(workload)
         if self.is_service(self._as_decided(uid, workload)):
             self.services[uid] = reached
@@ -132,15 +137,15 @@ class Mirror:
 
     def sort_services(self) -> None:
         """Other policies are in force: some are services now, and some no longer."""
-        for uid, entry in self.hub.items():
-            if entry.workload.runs_forever:
-                self._sort_in(uid, entry.workload)
-                self.on_key(uid)
+        for uid in list(self.lasting):
+            self._sort_in(uid, self.hub[uid].workload)
+            self.on_key(uid)
 
     def drop_hub(self, uid: Uid) -> None:
         """It is gone from the hub."""
         self._live.pop(uid, None)
         self.services.pop(uid, None)
+        self.lasting.discard(uid)
         self._parts.pop(uid, None)
         if self.hub.pop(uid, None) is not None:
             self._assumed.pop(uid, None)

@@ -48,6 +48,8 @@ from scheduler.daemon.reclaims import ReclaimLog
 from scheduler.daemon.reconciler import Reconciler
 from scheduler.daemon.remedies import Remedies
 from scheduler.daemon.runs import RunEnded, RunLog, RunStarted
+from scheduler.daemon.services.compose import Around, Measured, Services, compose
+from scheduler.daemon.services.ports import Unmeasured
 from scheduler.daemon.shards import Gathering, Shards
 from scheduler.daemon.shared import SHARED
 from scheduler.daemon.sinks import HubSink, MemberSink, NodeEventSink
@@ -175,6 +177,7 @@ class Daemon:
             placements=None if shadow else self.reconciler,
             pools={} if shadow else self.keepers,
         )
+        self.services = self._services()
         self.traces = self._traces()
         self.gatherers = self._gatherers()
         self.control = Control(outside.hub_api, outside.lease.namespace, outside.lease.name)
@@ -195,8 +198,8 @@ class Daemon:
             self.planner.on_undelivered = self.learner.undelivered
         self.runs.on_start, self.runs.on_end = self._run_started, self._run_ended
         self.mirror.progress = self.progress.progress
-        self.mirror.on_change = self.planner.trigger
-        outside.policies.on_change = self.planner.trigger
+        self.mirror.on_change = self._changed
+        outside.policies.on_change = self._policies_changed
         self.mirror.on_key = self._on_key
         self.mirror.on_node = self.ledger.node_seen
         self.mirror.on_pod = self.ledger.pod_moved
@@ -241,6 +244,36 @@ class Daemon:
         return Served(
             self.report, outside.telemetry, self.alerts, self.incidents, self.control, self.stream, access, shared
         )
+
+    def _services(self) -> Services:
+        outside = self.outside
+        unmeasured = Unmeasured()
+        around = Around(
+            mirror=self.mirror,
+            policies=outside.policies,
+            predictor=self.predictor,
+            clock=outside.clock,
+            telemetry=outside.telemetry,
+            history=outside.history,
+            decisions=self.decisions,
+            reconciler=self.reconciler,
+            spend=self.ledger.buckets,
+            bursting_paused=lambda: self.planner.bursting_paused,
+            fence=self.leader.check,
+            is_lost=self._is_lost,
+            emit=self.events.emit,
+            named=outside.federation.workload_metrics,
+            shadow=self.shadow,
+        )
+        return compose(around, Measured(unmeasured, unmeasured, unmeasured, unmeasured))
+
+    def _changed(self) -> None:
+        self.planner.trigger()
+        self.services.keeper.trigger()
+
+    def _policies_changed(self) -> None:
+        self.services.policies_changed(self.mirror)
+        self.planner.trigger()
 
     def _traces(self) -> TraceBook | None:
         """None: nobody wants them, or nothing is done that they could tell of."""
@@ -307,6 +340,7 @@ class Daemon:
             and (self.shadow or self.reconciler.idle)
             and self.events.idle
             and all(keeper.idle for keeper in self.keepers.values())
+            and self.services.idle
         )
 
     async def run(self) -> None:
@@ -319,6 +353,7 @@ class Daemon:
         await self.runs.load()
         await self.progress.load()
         await self.costs.load()
+        await self.services.speeds.load()
         await self.remedies.load()
         await self.watch.load()
         if self.learner is not None:
@@ -363,6 +398,7 @@ class Daemon:
                 await self.watch.close()
                 self.progress.save()
                 self.costs.save(self.outside.clock.now(), anyway=True)
+                self.services.speeds.save()
                 if self.learner is not None:
                     await self.learner.close()
                 await self.outside.history.flush()
@@ -446,6 +482,7 @@ class Daemon:
         loops: dict[str, Callable[[], Awaitable[None]]] = {
             "planner": self.planner.run,
             "ledger": self.ledger.run,
+            "services": self.services.keeper.run,
         }
         if not self.shadow:
             loops["reconciler"] = self.reconciler.run

@@ -193,6 +193,10 @@ class PoolRoom:
             whole += pod_set.count - left
         return whole
 
+    def fresh_bin(self) -> Bin:
+        """An empty node of the pool."""
+        return make_bin("new", self.node_size, self.pool.labels)
+
     def _opener(self, limit: int) -> Opener:
         return Opener(self.node_size, self.pool.labels, limit, len(self.opened))
 

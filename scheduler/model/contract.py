@@ -61,6 +61,9 @@ ANNOTATION_LATENCY_QUERY: Final = "overspill.dev/latency-query"
 to be told apart."""
 ANNOTATION_CLIENT_LATENCY_QUERY: Final = "overspill.dev/client-latency-query"
 """By its user, on a service: round trip to the cluster that is asked by the label `client_region`, in seconds."""
+ANNOTATION_REPLICA_SPEED: Final = "overspill.dev/replica-speed"
+"""By its user, on a service: what a replica can do until that is measured, by GPU model (* on any): "A10G=4@500ms,
+H100=20@200ms" are requests per second at which it is saturated, and p95 of a request without load."""
 ANNOTATION_GPU_MODELS: Final = "overspill.dev/gpu-models"
 """By its user: accepted GPU models, comma-separated."""
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from scheduler.daemon.services.gauges import RevisionGauges
 from scheduler.daemon.services.ports import ServiceObservation
+from scheduler.daemon.services.revision_gauges import RevisionGauges
 from scheduler.daemon.services.spans import ServiceTraces
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.daemon.traces import Trace, trace_id
@@ -108,7 +108,7 @@ def test_metrics_are_by_revision_and_cluster_bounded_and_never_a_lie() -> None:
     gauges.tell(services)
 
     def value(name: str, service: str, revision: str) -> float | None:
-        labels = {"service": f"default/{service}", "cluster": "onprem", "revision": revision}
+        labels = {"service": f"federatedworkload/default/{service}", "cluster": "onprem", "revision": revision}
         return telemetry.registry.get_sample_value(f"overspill_service_revision_{name}", labels)
 
     assert value("requests_per_second", "chat-0", "r1") == pytest.approx(3.0)

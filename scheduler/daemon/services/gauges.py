@@ -1,49 +1,71 @@
-"""Tells in metrics what services' revisions do, by cluster; of so many services as `listen.workloadMetrics` allows."""
+"""Gauges of services, read off their last looks just before a scrape."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from scheduler.daemon.services.ports import ServiceObservation
 from scheduler.daemon.telemetry import Telemetry
-from scheduler.model.ids import ClusterId, WorkloadRef
-from scheduler.model.serving import RevisionMetrics
+from scheduler.engine.serving.looking import Looked
+from scheduler.model.division import Division
+from scheduler.model.ids import Uid
+from scheduler.model.serving import WEIGHT_TOTAL
 
 
-class RevisionGauges:
-    """Belongs to the event loop."""
+@dataclass(frozen=True, slots=True)
+class ServiceGauges:
+    """`most`: of so many services it is told by name."""
 
-    def __init__(self, telemetry: Telemetry, most_services: int) -> None:
-        self._telemetry = telemetry
-        self._most = most_services
+    telemetry: Telemetry
+    looked: Mapping[Uid, Looked]
+    most: int
 
-    def tell(self, services: Mapping[WorkloadRef, ServiceObservation]) -> None:
-        """Instead of what was told before; those of which nothing is measured are not told of."""
-        told = self._telemetry
-        for gauge in (told.revision_requests, told.revision_latency, told.revision_errors):
-            gauge.clear()
-        measured = [(ref, seen.metrics) for ref, seen in sorted(services.items()) if seen.metrics]
-        for ref, metrics in measured[: self._most]:
-            for (cluster, revision), rows in _by_revision(metrics).items():
-                self._tell((f"{ref.namespace}/{ref.name}", cluster, revision), rows)
+    def refresh(self) -> None:
+        """What is not true any more is taken away."""
+        told = self.telemetry
+        for each in (
+            told.service_replicas, told.service_weight, told.service_rate, told.service_usd, told.service_condition,
+        ):  # fmt: skip
+            each.clear()
+        named = sorted(self.looked.values(), key=lambda each: each.division.service)
+        for looked in named[: self.most]:
+            self._tell(looked)
 
-    def _tell(self, labels: tuple[str, str, str], rows: list[RevisionMetrics]) -> None:
-        told = self._telemetry
-        known = [one for one in rows if one.requests is not None and one.requests >= 0 and one.interval_seconds > 0]
-        requests = sum(one.requests or 0 for one in known)
-        if known:
-            told.revision_requests.labels(*labels).set(sum((one.requests or 0) / one.interval_seconds for one in known))
-        slowest = [one.p95_latency_seconds for one in rows if one.p95_latency_seconds is not None]
-        if slowest:
-            told.revision_latency.labels(*labels).set(max(slowest))
-        errors = [one.errors for one in known if one.errors is not None]
-        if errors and requests > 0:
-            told.revision_errors.labels(*labels).set(min(1.0, max(0.0, sum(errors) / requests)))
+    def _tell(self, looked: Looked) -> None:
+        told, division = self.telemetry, looked.division
+        service = str(division.service)
+        for key, (wanted, ready) in sorted(_replicas(looked).items()):
+            told.service_replicas.labels(service, *key, "wanted").set(wanted)
+            told.service_replicas.labels(service, *key, "ready").set(ready)
+        for weight in looked.intent.weights:
+            share = weight.weight / WEIGHT_TOTAL
+            told.service_weight.labels(service, weight.cluster, weight.revision).set(share)
+        for what, rate in _rates(division).items():
+            if rate is not None:
+                told.service_rate.labels(service, what).set(rate)
+        if division.usd_per_hour is not None:
+            told.service_usd.labels(service).set(float(division.usd_per_hour))
+        for condition in division.conditions:
+            told.service_condition.labels(service, condition.reason).set(1)
 
 
-def _by_revision(metrics: Iterable[RevisionMetrics]) -> dict[tuple[ClusterId, str], list[RevisionMetrics]]:
-    """All pools together."""
-    found: dict[tuple[ClusterId, str], list[RevisionMetrics]] = {}
-    for one in metrics:
-        found.setdefault((one.cluster, one.revision), []).append(one)
+def _replicas(looked: Looked) -> dict[tuple[str, str], tuple[int, int]]:
+    """(wanted, ready) by cluster and revision."""
+    found: dict[tuple[str, str], tuple[int, int]] = {}
+    for target in looked.intent.targets:
+        key = target.pool.cluster, target.revision
+        found[key] = found.get(key, (0, 0))[0] + target.replicas, 0
+    for group in looked.view.service.groups if looked.view is not None else ():
+        key = group.pool.cluster, group.revision
+        wanted, ready = found.get(key, (0, 0))
+        found[key] = wanted, ready + group.ready
     return found
+
+
+def _rates(division: Division) -> dict[str, float | None]:
+    return {
+        "asked": division.demand_per_second,
+        "planned": division.planned_per_second,
+        "carried": division.capacity_per_second,
+        "ready": division.ready_per_second,
+    }
