@@ -109,6 +109,8 @@ ANNOTATION_KEEP: Final = "overspill.dev/keep"
 CONDITION_PLACED: Final = "overspill.dev/Placed"
 """On a hub object's status: True once its copy is to exist; the reason and message say why, or why not yet."""
 
+CONDITION_TRAFFIC: Final = "overspill.dev/Traffic"
+"""On the status of a divided service with spec.traffic: whether its requests follow what is ready, and if not, why."""
 CONDITION_SERVING: Final = "overspill.dev/Serving"
 """On the status of a divided service: whether its SLO is expected to hold, and if not, why."""
 

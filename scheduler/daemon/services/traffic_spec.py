@@ -10,6 +10,8 @@ from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import ClusterId
 from scheduler.model.ports import RawObject
 
+STEERED: Final = "traffic"
+"""Under `spec`."""
 HUB: Final = "hub"
 """Stands for the hub's own API as the place of a route."""
 CURRENT: Final = "current"
@@ -73,7 +75,7 @@ NO_TRAFFIC: Final = TrafficSpec()
 def traffic_of(raw: RawObject) -> TrafficSpec:
     """Raises: InvalidObjectError, one line with the field; the CRD's schema lets most of these through nowhere."""
     spec = raw.get("spec")
-    said = spec.get("traffic") if isinstance(spec, Mapping) else None
+    said = spec.get(STEERED) if isinstance(spec, Mapping) else None
     if said is None:
         return NO_TRAFFIC
     traffic = _mapping(said, "spec.traffic")
