@@ -74,6 +74,7 @@ log = structlog.get_logger(__name__)
 _PINGS_UNANSWERED: Final = 2
 """In a row, and the member counts as unreachable."""
 _LOOK_AGAIN_SECONDS: Final = 20.0
+_LEAST_ROUND_WALL_SECONDS: Final = 0.05
 _PING_TIMEOUT_SECONDS: Final = 5.0
 _SAVE_SECONDS: Final = 5.0
 """At the end, for a history that is slow: a standby waits for the Lease meanwhile."""
@@ -202,6 +203,9 @@ class Daemon:
         self.past = IncidentLog(outside.history, clock, telemetry, federation.unnoticed_seconds)
         self.watch = self._watch()
         self.readings.on_round = self._metrics_read
+        if federation.clock_file is not None:
+            # Services are divided by what is measured now: in emulated time, that is soon over.
+            self.readings.least_wall_seconds = lambda: _LEAST_ROUND_WALL_SECONDS if self.mirror.services else 1.0
         self.remedies.sources.append(self.watch.incidents)
         self.remedies.on_done = self._acted
         self.incidents = IncidentViews(self.remedies, self.control, outside.history, clock.now)
