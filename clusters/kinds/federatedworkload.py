@@ -59,10 +59,9 @@ class FederatedWorkload:
     def parse(self, obj: RawObject) -> Workload:
         meta = read_metadata(obj, self.name)
         invalid, priority, runs_as = meta.invalid, 0, ""
-        intent: ServiceIntent | None = None
+        intent = _intent(obj)
         pod_sets: tuple[PodSet, ...] = ()
         try:
-            intent = parse_intent(obj["metadata"].get("annotations") or {})
             template, plugin = _template(obj)
             runs_as = plugin.resource.key
             _overrides.check(obj["spec"].get("overrides"))
@@ -255,9 +254,18 @@ class FederatedWorkload:
     def service_status(
         self, obj: RawObject, parts: Sequence[PartSeen], said: Sequence[Said], now: Instant, *, retell: bool
     ) -> RawObject | None:
-        _, plugin = _template(obj)
-        told = [(part, plugin.served(part.raw)) for part in parts]
-        return status_patch(obj, plugin.conditions, told, said, now, retell=retell)
+        # Of what runs, and not of the template, which may be broken by now.
+        told = [(part, _plugin_of(part.raw).served(part.raw)) for part in parts]
+        mirrored = _plugin_of(parts[0].raw).conditions if parts else _MIRRORED
+        return status_patch(obj, mirrored, told, said, now, retell=retell)
+
+
+def _intent(obj: RawObject) -> ServiceIntent | None:
+    """None also for one that cannot be read: it is divided anew then, from what runs, which its labels tell."""
+    try:
+        return parse_intent(obj["metadata"].get("annotations") or {})
+    except InvalidObjectError:
+        return None
 
 
 def _suspended(obj: RawObject) -> bool:

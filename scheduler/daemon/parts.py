@@ -51,6 +51,7 @@ from scheduler.daemon.runs import RunEnded, RunLog, RunStarted
 from scheduler.daemon.services.compose import Around, Services, compose
 from scheduler.daemon.services.measuring import open_measuring
 from scheduler.daemon.services.ports import ServiceObservation
+from scheduler.daemon.services.views import ServiceViews
 from scheduler.daemon.shards import Gathering, Shards
 from scheduler.daemon.shared import SHARED
 from scheduler.daemon.sinks import HubSink, MemberSink, NodeEventSink
@@ -245,6 +246,8 @@ class Daemon:
             gauges=WorkloadGauges(
                 telemetry, self.mirror, self.ledger, self.waits, self.progress.of, federation.workload_metrics
             ),
+            services=ServiceViews(self.services.keeper),
+            service_gauges=self.services.gauges,
             gathered=Gathered(clock, self.mirror, self.prices, self.readings),
             pulse=self.pulse,
             is_leader=lambda: self.leader.is_leader,

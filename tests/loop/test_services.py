@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rich.console import Console, RenderableType
+
+from scheduler.cli import explain
+from scheduler.cli import status as status_view
+from scheduler.cli.api import parse_explain, parse_status
+from scheduler.daemon import answers
 from scheduler.model.contract import (
     ANNOTATION_DIVISION,
     ANNOTATION_PLACEMENT,
@@ -149,3 +155,37 @@ async def test_a_new_revision_takes_over_by_shares_and_both_stand_side_by_side(t
         assert both, "with both side by side for a while"
         images = {raw["spec"]["template"]["spec"]["containers"][0]["image"] for _, raw in await copies(world, uid)}
         assert images == {"serve:2"}
+
+
+async def test_explain_status_and_metrics_tell_of_it(tmp_path: Path) -> None:
+    played = Played(14.0)
+    async with a_serving_world(tmp_path, scenario=tiny_scenario(1)) as world, divided(world, played) as daemon:
+        uid = await submit(world)
+        await until_ready(world, uid, {"onprem": 8, "eks": 4}, "divided")
+        await until(lambda: serving(world, "Serving"), "all is well")
+        await until(daemon.is_idle, "at rest")
+        told = await daemon.report.explain("fw/chat")
+        assert told is not None
+        explanation = answers.Explanation.model_validate(told)
+        assert explanation.division is not None
+        assert {(one.pool.cluster, one.replicas) for one in explanation.division.targets} == {("onprem", 8), ("eks", 4)}
+        assert "room/onprem/a100" in {one.name for one in explanation.division.binding}
+        shown = text_of(explain.view(parse_explain(told)))
+        assert "4 on eks/g5, 8 on onprem/a100" in shown
+        assert "What binds" in shown
+        report = daemon.report.status()
+        answers.Status.model_validate(report)
+        assert [(one["name"], one["wanted"], one["ready"]) for one in report["services"]] == [("chat", 12, 12)]
+        assert "default/chat" in text_of(status_view.view(parse_status(report)))
+        daemon.report.refresh_metrics()
+        exposed = daemon.outside.telemetry.expose().decode()
+        (revision,) = await revisions(world, uid)
+        labels = f'cluster="onprem",revision="{revision}",service="federatedworkload/default/chat",state="ready"'
+        assert f"overspill_service_replicas{{{labels}}} 8.0" in exposed
+
+
+def text_of(shown: RenderableType) -> str:
+    console = Console(width=160)
+    with console.capture() as capture:
+        console.print(shown)
+    return capture.get()

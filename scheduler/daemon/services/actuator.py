@@ -48,6 +48,8 @@ _ROUNDS: Final = 4
 """More in one go would mean that two rules undo each other."""
 _RETELL_SECONDS: Final = 300.0
 """How often a condition is told anew whose figures alone have changed."""
+_REFUSING_SECONDS: Final = 600.0
+"""How long a member that has refused a part is not asked for others."""
 _TOLD_APART_SECONDS: Final = 0.1
 """Counts of replicas are gathered for so long before they are told."""
 _REFUSALS: Final = (RefusedError, AuthError, InvalidObjectError)
@@ -71,6 +73,7 @@ class ServiceActuator:
         *,
         fence: Callable[[], None],
         is_lost: Callable[[Workload | None, ClusterId], bool],
+        emit: Callable[[Workload, str, str], None],
     ) -> None:
         self._mirror = mirror
         self._writes = writes
@@ -81,6 +84,7 @@ class ServiceActuator:
         self._telemetry = telemetry
         self._fence = fence
         self._is_lost = is_lost
+        self._emit = emit
         self._wanted: dict[Uid, ServiceIntent] = {}
         self._ending: dict[Uid, Placement | None] = {}
         self._divisions: dict[Uid, Division] = {}
@@ -88,6 +92,7 @@ class ServiceActuator:
         self._refused: dict[Uid, str] = {}
         self._unsteered: dict[Uid, str] = {}
         """Why requests do not follow."""
+        self._refused_at: dict[tuple[Uid, ClusterId], Instant] = {}
         self._retold_at: dict[Uid, Instant] = {}
         self._wrote_status_at: dict[Uid, float] = {}
         self.on_write: Callable[[Uid, str, Instant, Instant, str], None] | None = None
@@ -108,7 +113,8 @@ class ServiceActuator:
     def tell(self, uid: Uid, division: Division) -> None:
         """What was decided without a change: what people are told of it may be new."""
         self._divisions[uid] = division
-        self.say(uid, conditions(division))
+        workload = self._mirror.services.get(uid)
+        self.say(uid, conditions(division, "" if workload is None else self._mirror.note(workload)))
 
     def say(self, uid: Uid, said: tuple[Said, ...]) -> None:
         before, self._said[uid] = self._said.get(uid), said
@@ -177,6 +183,7 @@ class ServiceActuator:
             known.pop(uid, None)
         self._unsteered.pop(uid, None)
         self._wrote_status_at.pop(uid, None)
+        self._refused_at = {key: at for key, at in self._refused_at.items() if key[0] != uid}
 
     async def _write_wanted(self, uid: Uid) -> None:
         """Write what was decided, if the hub object still is what that was decided on."""
@@ -264,13 +271,29 @@ class ServiceActuator:
                 return None
             failed = await self._do_all(uid, kind, steps)
             if failed:
-                refusals = [f"{cluster} refuses it: {error}" for cluster, error in failed if _is_refusal(error)]
-                self._refused[uid] = "; ".join(sorted(refusals))[:500]
+                self._note_refusals(uid, view.workload, failed)
                 return next((error for _, error in failed if not _is_refusal(error)), failed[0][1])
             if uid not in self._mirror.hub:
                 return None
         self._keys.add_later(uid, 1.0)
         return None
+
+    def _note_refusals(self, uid: Uid, workload: Workload, failed: list[tuple[ClusterId, Exception]]) -> None:
+        refusals = {cluster: str(error) for cluster, error in failed if _is_refusal(error)}
+        self._refused_at |= {(uid, cluster): self._clock.now() for cluster in refusals}
+        told = "; ".join(f"{cluster} refuses it: {text}" for cluster, text in sorted(refusals.items()))[:500]
+        if told and self._refused.get(uid) != told:
+            self._emit(workload, _REFUSED, told)
+        self._refused[uid] = told
+
+    def refusing(self, uid: Uid) -> set[ClusterId]:
+        """Members that have refused a part of it a short while ago: nothing is added there."""
+        now = self._clock.now()
+        return {
+            cluster
+            for (owner, cluster), at in self._refused_at.items()
+            if owner == uid and now - at < _REFUSING_SECONDS
+        }
 
     async def _do_all(
         self, uid: Uid, kind: DivisibleKind, steps: Iterable[PartStep]

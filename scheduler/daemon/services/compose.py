@@ -98,6 +98,7 @@ def compose(around: Around, measured: Measured) -> Services:
             around.telemetry,
             fence=around.fence,
             is_lost=around.is_lost,
+            emit=around.emit,
         )
         around.reconciler.divided = actuator.reconcile
         around.reconciler.dependents.planned = actuator.planned

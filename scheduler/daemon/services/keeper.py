@@ -147,7 +147,7 @@ class ServiceKeeper:
             made = Offers(snapshot, policies, predictor, expected)
             return [made.of(*each) for each in wholes]
 
-        offered = await asyncio.to_thread(offer)
+        offered = [self._without_refusing(*each) for each in zip(cases, await asyncio.to_thread(offer), strict=True)]
         forecasts = [self._forecast(case, each) for case, each in zip(cases, offered, strict=True)]
         found = await asyncio.to_thread(
             lambda: [_decide(*each) for each in zip(cases, offered, forecasts, strict=True)]
@@ -219,6 +219,19 @@ class ServiceKeeper:
         sight = self._sights.of(workload, {}, now, 0.0)
         intent = adopt(sight, slo.name, placement.pool_ref, copy.name, copy.pods_wanted)
         return replace(workload, placement=None, intent=intent)
+
+    def _without_refusing(self, case: Case, offered: Offered) -> Offered:
+        """Nothing is added where a member has just refused it; what runs there stays."""
+        uid = case.sight.workload.ref.uid
+        refusing = self._actuator.refusing(uid) if self._actuator is not None else set()
+        if not refusing:
+            return offered
+        running = self._sights.bound(case.entries)
+        offers = tuple(
+            replace(one, most_replicas=running.get(one.pool, 0)) if one.pool.cluster in refusing else one
+            for one in offered.offers
+        )
+        return replace(offered, offers=offers)
 
     def _forecast(self, case: Case, offered: Offered) -> tuple[ExpectedRate, ...]:
         if case.slo is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from clusters.kubernetes.conditions import with_note
 from scheduler.daemon.decisions import DecisionLog
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.engine.serving.looking import SUSPENDED, Looked
@@ -33,10 +34,10 @@ _STATUS: Final = {
 """Of the condition Serving, by its reason; what is not there is well."""
 
 
-def conditions(division: Division) -> tuple[Said, ...]:
-    """The gravest is the reason, all are told."""
+def conditions(division: Division, note: str) -> tuple[Said, ...]:
+    """The gravest is the reason, all are told. `note`: what the division does not know of where it may run."""
     first = division.conditions[0]
-    text = "; ".join(one.message for one in division.conditions)
+    text = with_note("; ".join(one.message for one in division.conditions), note)
     placed = Said(CONDITION_PLACED, "True" if division.targets else "False", DIVIDED, division.sentence)
     return placed, Said(CONDITION_SERVING, _STATUS.get(first.reason, "True"), first.reason, text)
 
