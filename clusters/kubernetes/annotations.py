@@ -21,12 +21,16 @@ from scheduler.model.contract import (
     ANNOTATION_AVOIDED_POOLS,
     ANNOTATION_BATCH_SIZE,
     ANNOTATION_CHECKPOINT,
+    ANNOTATION_CLIENT_LATENCY_QUERY,
     ANNOTATION_DATA,
     ANNOTATION_DEADLINE,
+    ANNOTATION_DEMAND_FROM,
+    ANNOTATION_DEMAND_QUERY,
     ANNOTATION_EXCLUDED_NODES,
     ANNOTATION_EXPECTED,
     ANNOTATION_FRAMEWORK,
     ANNOTATION_GPU_MODELS,
+    ANNOTATION_LATENCY_QUERY,
     ANNOTATION_MODEL,
     ANNOTATION_PARAMETERS,
     ANNOTATION_PLACEMENT,
@@ -95,6 +99,31 @@ class HintsRead:
     speed_query: str
     problems: tuple[str, ...]
     """One line for each annotation that could not be read and was ignored."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServingQueries:
+    """What a service's user would have a Prometheus API asked; "": nothing."""
+
+    demand: str = ""
+    latency: str = ""
+    client_latency: str = ""
+    demand_from: str = ""
+    """The member that tells the whole demand; "": all do together."""
+    problems: tuple[str, ...] = ()
+    """One line for each annotation that could not be read and was ignored."""
+
+
+def parse_serving_queries(annotations: Mapping[str, Any]) -> ServingQueries:
+    """Of a service's annotations; what cannot be read is left out and named in `problems`."""
+    problems: list[str] = []
+    return ServingQueries(
+        demand=_query(annotations, ANNOTATION_DEMAND_QUERY, problems),
+        latency=_query(annotations, ANNOTATION_LATENCY_QUERY, problems),
+        client_latency=_query(annotations, ANNOTATION_CLIENT_LATENCY_QUERY, problems),
+        demand_from=str(annotations.get(ANNOTATION_DEMAND_FROM, "")).strip()[:_LONGEST_NAME],
+        problems=tuple(problems),
+    )
 
 
 def parse_replica_speeds(annotations: Mapping[str, Any]) -> tuple[Mapping[str, ReplicaSpeed], tuple[str, ...]]:

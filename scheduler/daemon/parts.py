@@ -48,8 +48,9 @@ from scheduler.daemon.reclaims import ReclaimLog
 from scheduler.daemon.reconciler import Reconciler
 from scheduler.daemon.remedies import Remedies
 from scheduler.daemon.runs import RunEnded, RunLog, RunStarted
-from scheduler.daemon.services.compose import Around, Measured, Services, compose
-from scheduler.daemon.services.ports import Unmeasured
+from scheduler.daemon.services.compose import Around, Services, compose
+from scheduler.daemon.services.measuring import open_measuring
+from scheduler.daemon.services.ports import ServiceObservation
 from scheduler.daemon.services.views import ServiceViews
 from scheduler.daemon.shards import Gathering, Shards
 from scheduler.daemon.shared import SHARED
@@ -65,7 +66,7 @@ from scheduler.daemon.workload_facts import Facts
 from scheduler.engine.matching import Matcher
 from scheduler.model import contract
 from scheduler.model.errors import ExternalError, TransientError
-from scheduler.model.ids import ClusterId, Uid
+from scheduler.model.ids import ClusterId, Uid, WorkloadRef
 from scheduler.model.ports import Clock, KubeApi, NodePoolProvider, Predictor, Resource, WorkloadKind
 from scheduler.model.remediation import NOTIFY, Action
 from scheduler.model.workload import Workload
@@ -74,6 +75,7 @@ log = structlog.get_logger(__name__)
 _PINGS_UNANSWERED: Final = 2
 """In a row, and the member counts as unreachable."""
 _LOOK_AGAIN_SECONDS: Final = 20.0
+_LEAST_ROUND_WALL_SECONDS: Final = 0.05
 _PING_TIMEOUT_SECONDS: Final = 5.0
 _SAVE_SECONDS: Final = 5.0
 """At the end, for a history that is slow: a standby waits for the Lease meanwhile."""
@@ -178,6 +180,19 @@ class Daemon:
             placements=None if shadow else self.reconciler,
             pools={} if shadow else self.keepers,
         )
+        self.measuring = open_measuring(
+            self.mirror,
+            self.readings,
+            outside.history,
+            clock,
+            telemetry,
+            federation,
+            hub_api=hub_api,
+            member_apis=member_apis,
+            lead=self.leader,
+            export_trace=outside.export_trace,
+            shadow=shadow,
+        )
         self.services = self._services()
         self.traces = self._traces()
         self.gatherers = self._gatherers()
@@ -189,6 +204,9 @@ class Daemon:
         self.past = IncidentLog(outside.history, clock, telemetry, federation.unnoticed_seconds)
         self.watch = self._watch()
         self.readings.on_round = self._metrics_read
+        if federation.clock_file is not None:
+            # Services are divided by what is measured now: in emulated time, that is soon over.
+            self.readings.least_wall_seconds = lambda: _LEAST_ROUND_WALL_SECONDS if self.mirror.services else 1.0
         self.remedies.sources.append(self.watch.incidents)
         self.remedies.on_done = self._acted
         self.incidents = IncidentViews(self.remedies, self.control, outside.history, clock.now)
@@ -250,7 +268,6 @@ class Daemon:
 
     def _services(self) -> Services:
         outside = self.outside
-        unmeasured = Unmeasured()
         around = Around(
             mirror=self.mirror,
             policies=outside.policies,
@@ -268,7 +285,17 @@ class Daemon:
             named=outside.federation.workload_metrics,
             shadow=self.shadow,
         )
-        return compose(around, Measured(unmeasured, unmeasured, unmeasured, unmeasured))
+        services = compose(around, self.measuring.measured)
+        self.measuring.measures.on_told = self._services_measured
+        if services.actuator is not None and self.measuring.traces is not None:
+            services.actuator.on_divided = self.measuring.traces.decided
+        return services
+
+    def _services_measured(self, told: Mapping[WorkloadRef, ServiceObservation]) -> None:
+        self.measuring.gauges.tell(told)
+        for ref, observed in told.items():
+            self.services.speeds.told(ref, observed)
+        self.services.keeper.trigger()
 
     def _changed(self) -> None:
         self.planner.trigger()
@@ -357,6 +384,7 @@ class Daemon:
         await self.progress.load()
         await self.costs.load()
         await self.services.speeds.load()
+        await self.measuring.forecasts.load()
         await self.remedies.load()
         await self.watch.load()
         if self.learner is not None:
@@ -392,6 +420,8 @@ class Daemon:
         self.outside.history.lead()
         await self.remedies.load()
         await self.watch.take_over()
+        await self.services.speeds.load()
+        await self.measuring.forecasts.load()
 
     async def _save(self) -> None:
         """What is remembered, before the Lease is released: the next leader reads it. From one that was fenced the
@@ -402,6 +432,7 @@ class Daemon:
                 self.progress.save()
                 self.costs.save(self.outside.clock.now(), anyway=True)
                 self.services.speeds.save()
+                self.measuring.forecasts.save()
                 if self.learner is not None:
                     await self.learner.close()
                 await self.outside.history.flush()
@@ -538,6 +569,7 @@ class Daemon:
         self.reclaims.nodes_listed(cluster, {facts.uid for facts in self.mirror.members[cluster].nodes.values()})
 
     async def _metrics_read(self) -> None:
+        await self.measuring.measures.on_round()
         await self.watch.look()
         await self.progress.on_round()
         self.costs.save(self.outside.clock.now())

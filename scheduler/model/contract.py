@@ -50,6 +50,17 @@ ANNOTATION_PROGRESS_QUERY: Final = "overspill.dev/progress-query"
 the part that is done (0 to 1). `$namespace`, `$job` and `$pods` (a regular expression) stand for its copy's own."""
 ANNOTATION_SPEED_QUERY: Final = "overspill.dev/speed-query"
 """By its user: the same for steps (else the part of the whole) per second. Default: as fast as progress goes."""
+ANNOTATION_DEMAND_QUERY: Final = "overspill.dev/demand-query"
+"""By its user, on a service: what a Prometheus API is asked to learn how many requests arrive per second, by the label
+`client_region` where that is known. `$namespace` and `$service` stand for the hub object's own names, `$cluster` for
+the member that is asked, `$pods` (a regular expression) for the service's pods there."""
+ANNOTATION_DEMAND_FROM: Final = "overspill.dev/demand-from"
+"""By its user, on a service: the member whose metrics tell all of its requests. Default: all members' are added up."""
+ANNOTATION_LATENCY_QUERY: Final = "overspill.dev/latency-query"
+"""By its user, on a service: p95 of its requests on the cluster that is asked, in seconds; by `pod` where replicas are
+to be told apart."""
+ANNOTATION_CLIENT_LATENCY_QUERY: Final = "overspill.dev/client-latency-query"
+"""By its user, on a service: round trip to the cluster that is asked by the label `client_region`, in seconds."""
 ANNOTATION_REPLICA_SPEED: Final = "overspill.dev/replica-speed"
 """By its user, on a service: what a replica can do until that is measured, by GPU model (* on any): "A10G=4@500ms,
 H100=20@200ms" are requests per second at which it is saturated, and p95 of a request without load."""
@@ -98,6 +109,8 @@ ANNOTATION_KEEP: Final = "overspill.dev/keep"
 CONDITION_PLACED: Final = "overspill.dev/Placed"
 """On a hub object's status: True once its copy is to exist; the reason and message say why, or why not yet."""
 
+CONDITION_TRAFFIC: Final = "overspill.dev/Traffic"
+"""On the status of a divided service with spec.traffic: whether its requests follow what is ready, and if not, why."""
 CONDITION_SERVING: Final = "overspill.dev/Serving"
 """On the status of a divided service: whether its SLO is expected to hold, and if not, why."""
 
@@ -141,6 +154,12 @@ DEPLOYMENTS: Final = Resource("apps", "v1", "deployments", "Deployment")
 STATEFULSETS: Final = Resource("apps", "v1", "statefulsets", "StatefulSet")
 INFERENCE_SERVICES: Final = Resource("serving.kserve.io", "v1beta1", "inferenceservices", "InferenceService")
 KNATIVE_SERVICES: Final = Resource("serving.knative.dev", "v1", "services", "Service")
+KNATIVE_ROUTES: Final = Resource("serving.knative.dev", "v1", "routes", "Route")
+HTTP_ROUTES: Final = Resource("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute")
+BACKEND_TRAFFIC_POLICIES: Final = Resource(
+    "gateway.envoyproxy.io", "v1alpha1", "backendtrafficpolicies", "BackendTrafficPolicy"
+)
+SERVICES: Final = Resource("", "v1", "services", "Service")
 REPLICASETS: Final = Resource("apps", "v1", "replicasets", "ReplicaSet")
 LEASES: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 CRDS: Final = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", False)

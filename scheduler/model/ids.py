@@ -32,6 +32,11 @@ def owner_uid(uid: Uid, part: str) -> Uid:
     return Uid(f"{uid}/{part}") if part else uid
 
 
+def whole_uid(owner: Uid) -> Uid:
+    """Of the workload that the part is of, or that it is itself."""
+    return Uid(owner.partition("/")[0])
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class WorkloadRef:
     """A workload's hub object. `kind` is the name of the plugin that speaks for it ("job")."""

@@ -19,11 +19,12 @@ from scheduler.daemon.mirror import HubEntry, Mirror
 from scheduler.daemon.services.ports import TrafficKeeper
 from scheduler.daemon.services.sights import Sights
 from scheduler.daemon.services.telling import conditions, refused
+from scheduler.daemon.services.traffic_spec import STEERED
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.daemon.writes import Writes
 from scheduler.engine.serving.parts import parts_of
 from scheduler.engine.serving.steps import DeletePart, MakePart, PartStep, PartsView, ScalePart, due, may_let_go
-from scheduler.model.contract import CONDITION_PLACED
+from scheduler.model.contract import CONDITION_PLACED, CONDITION_TRAFFIC
 from scheduler.model.division import Division
 from scheduler.model.errors import (
     AuthError,
@@ -34,8 +35,10 @@ from scheduler.model.errors import (
     NotFoundError,
     OutcomeUnknownError,
     RefusedError,
+    ThrottledError,
+    TransientError,
 )
-from scheduler.model.ids import ClusterId, Instant, Uid
+from scheduler.model.ids import ClusterId, DecisionId, Instant, Uid
 from scheduler.model.ports import Clock, DivisibleKind, RawObject, Said
 from scheduler.model.service_intent import ServiceIntent
 from scheduler.model.workload import Placement, Workload
@@ -50,6 +53,8 @@ _REFUSING_SECONDS: Final = 600.0
 _TOLD_APART_SECONDS: Final = 0.1
 """Counts of replicas are gathered for so long before they are told."""
 _REFUSALS: Final = (RefusedError, AuthError, InvalidObjectError)
+_FOR_NOW: Final = (TransientError, ConflictError, OutcomeUnknownError, ThrottledError)
+"""What steers requests is there, and will do what it is asked later."""
 _REFUSED: Final = "CopyRefused"
 
 
@@ -85,11 +90,15 @@ class ServiceActuator:
         self._divisions: dict[Uid, Division] = {}
         self._said: dict[Uid, tuple[Said, ...]] = {}
         self._refused: dict[Uid, str] = {}
+        self._unsteered: dict[Uid, str] = {}
+        """Why requests do not follow."""
         self._refused_at: dict[tuple[Uid, ClusterId], Instant] = {}
         self._retold_at: dict[Uid, Instant] = {}
         self._wrote_status_at: dict[Uid, float] = {}
         self.on_write: Callable[[Uid, str, Instant, Instant, str], None] | None = None
         """Told of each division written and part made, as `Reconciler.on_write`."""
+        self.on_divided: Callable[[Division, DecisionId], None] = lambda division, decision: None
+        """A division is written."""
 
     # -- what the keeper hands over ------------------------------------------------------------------------------
 
@@ -147,18 +156,32 @@ class ServiceActuator:
             if waits:
                 await self._tell(uid, kind)
             return waits
-        first = await self._act(uid, kind)
+        unsteered = await self._steer(uid)
+        first = await self._act(uid, kind, hold=isinstance(unsteered, _FOR_NOW)) or unsteered
         if uid in self._mirror.hub and not self._mirror.hub[uid].workload.deleting:
-            if first is None and (division := self._divisions.get(uid)) is not None:
-                await self._traffic.apply(self._mirror.hub[uid], division)
             await self._tell(uid, kind)
         if first is not None:
             raise first
         return True
 
+    async def _steer(self, uid: Uid) -> Exception | None:
+        """Have requests follow what is ready, before anything that they went to is given up; why that failed."""
+        entry, division = self._mirror.hub[uid], self._divisions.get(uid)
+        if division is None or entry.workload.deleting:
+            return None
+        try:
+            await self._traffic.apply(entry, division)
+        except (ExternalError, InvalidObjectError) as error:
+            self._unsteered[uid] = str(error)
+            self._telemetry.writes.labels("hub", "Steer", type(error).__name__).inc()
+            return error
+        self._unsteered.pop(uid, None)
+        return None
+
     def _forget(self, uid: Uid) -> None:
         for known in (self._wanted, self._ending, self._divisions, self._said, self._refused, self._retold_at):
             known.pop(uid, None)
+        self._unsteered.pop(uid, None)
         self._wrote_status_at.pop(uid, None)
         self._refused_at = {key: at for key, at in self._refused_at.items() if key[0] != uid}
 
@@ -187,6 +210,8 @@ class ServiceActuator:
             raise
         self._telemetry.writes.labels("hub", "Divide", "ok").inc()
         self._written(uid, "division", began, intent.decision)
+        if (division := self._divisions.get(uid)) is not None:
+            self.on_divided(division, intent.decision)
         if self._wanted.get(uid) is intent:
             del self._wanted[uid]
 
@@ -230,11 +255,14 @@ class ServiceActuator:
             off_scale=off,
         )
 
-    async def _act(self, uid: Uid, kind: DivisibleKind) -> Exception | None:
-        """All that is due on members; the first thing that went wrong."""
+    async def _act(self, uid: Uid, kind: DivisibleKind, *, hold: bool) -> Exception | None:
+        """All that is due on members; the first thing that went wrong. `hold`: nothing is given up, for requests may
+        still go there."""
         for _ in range(_ROUNDS):
             view = self._view(uid, kind)
             steps = due(view)
+            if hold and not view.workload.deleting:
+                steps = tuple(step for step in steps if not _gives_up(step))
             if not steps:
                 if view.workload.deleting and view.workload.has_finalizer and may_let_go(view):
                     self._fence()
@@ -351,6 +379,10 @@ class ServiceActuator:
                 *(one for one in said if one.type != CONDITION_PLACED),
                 Said(CONDITION_PLACED, "False", _REFUSED, refusal),
             )
+        if STEERED in entry.raw["spec"]:
+            why = self._unsteered.get(uid)
+            told = ("True", "WeightsSet", "requests follow what is ready")
+            said = (*said, Said(CONDITION_TRAFFIC, *(told if why is None else ("False", "TrafficNotSet", why))))
         retell = uid not in self._retold_at or now - self._retold_at[uid] >= _RETELL_SECONDS
         parts = [self._sights.seen(each) for each in self._sights.entries(uid, entry.workload.intent).values()]
         patch = kind.service_status(entry.raw, parts, said, now, retell=retell)
@@ -364,6 +396,15 @@ class ServiceActuator:
 
 def _code(said: Said) -> tuple[str, str, str]:
     return said.type, said.status, said.reason
+
+
+def _gives_up(step: PartStep) -> bool:
+    match step:
+        case DeletePart():
+            return True
+        case ScalePart(copy, target):
+            return target.replicas < copy.pods_wanted
+    return False
 
 
 def _is_refusal(error: Exception) -> bool:
