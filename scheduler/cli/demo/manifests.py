@@ -25,10 +25,10 @@ RUN_SECONDS: Final = "sandbox.overspill.dev/run-seconds"
 """On a pod template: how long the sandbox's kubelet lets the pod run."""
 SERVICE_NAME: Final = "chat"
 SERVICE_QUEUE: Final = "serving"
-LEAST_REPLICAS: Final = 2
+LEAST_REPLICAS: Final = 3
 LOAD: Final = "sandbox.overspill.dev/load"
 """On a route: which clients the sandbox has behind it."""
-SERVED_SECONDS: Final = 9000.0
+SERVED_SECONDS: Final = 10500.0
 """For so long the service is under load: its spike is over by then, and what was bought for it given back."""
 _SPEEDS: Final = {"A100-80GB": 2.0, "A10G": 1.0}
 """Requests per second that saturate a replica. Others are left out by the demo's policy."""
@@ -38,7 +38,7 @@ _DAY: Final = {
     "basePerSecond": 2.0,
     "peakPerSecond": 4.5,
     "daySeconds": 14400.0,
-    "spikes": [{"atSeconds": 900.0, "seconds": 6000.0, "perSecond": 8.0}],
+    "spikes": [{"atSeconds": 2700.0, "seconds": 6000.0, "perSecond": 8.0}],
     "regions": {"eu": 0.7, "us": 0.3},
     "speeds": _SPEEDS,
     "idleP95Seconds": _IDLE_SECONDS,
@@ -99,7 +99,7 @@ def _backend(member: str) -> str:
 
 
 def service(members: Iterable[str] = ()) -> dict[str, Any]:
-    """A model server: a Deployment of two one-GPU replicas, wrapped for the federation. `members`: where its requests
+    """A model server: a Deployment of three one-GPU replicas, wrapped for the federation. `members`: where its requests
     may be sent."""
     backends = [{"name": _backend(name), "cluster": name} for name in members]
     traffic = {"traffic": {"routes": [{"name": SERVICE_NAME, "backends": backends}]}} if backends else {}
