@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,7 @@ class Played(Unmeasured):
     per_second: float | None = None
     clock: Any = None
     verdicts: dict[str, CanaryVerdict] = field(default_factory=dict)
+    """By revision; "": of all others."""
 
     def of(self, ref: WorkloadRef) -> ServiceObservation:
         if self.per_second is None:
@@ -73,7 +74,8 @@ class Played(Unmeasured):
         return ServiceObservation(demand=(ClientDemand("eu", rate, now),))
 
     def verdict(self, ref: WorkloadRef, revision: str) -> CanaryVerdict | None:
-        return self.verdicts.get(revision)
+        found = self.verdicts.get(revision) or self.verdicts.get("")
+        return None if found is None else replace(found, revision=revision)
 
 
 @asynccontextmanager
