@@ -86,6 +86,18 @@ def test_what_is_sent_where_nobody_is_ready_fails_and_is_a_gap() -> None:
     assert second.as_json()["weights"] == {"eks": 1.0, "onprem": 0.0}
 
 
+def test_a_replica_that_is_told_to_end_answers_for_a_while_and_is_no_capacity() -> None:
+    one = load(("onprem", 0.0), peakPerSecond=1.0, basePerSecond=1.0)
+    one.advance(60.0)
+    one.gone("onprem", "u0")
+    one.advance(120.0)
+    (_, after) = one.minutes
+    assert after.capacity_per_second == 0.0
+    assert after.replicas["onprem"] == 0.0
+    assert after.failed == pytest.approx(40.0)
+    assert after.gap_seconds == 60.0
+
+
 @given(st.lists(st.floats(1.0, 400.0), min_size=1, max_size=20))
 def test_no_request_is_lost_or_made_up_however_time_is_cut(steps: list[float]) -> None:
     cut, whole = load(("onprem", 0.0)), load(("onprem", 0.0))

@@ -48,7 +48,8 @@ from tests.e2e.federations import _emulated
 from tests.e2e.real_cluster import find_assets, real_clusters
 from tests.loop.harness import until
 
-DEFINITIONS = Path(__file__).parents[1] / "crds"
+ROOT = Path(__file__).parents[2]
+DEFINITIONS = (ROOT / "tests" / "crds", ROOT / "scheduler" / "cli" / "demo")
 CLUSTERS = ("hub", "onprem")
 GATEWAY = ("httproutes", "backendtrafficpolicies")
 KNATIVE = ("knativeservices", "knativeroutes")
@@ -171,7 +172,8 @@ class Steered:
 
 async def define(api: KubeApi, *names: str) -> None:
     for name in names:
-        document = yaml.safe_load((DEFINITIONS / f"{name}.yaml").read_text())
+        (file,) = (folder / f"{name}.yaml" for folder in DEFINITIONS if (folder / f"{name}.yaml").exists())
+        document = yaml.safe_load(file.read_text())
         await api.create(CRDS, "", document)
         words = document["spec"]
         version = words["versions"][0]["name"]

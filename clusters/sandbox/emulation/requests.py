@@ -26,8 +26,12 @@ _SIGMA: Final = 0.4
 """Of the logarithm of a latency."""
 _P95: Final = 1.6448536269514722
 _MOST_LOAD: Final = 0.99
+_GRACE_SECONDS: Final = 20.0
+"""For so long a replica that is told to end goes on answering, as one with a preStop hook does: a gateway hears of it
+and of new weights at different times."""
 _MOST_MINUTES: Final = 10_000
-BOUNDS: Final = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.5, 10.0, 20.0, 40.0, 60.0, 120.0)
+BOUNDS: Final = tuple(round(0.05 * 1.2**number, 4) for number in range(43))
+"""Of the latency histogram: up to two minutes, each a fifth above the one before."""
 Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 
 
@@ -102,6 +106,8 @@ class Answering:
     answered: float = 0.0
     latency_seconds: float = 0.0
     buckets: list[float] = field(default_factory=lambda: [0.0] * len(BOUNDS))
+    ends_at: Instant | None = None
+    """It is told to end: then it does."""
 
     def speed(self, at: Instant, warm_up_seconds: float) -> float:
         return self.per_second if at >= self.ready_at + warm_up_seconds else self.per_second / 2.0
@@ -180,9 +186,11 @@ class ServiceLoad:
             place.replicas[uid] = replica
 
     def gone(self, cluster: str, uid: str) -> None:
+        """It is told to end; what it counted goes with it."""
         place = self._places.get(cluster)
-        if place is not None:
-            place.replicas.pop(uid, None)
+        one = None if place is None else place.replicas.get(uid)
+        if one is not None and one.ends_at is None:
+            one.ends_at = self._at + _GRACE_SECONDS
 
     def replicas(self, cluster: str) -> list[Answering]:
         place = self._places.get(cluster)
@@ -212,11 +220,14 @@ class ServiceLoad:
         stranded = weights <= 0
         for cluster, place in self._places.items():
             part = place.weight / weights if weights > 0 else 0.0
+            for uid in [uid for uid, one in place.replicas.items() if one.ends_at is not None and one.ends_at <= at]:
+                del place.replicas[uid]
             power = sum(one.speed(at, plan.warm_up_seconds) for one in place.replicas.values())
-            capacity += power
+            staying = [one for one in place.replicas.values() if one.ends_at is None]
+            capacity += sum(one.speed(at, plan.warm_up_seconds) for one in staying)
             stranded |= part * rate > 0 and power <= 0
             self._serve(place, part * rate * seconds, power, seconds, minute)
-            minute.replicas[cluster] = minute.replicas.get(cluster, 0.0) + len(place.replicas) * seconds
+            minute.replicas[cluster] = minute.replicas.get(cluster, 0.0) + len(staying) * seconds
             minute.weights[cluster] = minute.weights.get(cluster, 0.0) + part * seconds
         if weights <= 0:
             minute.failed += rate * seconds

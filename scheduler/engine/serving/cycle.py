@@ -25,7 +25,7 @@ from scheduler.engine.serving.weights import traffic
 from scheduler.model.division import CONTRADICTORY, NO_OFFERS, Division
 from scheduler.model.ids import ClusterId, PoolRef
 from scheduler.model.policy import Match
-from scheduler.model.serving import Service, ServiceView, ServingOffer, TrafficWeight
+from scheduler.model.serving import ReplicaGroup, ReplicaOwner, Service, ServiceView, ServingOffer, TrafficWeight
 from scheduler.model.serving_policy import ServingSLO
 
 KEPT: Final = "kept"
@@ -148,7 +148,7 @@ def _decided(
     slots, memory = _rolled(view, question, answer.counts, memory)
     needed = min(need.near, max(believed.per_second or 0.0, carried(rated, answer.counts)))
     handover = hand_over(question, slots, _slots(service), _ready(service), needed, _counted(memory))
-    weights = _weights(view, rated, memory)
+    weights = _weights(view, rated, memory, _staying(service, handover))
     course = Course(view, rated, believed, need, question, answer, None, handover, weights, memory)
     return division(course), memory
 
@@ -175,7 +175,7 @@ def _kept(
     )
     slots, memory = _rolled(view, question, counts, memory)
     handover = hand_over(question, slots, _slots(service), _ready(service), 0.0, _counted(memory))
-    weights = _weights(view, rated, memory)
+    weights = _weights(view, rated, memory, view.service.groups)
     course = Course(view, rated, believed, need, None, None, trouble, handover, weights, memory)
     return division(course), memory
 
@@ -198,11 +198,28 @@ def _counted(memory: Memory) -> frozenset[str]:
     return frozenset({memory.stable, *((memory.rollout.new,) if coming and memory.rollout is not None else ())})
 
 
-def _weights(view: ServiceView, rated: tuple[Rated, ...], memory: Memory) -> tuple[TrafficWeight, ...]:
+def _staying(service: Service, handover: Handover) -> tuple[ReplicaGroup, ...]:
+    """Without what is to be given up now: its requests go elsewhere before it does. Where another autoscaler owns the
+    replicas, all of them stay that are there."""
+    if service.owner is not ReplicaOwner.OVERSPILL:
+        return service.groups
+    left = dict(handover.asked)
+    found = []
+    for group in sorted(service.groups, key=lambda one: (one.pool, one.revision)):
+        slot = Slot(group.pool, group.revision)
+        ready = min(group.ready, left.get(slot, 0))
+        left[slot] = left.get(slot, 0) - ready
+        found.append(replace(group, ready=ready, warm=None if group.warm is None else min(group.warm, ready)))
+    return tuple(found)
+
+
+def _weights(
+    view: ServiceView, rated: tuple[Rated, ...], memory: Memory, groups: Sequence[ReplicaGroup]
+) -> tuple[TrafficWeight, ...]:
     shift = rollout.shift(view, memory)
     new, shares = (memory.stable, {}) if shift is None else (shift.new, dict(shift.traffic))
     demand = sum(max(0.0, one.requests_per_second or 0.0) for one in view.service.demand)
-    return traffic(rated, view.service.groups, new, shares, demand, _counted(memory))
+    return traffic(rated, groups, new, shares, demand, _counted(memory))
 
 
 def _most(rated: Sequence[Rated]) -> float:

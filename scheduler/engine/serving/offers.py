@@ -90,7 +90,9 @@ class Offers:
         now, later = (0, 0) if against or policy is None else self._room(one, room, policy)
         plain = self._world.predict(one, room, 0)
         start = 0.0 if plain.start_seconds is None else plain.start_seconds
-        with_node = self._world.predict(one, room, 1).start_seconds if later and not now else start
+        # Whether there is a node already decides for one replica, not for all: an offer is as slow as its slowest. Else
+        # one node that comes would make the whole pool look quick, and what is still on order be dropped as early.
+        with_node = self._world.predict(one, room, 1).start_seconds if later else start
         return ServingOffer(
             pool=pool.ref,
             provider=cluster.provider,
