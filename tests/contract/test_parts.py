@@ -141,7 +141,7 @@ def test_whoever_owns_the_replicas_is_told(template: Template) -> None:
     if owner is ReplicaOwner.OVERSPILL:
         assert bounds == (None, None)
         scaled = made_part(template, obj, 2)
-        fields = {"f:spec": {"f:replicas": {}}}
+        fields: dict[str, Any] = {"f:spec": {"f:replicas": {}}}
         scaled["metadata"]["managedFields"] = [{"manager": "hpa", "subresource": "scale", "fieldsV1": fields}]
         owner, _ = DIVISIBLE.scale(obj, [PartSeen(HERE.cluster, scaled, 0)])
         assert owner is ReplicaOwner.HPA

@@ -17,7 +17,7 @@ from scheduler.model.ids import ClusterId, DecisionId, PoolId, PoolRef
 from scheduler.model.service_intent import Adopted, ServiceIntent, StoredRevision
 from scheduler.model.serving import TrafficWeight
 
-NAMES = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), min_size=1, max_size=12)
+NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
 TIMES = st.integers(0, 4_000_000_000).map(float)
 COUNTS = st.integers(0, 100_000)
 POOLS = st.builds(PoolRef, NAMES.map(ClusterId), NAMES.map(PoolId))
