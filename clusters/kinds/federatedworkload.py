@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
 
-from clusters.kinds.templates import Served, Template, _dependents, _overrides, load_templates
+from clusters.kinds.services import status_patch
+from clusters.kinds.templates import OVERSPILL, Served, Template, _dependents, _overrides, load_templates
 from clusters.kubernetes.codec import explain, object_name, parse_time
 from clusters.kubernetes.conditions import conditions, find, merged, placed_patch
+from clusters.kubernetes.divisions import pack, parse_intent, unpack
 from clusters.kubernetes.hubobjects import (
     MALFORMED,
     copy_metadata,
@@ -21,15 +24,29 @@ from clusters.kubernetes.hubobjects import (
     read_pod_set,
     refuse_malformed,
 )
-from scheduler.model.contract import ANNOTATION_DIGEST, ANNOTATION_OVERRIDDEN, FEDERATED_WORKLOADS, copy_name
+from scheduler.model.contract import (
+    ANNOTATION_DIGEST,
+    ANNOTATION_OVERRIDDEN,
+    ANNOTATION_POOL,
+    CONDITION_SERVING,
+    FEDERATED_WORKLOADS,
+    LABEL_PART,
+    LABEL_REVISION,
+    copy_name,
+    part_name,
+)
+from scheduler.model.division import ReplicaTarget
 from scheduler.model.errors import InvalidObjectError
-from scheduler.model.ids import ClusterId, Instant, Uid, WorkloadRef
-from scheduler.model.ports import MemberFacts, RawObject, Resource, WorkloadKind
+from scheduler.model.ids import ClusterId, Instant, PoolId, Uid, WorkloadRef
+from scheduler.model.ports import MemberFacts, PartSeen, RawObject, Resource, Said, WorkloadKind
+from scheduler.model.service_intent import ServiceIntent, StoredRevision
+from scheduler.model.serving import ReplicaOwner
 from scheduler.model.workload import Copy, CopyState, Dependent, Placement, PodSet, Workload
 
 TEMPLATES: Final = load_templates()
 _BY_KIND: Final = {(each.resource.api_version, each.resource.kind): each for each in TEMPLATES.values()}
 _MIRRORED: Final = tuple(dict.fromkeys(kind for each in TEMPLATES.values() for kind in each.conditions))
+_REVISION_DIGITS: Final = 10
 _CONDITION_FIELDS: Final = ("status", "reason", "message")
 
 
@@ -42,6 +59,7 @@ class FederatedWorkload:
     def parse(self, obj: RawObject) -> Workload:
         meta = read_metadata(obj, self.name)
         invalid, priority, runs_as = meta.invalid, 0, ""
+        intent = _intent(obj)
         pod_sets: tuple[PodSet, ...] = ()
         try:
             template, plugin = _template(obj)
@@ -73,6 +91,7 @@ class FederatedWorkload:
             condition=meta.condition,
             invalid=invalid,
             runs_as=runs_as,
+            intent=intent,
         )
 
     @refuse_malformed
@@ -107,6 +126,7 @@ class FederatedWorkload:
     def parse_copy(self, obj: RawObject, cluster: ClusterId) -> Copy:
         uid, attempt, hub = origin(obj)
         meta, plugin = obj["metadata"], _plugin_of(obj)
+        labels, pool = meta["labels"], (meta.get("annotations") or {}).get(ANNOTATION_POOL)
         served, suspended = plugin.served(obj), plugin.is_suspended(obj)
         running = CopyState.RUNNING if served.running else CopyState.PENDING
         return Copy(
@@ -125,6 +145,9 @@ class FederatedWorkload:
             finished_at=None,
             pods_wanted=0 if suspended else plugin.wanted_now(obj),
             origin_cluster=hub,
+            part=_word(labels.get(LABEL_PART)),
+            pool=PoolId(_word(pool)) if pool else None,
+            revision=_word(labels.get(LABEL_REVISION)),
         )
 
     @refuse_malformed
@@ -151,7 +174,8 @@ class FederatedWorkload:
             wanted["observedGeneration"] = obj["metadata"].get("generation", 0)
         changed = {name: value for name, value in wanted.items() if status.get(name) != value}
         listed = conditions(obj)
-        updated = _mirrored_conditions(listed, copy)
+        undivided = [one for one in listed if one.get("type") != CONDITION_SERVING]
+        updated = _mirrored_conditions(undivided, copy)
         if updated != listed:
             changed["conditions"] = updated
         return {"status": changed} if changed else None
@@ -162,6 +186,86 @@ class FederatedWorkload:
     ) -> RawObject | None:
         generation = obj["metadata"].get("generation")
         return placed_patch(obj, reason=reason, message=message, placed=placed, now=now, generation=generation)
+
+    # -- divided over members ------------------------------------------------------------------------------------
+
+    @refuse_malformed
+    def revision(self, obj: RawObject) -> tuple[str, str]:
+        template, plugin = _template(obj)
+        overrides = obj["spec"].get("overrides") or []
+        name = _digest([plugin.unscaled(template), overrides])[:_REVISION_DIGITS]
+        return name, pack({"template": template, "overrides": overrides})
+
+    @refuse_malformed
+    def scale(self, obj: RawObject, parts: Sequence[PartSeen]) -> tuple[ReplicaOwner, tuple[int | None, int | None]]:
+        template, plugin = _template(obj)
+        said = plugin.scale(template)
+        owners = {said.owner, *(plugin.owner(part.raw) for part in parts)} - {OVERSPILL}
+        if not owners:
+            return ReplicaOwner.OVERSPILL, (None, None)
+        bounds = (said.least, said.most) if said.owner != OVERSPILL else (None, None)
+        return ReplicaOwner(min(owners)), bounds
+
+    @refuse_malformed
+    def replicas(self, obj: RawObject) -> int:
+        template, plugin = _template(obj)
+        return plugin.scale(template).least
+
+    @refuse_malformed
+    def make_part(
+        self,
+        workload: Workload,
+        target: ReplicaTarget,
+        revision: StoredRevision,
+        placement: Placement,
+        member: MemberFacts,
+    ) -> RawObject:
+        content, ref = unpack(revision.content), workload.ref
+        source = {"metadata": {"namespace": ref.namespace}, "spec": content}
+        template, plugin = _template(source)
+        there = _there(source, template, plugin, member)
+        scaled = plugin.scaled(there, target.replicas, target.bounds)
+        name = part_name(ref.name, ref.uid, placement.part, plugin.longest_name)
+        labels = {LABEL_PART: placement.part, LABEL_REVISION: target.revision}
+        metadata = copy_metadata(scaled.get("metadata") or {}, ref, placement, member, name)
+        metadata["labels"] |= labels
+        metadata["annotations"] |= {each: text for each, text in _digests(source, template, there).items() if text}
+        metadata["annotations"][ANNOTATION_POOL] = target.pool.pool
+        return {
+            "apiVersion": plugin.resource.api_version,
+            "kind": plugin.resource.kind,
+            "metadata": metadata,
+            "spec": plugin.spec(scaled, ref.uid, replace(member, pod_labels=tuple(sorted(labels.items())))),
+        }
+
+    @refuse_malformed
+    def scale_part(self, copy: RawObject, target: ReplicaTarget) -> RawObject | None:
+        return _plugin_of(copy).scale_patch(copy, target.replicas, target.bounds)
+
+    @refuse_malformed
+    def is_made_of_present(self, obj: RawObject, copy: RawObject) -> bool:
+        return _made_of(obj, copy)
+
+    def ready_replicas(self, part: PartSeen) -> int:
+        served = _plugin_of(part.raw).served(part.raw)
+        return part.ready_pods if served.ready is None else served.ready
+
+    @refuse_malformed
+    def service_status(
+        self, obj: RawObject, parts: Sequence[PartSeen], said: Sequence[Said], now: Instant, *, retell: bool
+    ) -> RawObject | None:
+        # Of what runs, and not of the template, which may be broken by now.
+        told = [(part, _plugin_of(part.raw).served(part.raw)) for part in parts]
+        mirrored = _plugin_of(parts[0].raw).conditions if parts else _MIRRORED
+        return status_patch(obj, mirrored, told, said, now, retell=retell)
+
+
+def _intent(obj: RawObject) -> ServiceIntent | None:
+    """None also for one that cannot be read: it is divided anew then, from what runs, which its labels tell."""
+    try:
+        return parse_intent(obj["metadata"].get("annotations") or {})
+    except InvalidObjectError:
+        return None
 
 
 def _suspended(obj: RawObject) -> bool:

@@ -21,12 +21,16 @@ from scheduler.model.contract import (
     ANNOTATION_AVOIDED_POOLS,
     ANNOTATION_BATCH_SIZE,
     ANNOTATION_CHECKPOINT,
+    ANNOTATION_CLIENT_LATENCY_QUERY,
     ANNOTATION_DATA,
     ANNOTATION_DEADLINE,
+    ANNOTATION_DEMAND_FROM,
+    ANNOTATION_DEMAND_QUERY,
     ANNOTATION_EXCLUDED_NODES,
     ANNOTATION_EXPECTED,
     ANNOTATION_FRAMEWORK,
     ANNOTATION_GPU_MODELS,
+    ANNOTATION_LATENCY_QUERY,
     ANNOTATION_MODEL,
     ANNOTATION_PARAMETERS,
     ANNOTATION_PLACEMENT,
@@ -34,6 +38,7 @@ from scheduler.model.contract import (
     ANNOTATION_PRIORITY,
     ANNOTATION_PROGRESS_QUERY,
     ANNOTATION_QUEUED_AT,
+    ANNOTATION_REPLICA_SPEED,
     ANNOTATION_SEQUENCE_LENGTH,
     ANNOTATION_SPEED_QUERY,
     ANNOTATION_STEPS,
@@ -44,6 +49,7 @@ from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import ClusterId, Instant, NodeName, PoolId, PoolRef
 from scheduler.model.money import Usd
 from scheduler.model.resources import quantity_units
+from scheduler.model.serving import ReplicaSpeed
 from scheduler.model.traits import PRECISIONS, Traits
 from scheduler.model.workload import DataSet, Hints, Placement, PlacementState
 
@@ -61,8 +67,9 @@ _FIELDS: Final[dict[str, type]] = {
     "decision": str,
     "reason": str,
 }
-_OPTIONAL_FIELDS: Final = frozenset({"movedFrom", "domain", "explorationUsd"})
+_OPTIONAL_FIELDS: Final = frozenset({"movedFrom", "domain", "explorationUsd", "part"})
 _LABEL: Final = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_SPEED: Final = re.compile(r"([A-Za-z0-9*][-A-Za-z0-9_. ]{0,62})=([0-9]{1,9}(?:\.[0-9]{1,9})?)@([0-9a-z.]{1,20})")
 _USD: Final = re.compile(r"[0-9]{1,15}(\.[0-9]{1,15})?")
 _DURATION: Final = re.compile(r"(?:\d{1,9}(?:\.\d{1,9})?(?:ms|[dhms]))+")
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|[dhms])")
@@ -94,6 +101,48 @@ class HintsRead:
     """One line for each annotation that could not be read and was ignored."""
 
 
+@dataclass(frozen=True, slots=True)
+class ServingQueries:
+    """What a service's user would have a Prometheus API asked; "": nothing."""
+
+    demand: str = ""
+    latency: str = ""
+    client_latency: str = ""
+    demand_from: str = ""
+    """The member that tells the whole demand; "": all do together."""
+    problems: tuple[str, ...] = ()
+    """One line for each annotation that could not be read and was ignored."""
+
+
+def parse_serving_queries(annotations: Mapping[str, Any]) -> ServingQueries:
+    """Of a service's annotations; what cannot be read is left out and named in `problems`."""
+    problems: list[str] = []
+    return ServingQueries(
+        demand=_query(annotations, ANNOTATION_DEMAND_QUERY, problems),
+        latency=_query(annotations, ANNOTATION_LATENCY_QUERY, problems),
+        client_latency=_query(annotations, ANNOTATION_CLIENT_LATENCY_QUERY, problems),
+        demand_from=str(annotations.get(ANNOTATION_DEMAND_FROM, "")).strip()[:_LONGEST_NAME],
+        problems=tuple(problems),
+    )
+
+
+def parse_replica_speeds(annotations: Mapping[str, Any]) -> tuple[Mapping[str, ReplicaSpeed], tuple[str, ...]]:
+    """What a service's user says of a replica, by GPU model; and a line for each part that could not be read."""
+    found: dict[str, ReplicaSpeed] = {}
+    problems = []
+    for part in filter(None, (each.strip() for each in str(annotations.get(ANNOTATION_REPLICA_SPEED, "")).split(","))):
+        match = _SPEED.fullmatch(part)
+        try:
+            most, idle = (float(match[2]), parse_duration(match[3])) if match else (0.0, 0.0)
+        except InvalidObjectError:
+            most, idle = 0.0, 0.0
+        if match is None or most <= 0 or idle <= 0:
+            problems.append(f"{ANNOTATION_REPLICA_SPEED} {part[:40]!r}: write for example A10G=4@500ms")
+            continue
+        found[match[1].strip()] = ReplicaSpeed(most, idle, idle)
+    return found, tuple(problems)
+
+
 def format_placement(placement: Placement) -> str:
     """The text of the `overspill.dev/placement` annotation; `parse_placement` reads it back, microseconds kept."""
     return orjson.dumps(
@@ -111,6 +160,7 @@ def format_placement(placement: Placement) -> str:
             **({} if placement.moved_from is None else {"movedFrom": placement.moved_from}),
             **({} if placement.domain is None else {"domain": "=".join(placement.domain)}),
             **({} if placement.exploration_usd is None else {"explorationUsd": f"{placement.exploration_usd:f}"}),
+            **({"part": placement.part} if placement.part else {}),
         }
     ).decode()
 
@@ -141,6 +191,7 @@ def parse_placement(text: str) -> Placement:
         moved_from=ClusterId(fields["movedFrom"]) if "movedFrom" in fields else None,
         domain=_domain(fields["domain"]) if "domain" in fields else None,
         exploration_usd=_usd(fields["explorationUsd"]) if "explorationUsd" in fields else None,
+        part=fields.get("part", ""),
     )
 
 

@@ -21,9 +21,10 @@ from scheduler.model.contract import (
     ANNOTATION_REQUEST_DONE,
     GPU_RESOURCES,
     LABEL_ORIGIN_UID,
+    LABEL_PART,
 )
 from scheduler.model.errors import InvalidObjectError
-from scheduler.model.ids import Instant, NodeName, Uid
+from scheduler.model.ids import Instant, NodeName, Uid, owner_uid
 from scheduler.model.ports import RawObject
 from scheduler.model.remediation import Mark
 from scheduler.model.resources import Resources, quantity_units
@@ -76,6 +77,13 @@ class PodFacts:
     deleting: bool
     priority: int
     ready: bool = False
+    part: str = ""
+    """Of a service that is divided: which part."""
+
+    @property
+    def owner(self) -> Uid | None:
+        """Whose pods it is counted with: those of its copy."""
+        return None if self.origin_uid is None else owner_uid(self.origin_uid, self.part)
 
 
 @lru_cache(maxsize=16384)
@@ -208,6 +216,7 @@ def parse_pod(obj: RawObject) -> PodFacts:
             deleting="deletionTimestamp" in meta,
             priority=int(spec.get("priority") or 0),
             ready=_is_ready(obj.get("status")),
+            part=text(meta.get("labels") or {}, LABEL_PART),
         )
     except (*_MALFORMED, InvalidObjectError) as error:
         raise InvalidObjectError(f"pod {object_name(obj)}: {explain(error)}") from error

@@ -78,21 +78,32 @@ def placed_patch(
     Hints of the user that could not be read are appended to the message: that is where users look.
     """
     existing = conditions(obj)
-    before = find(existing, CONDITION_PLACED)
     status = "True" if placed else "False"
     said: dict[str, Any] = {
         "type": CONDITION_PLACED,
         "status": status,
         "reason": reason,
-        "message": (message + _ignored_hints(obj))[:_LONGEST_MESSAGE],
+        "message": with_ignored_hints(obj, message),
     }
     if generation is not None:
         said["observedGeneration"] = generation
-    if before is not None and all(before.get(name) == value for name, value in said.items()):
-        return None
-    kept = before.get("lastTransitionTime") if before is not None and before.get("status") == status else None
-    said["lastTransitionTime"] = kept if isinstance(kept, str) else format_time(now)
-    return {"status": {"conditions": merged(existing, [said])}}
+    update = updated(existing, said, now)
+    return None if update is None else {"status": {"conditions": merged(existing, [update])}}
+
+
+def updated(
+    existing: Iterable[Mapping[str, Any]], said: Mapping[str, Any], now: Instant, *, retell: bool = True
+) -> Mapping[str, Any] | None:
+    """The condition as it is to be (`type`, `status`, `reason`, `message`, ...); None: it says so already or, without
+    `retell`, differs in its message only."""
+    before = find(existing, said["type"])
+    if before is not None:
+        differs = {name for name, value in said.items() if before.get(name) != value}
+        if not differs or (not retell and differs <= {"message"}):
+            return None
+    same = before is not None and before.get("status") == said["status"]
+    kept = before.get("lastTransitionTime") if before is not None and same else None
+    return {**said, "lastTransitionTime": kept if isinstance(kept, str) else format_time(now)}
 
 
 def merged(existing: Iterable[Mapping[str, Any]], changed: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -102,7 +113,9 @@ def merged(existing: Iterable[Mapping[str, Any]], changed: Iterable[Mapping[str,
     return [*result, *by_type.values()]
 
 
-def _ignored_hints(obj: RawObject) -> str:
+def with_ignored_hints(obj: RawObject, message: str) -> str:
+    """The message of the Placed condition, with what its user said and nobody could read."""
     metadata = obj.get("metadata") or {}
     problems = parse_hints(metadata.get("annotations") or {}, parse_time(metadata["creationTimestamp"])).problems
-    return f"{_IGNORED}{'; '.join(problems)})" if problems else ""
+    ignored = f"{_IGNORED}{'; '.join(problems)})" if problems else ""
+    return (message + ignored)[:_LONGEST_MESSAGE]

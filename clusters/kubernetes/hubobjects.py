@@ -12,14 +12,17 @@ from clusters.kubernetes.codec import explain, object_name, parse_time, pod_requ
 from clusters.kubernetes.conditions import placed_condition
 from scheduler.model.contract import (
     ANNOTATION_ATTEMPT,
+    ANNOTATION_DIVISION,
     ANNOTATION_ORIGIN_CLUSTER,
     ANNOTATION_ORIGIN_NAME,
     ANNOTATION_ORIGIN_NAMESPACE,
     ANNOTATION_PLACEMENT,
     ANNOTATION_QUEUED_AT,
+    ANNOTATION_REVISIONS,
     FINALIZER,
     GPU_MODEL_LABELS,
     LABEL_ORIGIN_UID,
+    LABEL_PART,
     LABEL_QUEUE,
     copy_name,
 )
@@ -32,7 +35,13 @@ from scheduler.model.workload import Hints, Placement, PodSet, Toleration
 MALFORMED: Final = (KeyError, TypeError, AttributeError, ValueError, ArithmeticError, InvalidObjectError)
 """What reading a field that is missing or of the wrong type raises; turned into one line by `explain`."""
 _NOT_COPIED: Final = frozenset(
-    {ANNOTATION_PLACEMENT, ANNOTATION_QUEUED_AT, "kubectl.kubernetes.io/last-applied-configuration"}
+    {
+        ANNOTATION_PLACEMENT,
+        ANNOTATION_QUEUED_AT,
+        ANNOTATION_DIVISION,
+        ANNOTATION_REVISIONS,
+        "kubectl.kubernetes.io/last-applied-configuration",
+    }
 )
 
 
@@ -176,7 +185,7 @@ def copy_metadata(
     return {
         "name": name or copy_name(ref.name, ref.uid),
         "namespace": ref.namespace,
-        "labels": {**labels, LABEL_ORIGIN_UID: ref.uid},
+        "labels": {**labels, LABEL_ORIGIN_UID: ref.uid, **({LABEL_PART: placement.part} if placement.part else {})},
         "annotations": {
             **annotations,
             ANNOTATION_ORIGIN_CLUSTER: member.hub,
@@ -207,7 +216,10 @@ def pinned_template(template: Mapping[str, Any], uid: Uid, member: MemberFacts) 
         pinned["tolerations"] = tolerations
     return {
         **template,
-        "metadata": {**meta, "labels": {**(meta.get("labels") or {}), LABEL_ORIGIN_UID: uid}},
+        "metadata": {
+            **meta,
+            "labels": {**(meta.get("labels") or {}), **dict(member.pod_labels), LABEL_ORIGIN_UID: uid},
+        },
         "spec": pinned,
     }
 

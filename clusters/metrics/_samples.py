@@ -60,7 +60,7 @@ class Asked:
         samples = tuple(combined[labels] for labels in sorted(combined))
         fresh = tuple(sample for sample in samples if self.at - sample.at <= query.max_age_seconds)
         state = OK if fresh else STALE if samples else ABSENT
-        return self._reading(query, state, fresh or samples, took_seconds, short("; ".join(notes)))
+        return self._reading(query, state, fresh or samples, took_seconds, short("; ".join(notes)), dropped)
 
     def _usable(self, query: MetricQuery, row: Row) -> bool:
         if not (math.isfinite(row.value) and math.isfinite(row.at)):
@@ -68,7 +68,13 @@ class Asked:
         return (query.most is None or row.value <= query.most) and 0 < row.at <= self.at + FUTURE_SECONDS
 
     def _reading(
-        self, query: MetricQuery, state: str, samples: tuple[Sample, ...], took_seconds: float, error: str
+        self,
+        query: MetricQuery,
+        state: str,
+        samples: tuple[Sample, ...],
+        took_seconds: float,
+        error: str,
+        dropped: int = 0,
     ) -> Reading:
         return Reading(
             cluster=self.cluster,
@@ -80,6 +86,7 @@ class Asked:
             asked_at=self.at,
             took_seconds=took_seconds,
             error=error,
+            dropped=dropped,
         )
 
 

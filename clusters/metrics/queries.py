@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from string import Template
@@ -139,16 +139,21 @@ def _queries(metrics: Mapping[str, Metric], labels: Mapping[str, list[str]]) -> 
     return tuple(_query(name, metrics[name], labels) for name in sorted(metrics))
 
 
-def own_query(text: str, names: Mapping[str, str]) -> MetricQuery:
+def own_query(text: str, names: Mapping[str, str], labels: Sequence[str] = (), *, combine: str = MAX) -> MetricQuery:
     """A workload's own query, its `$namespace` and the like filled from `names`. One that is no more than a family with
-    label matchers can be had from a page that is scraped as well."""
+    label matchers can be had from a page that is scraped as well. `labels`: which are kept, by the shipped spellings;
+    samples that differ only in others become one by `combine`."""
     promql = Template(text).safe_substitute(names)
     try:
         parse_sum(promql)
         families: tuple[tuple[str, float], ...] = ((promql, 1.0),)
     except InvalidObjectError:
         families = ()
-    return MetricQuery("own", "count", promql, families, (), _OWN_MAX_AGE_SECONDS)
+    known = _shipped()[1] if labels else {}
+    spellings = tuple((label, tuple(known[label])) for label in labels if label in known)
+    return MetricQuery(
+        "own", "count", promql, families, tuple(labels), _OWN_MAX_AGE_SECONDS, combine=combine, spellings=spellings
+    )
 
 
 def _query(name: str, metric: Metric, labels: Mapping[str, list[str]]) -> MetricQuery:

@@ -29,6 +29,8 @@ class Controlled(Protocol):
 
     def charges(self) -> tuple[Charge, ...]: ...
 
+    def services(self) -> dict[str, Any]: ...
+
     def strike(self, fault: FaultPlan) -> None: ...
 
     def request_stop(self) -> None: ...
@@ -65,6 +67,7 @@ class ControlApi:
             [
                 web.get("/state", self._state),
                 web.get("/bill", self._bill),
+                web.get("/services", self._services),
                 web.post("/leap", self._leap),
                 web.post("/faults", self._faults),
                 web.post("/stop", self._stop),
@@ -88,6 +91,9 @@ class ControlApi:
 
     async def _state(self, request: web.Request) -> web.Response:
         return _answer(self.sandbox.state())
+
+    async def _services(self, request: web.Request) -> web.Response:
+        return _answer({"services": self.sandbox.services()})
 
     async def _leap(self, request: web.Request) -> web.Response:
         wanted = _Leap.model_validate_json(await request.read())

@@ -17,16 +17,19 @@ from clusters.sandbox.apiserver.server import kubeconfig
 from clusters.sandbox.clouds import RunningCloud, start_cloud
 from clusters.sandbox.control import ControlApi
 from clusters.sandbox.emulation.billing import Charge
+from clusters.sandbox.emulation.clients import Clients
 from clusters.sandbox.emulation.cluster import ClusterEmulation
 from clusters.sandbox.emulation.dcgm import Spelling
 from clusters.sandbox.emulation.exporters import CONTENT_TYPE, render
 from clusters.sandbox.emulation.faults import KINDS, strike
+from clusters.sandbox.emulation.informer import Informer
 from clusters.sandbox.emulation.timers import Timers
 from clusters.sandbox.emulation.work import Supervisor
 from clusters.sandbox.federation_file import dump, federation_document, make_folder, write_private
 from clusters.sandbox.ports import ApiAddress
 from clusters.sandbox.scenario import ClusterPlan, FaultPlan, Scenario, default_scenario, load_scenario
 from clusters.sandbox.silence import FallibleApiServer
+from scheduler.model.contract import HTTP_ROUTES
 from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import Instant
 
@@ -52,6 +55,8 @@ class Sandbox:
         self.stopping = asyncio.Event()
         """Set when somebody asked for the end by the control API."""
         self._seed = seed
+        self.clients: Clients | None = None
+        """Of services under load."""
         self._timers = Timers(clock)
         self._supervisor = Supervisor("sandbox")
         self._open = AsyncExitStack()
@@ -137,6 +142,10 @@ class Sandbox:
         """The bill of all clusters."""
         return tuple(charge for name in sorted(self.emulations) for charge in self.emulations[name].billing.charges())
 
+    def services(self) -> dict[str, Any]:
+        """What GET /services answers: each service under load, minute by minute."""
+        return {} if self.clients is None else self.clients.as_json()
+
     def strike(self, fault: FaultPlan) -> None:
         """Make a fault happen now. Raises: InvalidObjectError."""
         emulation = self.emulations.get(fault.cluster)
@@ -156,6 +165,11 @@ class Sandbox:
         self._check_faults()
         for plan in self.scenario.clusters:
             await self._start_cluster(plan)
+        routes = Informer(self.servers[self.scenario.hub.name].local, HTTP_ROUTES, optional=True)
+        self.clients = Clients(routes, self.clock)
+        for plan in self.scenario.members:
+            self.clients.watch(plan.name, self.emulations[plan.name].pods, self.emulations[plan.name].nodes)
+        self._supervisor.run("watch-routes", routes.run)
         for plan in self.scenario.members:
             emulation = self.emulations[plan.name]
             server = self.servers[plan.name]
@@ -197,7 +211,10 @@ class Sandbox:
 
     async def _metrics(self, emulation: ClusterEmulation, dcgm: Spelling, request: web.Request) -> web.Response:
         nodes, pods = emulation.nodes.objects.values(), emulation.pods.objects.values()
-        text = render(nodes, pods, self.clock.now(), self._seed, dcgm, emulation.xids)
+        assert self.clients is not None
+        more = partial(self.clients.tell, emulation.name)
+        options: dict[str, Any] = {"answers": self.clients.answers, "more": more}
+        text = render(nodes, pods, self.clock.now(), self._seed, dcgm, emulation.xids, **options)
         return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE})
 
     def _write_files(self) -> None:

@@ -35,7 +35,10 @@ _STATES: Final = frozenset(
         "node_unschedulable_count", "workload_ranks_count",
     }
 )  # fmt: skip
-_COUNTERS: Final = ("gpu_ecc_", "gpu_nvlink_crc_", "gpu_pcie_", "gpu_remapped_", "gpu_row_")
+_COUNTERS: Final = (
+    "gpu_ecc_", "gpu_nvlink_crc_", "gpu_pcie_", "gpu_remapped_", "gpu_row_", "serving_requests_count",
+    "serving_errors_count", "serving_latency_sum_", "serving_first_token_sum_",
+)  # fmt: skip
 _LIMITS: Final = {"gpu_memory_used_bytes": "gpu_memory_total_bytes"}
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from scheduler.aiops.findings import Subject
-from scheduler.model.ids import Instant, PoolRef
+from scheduler.model.ids import Instant, PoolRef, whole_uid
 from scheduler.model.metrics import OK, Reading
 from scheduler.model.workload import Copy, Workload
 
@@ -64,17 +64,18 @@ def workload_rows(
     readings: Iterable[Reading],
     facts: WorkloadFacts,
 ) -> tuple[list[dict[str, float]], tuple[Subject, ...]]:
-    """A row for each workload that is placed, or has a forecast; in the order of their UIDs."""
+    """A row for each workload that is placed, or has a forecast, in the order of their UIDs; one for all parts of a
+    service that is divided."""
     services: dict[PodKey, str] = {}
     clusters: dict[str, str] = {}
     for copy in copies:
-        services[copy.cluster, copy.namespace, copy.name] = copy.origin
+        origin = whole_uid(copy.origin)
+        services[copy.cluster, copy.namespace, copy.name] = origin
         if not copy.finished:
-            clusters[copy.origin] = copy.cluster
+            clusters[origin] = copy.cluster
     measured = _measured(readings, facts.pods, services)
     rows, subjects = [], []
-    for workload in sorted(workloads, key=lambda each: each.ref.uid):
-        uid = workload.ref.uid
+    for uid, workload in sorted({whole_uid(each.ref.uid): each for each in workloads}.items()):
         forecast = facts.forecasts.get(uid)
         if workload.finished or (uid not in clusters and forecast is None):
             continue

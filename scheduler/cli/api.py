@@ -104,6 +104,19 @@ class PoliciesReply(Reply):
     error: str | None = None
 
 
+class ServiceReply(Reply):
+    namespace: str
+    name: str
+    slo: str
+    condition: str
+    wanted: int
+    ready: int
+    demand_per_second: float | None = None
+    ready_per_second: float | None = None
+    usd_per_hour: Decimal | None = None
+    clusters: tuple[str, ...] = ()
+
+
 class StatusReply(Reply):
     federation: str
     mode: str
@@ -120,6 +133,7 @@ class StatusReply(Reply):
     counters: dict[str, float] = {}
     policies: PoliciesReply = PoliciesReply()
     shadow: dict[str, Any] | None = None
+    services: tuple[ServiceReply, ...] = ()
 
 
 class ReasonReply(Reply):
@@ -133,13 +147,16 @@ def _pool_name(value: Any) -> Any:
     return value
 
 
+PoolName = Annotated[str, BeforeValidator(_pool_name)]
+
+
 class CostPartReply(Reply):
     name: str
     usd: float
 
 
 class WaitReply(Reply):
-    pool: Annotated[str, BeforeValidator(_pool_name)]
+    pool: PoolName
     expected_wait_seconds: float
     expected_cost_usd: float
 
@@ -152,7 +169,7 @@ class ShadowPriceReply(Reply):
 
 
 class CandidateReply(Reply):
-    pool: Annotated[str, BeforeValidator(_pool_name)]
+    pool: PoolName
     capacity_type: str
     bought: bool
     score: float | None = None
@@ -228,12 +245,76 @@ class RunProgressReply(Reply):
     per_second: float | None = None
 
 
+class ServingConditionReply(Reply):
+    reason: str
+    message: str
+
+
+class PartReply(Reply):
+    pool: PoolName
+    revision: str
+    replicas: int
+    ready: int
+    bounds: tuple[int, int] | None = None
+
+
+class WeightReply(Reply):
+    cluster: str
+    revision: str
+    weight: int
+
+
+class OfferReply(Reply):
+    pool: PoolName
+    gpu_model: str | None = None
+    capacity_type: str
+    replicas: int
+    requests_per_second_each: float | None = None
+    usd_per_million_requests: float | None = None
+    latency_seconds: float | None = None
+    refused: str = ""
+
+
+class BindingReply(Reply):
+    name: str
+    meaning: str
+    saves_usd_per_hour: float | None = None
+
+
+class RolloutReply(Reply):
+    old: str
+    new: str
+    phase: str
+    step: int
+
+
+class DivisionReply(Reply):
+    slo: str
+    decided_at: float
+    sentence: str
+    solver: str
+    conditions: tuple[ServingConditionReply, ...] = ()
+    demand_per_second: float | None = None
+    planned_per_second: float | None = None
+    capacity_per_second: float | None = None
+    ready_per_second: float | None = None
+    usd_per_hour: Decimal | None = None
+    cost_parts: tuple[CostPartReply, ...] = ()
+    targets: tuple[PartReply, ...] = ()
+    weights: tuple[WeightReply, ...] = ()
+    choices: tuple[OfferReply, ...] = ()
+    binding: tuple[BindingReply, ...] = ()
+    leaving: tuple[str, ...] = ()
+    rollout: RolloutReply | None = None
+
+
 class ExplainReply(Reply):
     workload: WorkloadReply
     decisions: tuple[DecisionReply, ...] = ()
     waits: tuple[MemberWaitReply, ...] = ()
     progress: RunProgressReply | None = None
     cost: CostReply | None = None
+    division: DivisionReply | None = None
 
 
 def fetch(url: str, path: str, **query: str) -> Any:

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scheduler.cli.api import CandidateReply, DecisionReply, ExplainReply, fetch, parse_explain
+from scheduler.cli.division_view import division_parts
 from scheduler.cli.output import UNKNOWN, console, duration, print_json, usd
 
 _HISTORY = 12
@@ -40,6 +41,11 @@ def view(explained: ExplainReply) -> RenderableType:
         bought = ", bought for it" if place.bought else ""
         parts.append(Text(f"on {place.cluster}/{place.pool} ({place.capacity_type}{bought}), {place.state}"))
     parts += _outlook(explained)
+    if explained.division is not None:
+        parts += division_parts(explained.division)
+        if explained.decisions:
+            parts += [Text(), _history(explained.decisions)]
+        return Group(*parts)
     if not explained.decisions:
         parts.append(Text(workload.condition or "no decision is recorded yet", style="yellow"))
         return Group(*parts)

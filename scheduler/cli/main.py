@@ -125,6 +125,9 @@ def demo_command(
         Path | None, typer.Option("--policies", help="Your own policy folder instead of the demo's.")
     ] = None,
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="Give up after that many seconds.")] = 900.0,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Write an HTML page with the course of the served model.")
+    ] = None,
 ) -> int:
     """Sandbox, daemon and real jobs together: place, burst, return, explain.
 
@@ -145,6 +148,7 @@ def demo_command(
             skip=trace is not None if skip is None else skip,
             policies=policies,
             timeout_seconds=timeout,
+            report=report,
         )
     )
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from scheduler.cli import tables
 from scheduler.cli.api import StatusReply, fetch, parse_status
+from scheduler.cli.division_view import services_table
 from scheduler.cli.output import console, print_json
 
 _REFRESH_SECONDS = 1.0
@@ -47,6 +48,8 @@ def view(status: StatusReply) -> RenderableType:
         parts += [Text(), tables.queues_table(status)]
     if status.budgets:
         parts += [Text(), tables.budgets_table(status)]
+    if status.services:
+        parts += [Text(), services_table(status)]
     parts += [Text(), tables.spend_table(status)]
     return Group(*parts)
 

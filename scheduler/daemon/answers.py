@@ -117,6 +117,21 @@ class Shadow(Answer):
     saved_against: str
 
 
+class ServiceBrief(Answer):
+    namespace: str
+    name: str
+    slo: str
+    condition: str
+    """Reason of the condition overspill.dev/Serving."""
+    wanted: int
+    ready: int
+    demand_per_second: float | None
+    ready_per_second: float | None
+    """Within the SLO."""
+    usd_per_hour: Exact | None
+    clusters: list[str]
+
+
 class Status(Answer):
     federation: str
     mode: Literal["shadow", "active"]
@@ -137,6 +152,7 @@ class Status(Answer):
     counters: dict[str, int]
     policies: Policies
     shadow: Shadow | None
+    services: list[ServiceBrief] = []
 
 
 # -- workloads and decisions -------------------------------------------------------------------------------------------
@@ -163,6 +179,8 @@ class Placement(Answer):
     exploration_usd: Exact | None
     """What it counts for in the policy's exploration budget, where it was placed to learn."""
     domain: tuple[str, str] | None
+    part: str
+    """Of a service that was divided before: which part its copy was."""
 
 
 class Workload(Ref):
@@ -272,6 +290,74 @@ class RunProgress(Answer):
     per_second: float | None
 
 
+class ServingCondition(Answer):
+    reason: str
+    message: str
+
+
+class PartTarget(Answer):
+    pool: PoolRef
+    revision: str
+    replicas: int
+    ready: int
+    bounds: tuple[int, int] | None
+    """Set where another autoscaler owns the replicas."""
+
+
+class Weight(Answer):
+    cluster: str
+    revision: str
+    weight: int
+    """Of 1000."""
+
+
+class OfferChoice(Answer):
+    pool: PoolRef
+    gpu_model: str | None
+    capacity_type: str
+    replicas: int
+    requests_per_second_each: float | None
+    usd_per_million_requests: float | None
+    latency_seconds: float | None
+    refused: str
+
+
+class Binding(Answer):
+    name: str
+    meaning: str
+    saves_usd_per_hour: float | None
+
+
+class RolloutState(Answer):
+    old: str
+    new: str
+    phase: str
+    step: int
+
+
+class Division(Answer):
+    slo: str
+    decision: str
+    decided_at: At
+    sentence: str
+    solver: str
+    """milp, greedy, or kept."""
+    conditions: list[ServingCondition]
+    demand_per_second: float | None
+    planned_per_second: float | None
+    capacity_per_second: float | None
+    ready_per_second: float | None
+    usd_per_hour: Exact | None
+    cost_parts: list[CostPart]
+    targets: list[PartTarget]
+    weights: list[Weight]
+    choices: list[OfferChoice]
+    binding: list[Binding]
+    """What limits it, and what it would cost less without."""
+    leaving: list[str]
+    rollout: RolloutState | None
+
+
 class Explanation(Answer):
     workload: Workload
     decisions: list[Decision]
@@ -279,6 +365,8 @@ class Explanation(Answer):
     waits: list[MemberWait] = []
     cost: RunCost | None = None
     progress: RunProgress | None = None
+    division: Division | None = None
+    """Of a service that is divided over clusters."""
 
 
 class StreamedDecision(Answer):

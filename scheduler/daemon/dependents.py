@@ -8,7 +8,7 @@ is not ours is never touched. Names are told and logged, contents never.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import Any, Final
 
 import structlog
@@ -91,6 +91,8 @@ class Dependents:
         self._facts = facts
         self._of_accounts: dict[tuple[str, str], tuple[str, ...]] = {}
         """By namespace and ServiceAccount: the Secrets that it pulls images with."""
+        self.planned: Callable[[ClusterId], Iterable[tuple[HubEntry, RawObject]]] = lambda cluster: ()
+        """Parts of divided services that are to be there."""
         self._changed = asyncio.Event()
         self.look_seconds = _LOOK_SECONDS
 
@@ -231,7 +233,7 @@ class Dependents:
                     found.append((hub, kind.make_copy(hub.raw, hub.workload, placement, facts)))
                 except InvalidObjectError:
                     continue  # Nothing new is made of it; a copy that runs was looked at above.
-        return found
+        return [*found, *self.planned(cluster)]
 
     async def _bring_again(self, dependent: Dependent, namespace: str, cluster: ClusterId) -> None:
         """What has gone from the hub, is not ours, or cannot be changed so, stays as it is: its copies run with it."""

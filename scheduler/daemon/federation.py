@@ -21,6 +21,7 @@ from policies.values import quantity
 from scheduler.daemon.federation_schema import (
     CurrencyCode,
     CurrencyRate,
+    DnsSpec,
     FederationDocument,
     HistorySpec,
     MemberSpec,
@@ -82,6 +83,17 @@ class Member:
     """Of data that is brought there or away; None: not said."""
     egress_usd_per_gib: Usd | None = None
     """None: what its cloud takes."""
+    client_latency: tuple[tuple[str, float], ...] = ()
+    """Round trip in seconds from regions of services' clients, as it is declared."""
+
+
+@dataclass(frozen=True, slots=True)
+class DnsHook:
+    """Where DNS weights are posted."""
+
+    url: str
+    token_file: Path
+    ca_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +140,7 @@ class Federation:
     """Base URL of an OTLP/HTTP collector; None: the environment's, if any."""
     dependents: frozenset[str] = frozenset()
     """Kinds of objects that follow workloads to their members."""
+    dns: DnsHook | None = None
 
     @property
     def names(self) -> FederationNames:
@@ -297,6 +310,7 @@ def _federation(document: FederationDocument, folder: Path, as_of: Instant, file
         shards_token_file=_nearby(spec.gathering.token_file, folder),
         traces_endpoint=spec.traces.endpoint,
         dependents=frozenset(spec.dependents),
+        dns=None if spec.dns_weights is None else _dns(spec.dns_weights, folder),
         clock_file=_beside(folder, spec.clock_file),
         prices=tuple(_source(entry, folder) for entry in spec.prices or ()),
         currencies={
@@ -322,7 +336,12 @@ def _member(spec: MemberSpec, folder: Path, as_of: Instant, file: str) -> Member
         pools=tuple(_pool(pool, ClusterId(spec.name), as_of, file) for pool in spec.pools),
         bytes_per_second=None if spec.network.bytes_per_second is None else float(spec.network.bytes_per_second),
         egress_usd_per_gib=_egress(spec),
+        client_latency=tuple(sorted(spec.network.client_latency.items())),
     )
+
+
+def _dns(spec: DnsSpec, folder: Path) -> DnsHook:
+    return DnsHook(spec.url, folder / spec.token_file, _beside(folder, spec.ca_file))
 
 
 def _egress(spec: MemberSpec) -> Usd | None:

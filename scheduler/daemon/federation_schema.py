@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from decimal import Decimal
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from sqlalchemy.engine import make_url
@@ -234,6 +235,9 @@ class NetworkSpec(Strict):
     """How fast, such as 1Gi. Default: unknown, and 1 Gbit/s is taken."""
     egress_usd_per_gib: Money | None = None
     """What letting data out costs. Default: the cloud's list price; on-prem: nothing."""
+    client_latency: Annotated[dict[Text, Duration], Field(max_length=100)] = Field(default_factory=dict)
+    """Round trip from regions of a service's clients, as its metrics name them: {eu: 20ms, us: 95ms}. What is measured
+    goes before it. Default: unknown, and taken for none."""
 
 
 class MemberSpec(Strict):
@@ -320,6 +324,34 @@ class TracesSpec(Strict):
     environment; without it there are no traces."""
 
 
+class DnsSpec(Strict):
+    """A hook of yours that sets DNS weights by cluster."""
+
+    url: LongText
+    """Where weights are posted: https, or http on this very machine."""
+    token_file: LongText
+    """Path, relative to this file, of the bearer token that is sent."""
+    ca_file: LongText | None = None
+    """Path, relative to this file, of the authorities that sign its certificate. Default: the system's."""
+
+    @model_validator(mode="after")
+    def _private(self) -> DnsSpec:
+        try:
+            parts = urlsplit(self.url)
+            host, _ = parts.hostname or "", parts.port
+        except ValueError as error:
+            raise refuse(
+                Problem(("url",), f"not a URL ({error}); write one such as https://dns.example/weights")
+            ) from error
+        if parts.scheme not in ("http", "https") or not host or any(char.isspace() for char in self.url):
+            raise refuse(Problem(("url",), "not a URL; write one such as https://dns.example/weights"))
+        if parts.scheme == "http" and not _is_loopback(host):
+            raise refuse(Problem(("url",), "a token would be sent in the clear; write https"))
+        if "@" in parts.netloc or parts.fragment:
+            raise refuse(Problem(("url",), "holds a user or a fragment; remove it, the token goes into tokenFile"))
+        return self
+
+
 class GatheringSpec(Strict):
     """How replicas share the watching of members' nodes and pods."""
 
@@ -356,6 +388,8 @@ class FederationSpec(Strict):
     aiops: AiopsSpec = Field(default_factory=AiopsSpec)
     traces: TracesSpec = Field(default_factory=TracesSpec)
     gathering: GatheringSpec = Field(default_factory=GatheringSpec)
+    dns_weights: DnsSpec | None = None
+    """Where weights of services with spec.traffic.dns are posted. Default: nowhere."""
     metric_queries: LongText | None = None
     """Path, relative to this file, of queries that are laid over the shipped ones. Default: those."""
     own_queries: bool = True

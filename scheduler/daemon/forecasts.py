@@ -1,5 +1,5 @@
 """Which promises workloads are expected to break: a wait beyond the queue's objective, an end after the deadline, a p95
-latency in an hour beyond the objective. Functions of frozen values: they may take their time in a thread.
+latency in an hour beyond what queue or SLO promise. Functions of frozen values: they may take their time in a thread.
 
 A wait is that for room on the best pool that policy and pods allow, first come first served (`predict.waits`), or for
 nodes that the policy's burst rule will buy. A workload that has waited for longer than that rule asks and is still here
@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from scheduler.aiops.workload_rows import Forecast
 from scheduler.engine.candidates import Weigher
 from scheduler.engine.filters import Ask
 from scheduler.engine.rooms import PoolRoom
+from scheduler.engine.serving.matching import slo_of
 from scheduler.engine.world import World
-from scheduler.model.ids import Instant, PoolRef, QueueId, Uid
+from scheduler.model.ids import Instant, PoolRef, QueueId, Uid, whole_uid
 from scheduler.model.policy import PlacementPolicy, PolicySet, QueueSpec
 from scheduler.model.ports import Predictor
+from scheduler.model.serving_policy import ServingSLO
 from scheduler.model.snapshot import Snapshot
 from scheduler.model.workload import Workload
 from scheduler.predict.learned import LearnedPredictor
@@ -56,7 +59,8 @@ def forecasts(
         if placement is None or workload.finished:
             continue
         if workload.runs_forever:
-            found |= _serving(workload, queues.get(workload.queue), predictor, snapshot.now)
+            slo = slo_of(workload, policies)
+            found |= _serving(workload, queues.get(workload.queue), slo, predictor, snapshot.now)
         elif deadlines[uid] is not None:
             room = world.room_of(placement)
             left = None if room is None else _left(world, workload, room)
@@ -81,18 +85,26 @@ def _deadline(workload: Workload, policy: PlacementPolicy | None) -> Instant | N
     return min((each for each in given if each is not None), default=None)
 
 
-def _serving(workload: Workload, queue: QueueSpec | None, predictor: Predictor, now: Instant) -> dict[str, Forecast]:
-    """Nothing where no latency was promised; the objective alone where none was learned, or what was is old."""
-    objective = None if queue is None else queue.latency_objective_seconds
+def _serving(
+    workload: Workload, queue: QueueSpec | None, slo: ServingSLO | None, predictor: Predictor, now: Instant
+) -> dict[str, Forecast]:
+    """Nothing where no latency was promised, by its queue or its SLO (the shorter counts); the objective alone where
+    none was learned, or what was is old. All parts of a service that is divided are the service itself."""
+    promised = (
+        None if queue is None else queue.latency_objective_seconds,
+        None if slo is None else slo.p95_latency_seconds,
+    )
+    objective = min((each for each in promised if each is not None), default=None)
     if objective is None:
         return {}
-    known = predictor.serving(workload) if isinstance(predictor, LearnedPredictor) else None
+    whole = replace(workload, ref=replace(workload.ref, uid=whole_uid(workload.ref.uid)))
+    known = predictor.serving(whole) if isinstance(predictor, LearnedPredictor) else None
     if known is None or now - known.at > _SERVING_STALE_SECONDS:
-        return {workload.ref.uid: Forecast(p95_objective_seconds=objective)}
+        return {whole.ref.uid: Forecast(p95_objective_seconds=objective)}
     ahead = Forecast(
         p95_seconds=known.p95_in_an_hour_seconds, p95_objective_seconds=objective, p95_forecast_at=known.at
     )
-    return {workload.ref.uid: ahead}
+    return {whole.ref.uid: ahead}
 
 
 def _left(world: World, workload: Workload, room: PoolRoom) -> float | None:

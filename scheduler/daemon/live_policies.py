@@ -89,6 +89,6 @@ class LivePolicies:
         )
         for warning in self._folder.warnings:
             log.warning("policy_warning", warning=str(warning))
-        if any(policy.value_of_time is not None for policy in self.current.policies):
+        if self.current.serving or any(policy.value_of_time is not None for policy in self.current.policies):
             # What solves programmes takes a while to load: now, and not in the first cycle that needs it.
             importlib.import_module("scipy.optimize")

@@ -88,6 +88,7 @@ class MemberMirror:
         self.copies: dict[CopyKey, CopyEntry] = {}
         self.copies_of: dict[Uid, set[CopyKey]] = {}
         self.bound: dict[Uid, int] = {}
+        """Pods on a node by whose they are (`PodFacts.owner`), as in the next two."""
         self._holds: dict[Uid, dict[NodeName, Resources]] = {}
         self._ready: Counter[Uid] = Counter()
         self.pool_status: dict[PoolId, PoolStatus] = {}
@@ -266,8 +267,8 @@ class MemberMirror:
         else:
             self._idle_since.setdefault(pod.node, now)
         self._node_cache.pop(pod.node, None)
-        if pod.origin_uid is not None:
-            uid = Uid(pod.origin_uid)
+        if pod.owner is not None:
+            uid = pod.owner
             self.bound[uid] = self.bound.get(uid, 0) + sign
             if not self.bound[uid]:
                 del self.bound[uid]
@@ -277,18 +278,25 @@ class MemberMirror:
             self._pod_moved(pod, node.uid if node is not None else "", sign > 0)
 
     def _count_ready(self, pod: PodFacts, sign: int) -> None:
-        if not pod.ready or pod.terminal or pod.node is None or pod.origin_uid is None:
+        if not pod.ready or pod.terminal or pod.node is None or pod.owner is None or pod.origin_uid is None:
             return
-        uid = Uid(pod.origin_uid)
+        uid = pod.owner
         self._ready[uid] += sign
         if not self._ready[uid]:
             del self._ready[uid]
-        if any(self.copies[key].resource.custom for key in self.copies_of.get(uid, ())):
-            self._touched(uid)  # Other copies count their ready pods themselves.
+        if any(self.copies[key].resource.custom for key in self.copies_of.get(pod.origin_uid, ())):
+            self._touched(pod.origin_uid)  # Other copies count their ready pods themselves.
 
-    def ready_pods(self, uid: Uid) -> int:
-        """How many of the workload's pods here are ready."""
-        return self._ready[uid]
+    def ready_pods(self, owner: Uid) -> int:
+        """How many pods here of the copy with that owner are ready."""
+        return self._ready[owner]
+
+    def pods_bound(self, uid: Uid) -> int:
+        """How many pods here of the workload, of whichever of its copies, are bound."""
+        return sum(self.bound.get(owner, 0) for owner in self._owners(uid))
+
+    def _owners(self, uid: Uid) -> set[Uid]:
+        return {uid, *(self.copies[key].copy.owner for key in self.copies_of.get(uid, ()))}
 
     def _hold(self, uid: Uid, pod: PodFacts, sign: int) -> None:
         assert pod.node is not None
@@ -338,17 +346,17 @@ class MemberMirror:
 
     def copy_now(self, entry: CopyEntry) -> Copy:
         """The copy with the number of its pods that are bound, and what they hold on which nodes."""
-        bound = self.bound.get(entry.copy.origin, 0)
+        bound = self.bound.get(entry.copy.owner, 0)
         if not bound:
             return entry.copy
-        holds = tuple(sorted(self._holds.get(entry.copy.origin, {}).items()))
+        holds = tuple(sorted(self._holds.get(entry.copy.owner, {}).items()))
         return replace(entry.copy, pods_bound=bound, holds=holds)
 
     # -- prices ------------------------------------------------------------------------------------------------
 
     def nodes_of(self, uid: Uid) -> tuple[NodeName, ...]:
         """Those that pods of the workload are bound to."""
-        return tuple(self._holds.get(uid, ()))
+        return tuple(sorted({node for owner in self._owners(uid) for node in self._holds.get(owner, ())}))
 
     def set_prices(self, prices: Mapping[PoolId, tuple[Price, Instant]]) -> None:
         """What the price sources say now, each with when it goes stale; a pool that is missing has no known price."""

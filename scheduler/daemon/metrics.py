@@ -65,13 +65,15 @@ class MetricsKeeper:
         self._silent: frozenset[ClusterId] = frozenset()
         self.on_round: Callable[[], Awaitable[None]] | None = None
         """Called after each round; it raises nothing."""
+        self.least_wall_seconds: Callable[[], float] = lambda: _AT_LEAST_WALL_SECONDS
+        """From one round's beginning to the next one's, however fast the federation's time passes."""
 
     async def run(self) -> None:
         """A round every thirty seconds, for ever. A standby and shadow mode collect, too."""
         while True:
             due = self._clock.now() + _ROUND_SECONDS
             async with asyncio.TaskGroup() as group:
-                group.create_task(asyncio.sleep(_AT_LEAST_WALL_SECONDS))
+                group.create_task(asyncio.sleep(self.least_wall_seconds()))
                 group.create_task(self.collect())
             await self._clock.sleep(max(0.0, due - self._clock.now()))
 

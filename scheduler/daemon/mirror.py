@@ -13,12 +13,14 @@ from scheduler.daemon.federation import Federation, Member
 from scheduler.daemon.member_mirror import NODES, PODS, POOLS, CopyEntry, MemberMirror, is_newer
 from scheduler.daemon.routes import routes_between
 from scheduler.daemon.telemetry import Telemetry
+from scheduler.engine.serving.parts import as_copies, as_workloads
 from scheduler.model.cluster import NodePool
 from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import ClusterId, Instant, PoolRef, Uid
 from scheduler.model.ports import Clock, RawObject, WorkloadKind
+from scheduler.model.service_intent import ServiceIntent
 from scheduler.model.snapshot import Backoff, Explored, Progress, Snapshot, SpendBucket
-from scheduler.model.workload import Placement, Workload
+from scheduler.model.workload import Copy, Placement, Workload
 
 log = structlog.get_logger(__name__)
 
@@ -54,6 +56,14 @@ class Mirror:
         self.hub: dict[Uid, HubEntry] = {}
         self._live: dict[Uid, Workload] = {}
         """Those that have not finished: what a cycle looks at, however many finished ones the hub keeps."""
+        self.services: dict[Uid, Workload] = {}
+        """Those that are divided over members, as the hub says: a cycle sees their parts instead."""
+        self.lasting: set[Uid] = set()
+        """Those that run for ever: what may be a service, or become one."""
+        self._intents: dict[Uid, ServiceIntent | None] = {}
+        """Divisions (None: the end of one) that are decided but not yet read back."""
+        self._parts: dict[Uid, tuple[tuple[Workload, ServiceIntent], tuple[Workload, ...]]] = {}
+        self.is_service: Callable[[Workload], bool] = lambda workload: workload.intent is not None
         self._hub_awaiting = set(kinds)
         self.hub_served: set[str] = set()
         """Kinds that the hub has really listed; only of these may a missing object be taken for deleted."""
@@ -99,10 +109,9 @@ class Mirror:
             return
         workload = kind.parse(raw)
         self.hub[uid] = HubEntry(workload, _kept(raw, done=workload.finished and not workload.has_finalizer))
-        if workload.finished:
-            self._live.pop(uid, None)
-        else:
-            self._live[uid] = self._within_reach(workload)
+        if uid in self._intents and self._intents[uid] == workload.intent:
+            del self._intents[uid]
+        self._sort_in(uid, workload)
         if self._assumed.get(uid) == workload.placement:
             self._assumed.pop(uid, None)
         if self._told.get(uid) == workload.condition or workload.finished:
@@ -111,11 +120,36 @@ class Mirror:
             self.on_change()
         self.on_key(uid)
 
+    def _sort_in(self, uid: Uid, workload: Workload) -> None:
+        """Among those that a cycle sees as they are, those that are divided, or neither."""
+        self._live.pop(uid, None)
+        self.services.pop(uid, None)
+        self.lasting.discard(uid)
+        if workload.finished:
+            return
+        if workload.runs_forever:
+            self.lasting.add(uid)
+        reached = self._within_reach(workload)
+        if self.is_service(self._as_decided(uid, workload)):
+            self.services[uid] = reached
+        else:
+            self._live[uid] = reached
+
+    def sort_services(self) -> None:
+        """Other policies are in force: some are services now, and some no longer."""
+        for uid in list(self.lasting):
+            self._sort_in(uid, self.hub[uid].workload)
+            self.on_key(uid)
+
     def drop_hub(self, uid: Uid) -> None:
         """It is gone from the hub."""
         self._live.pop(uid, None)
+        self.services.pop(uid, None)
+        self.lasting.discard(uid)
+        self._parts.pop(uid, None)
         if self.hub.pop(uid, None) is not None:
             self._assumed.pop(uid, None)
+            self._intents.pop(uid, None)
             self._told.pop(uid, None)
             self.on_key(uid)
             self.on_change()
@@ -130,6 +164,22 @@ class Mirror:
     def forget(self, uid: Uid) -> None:
         """The write failed: the workload is where the hub says it is."""
         if self._assumed.pop(uid, None) is not None:
+            self.on_change()
+
+    def assume_intent(self, uid: Uid, intent: ServiceIntent | None) -> None:
+        """Count a division as written (None: as ended) until the hub says so."""
+        self._intents[uid] = intent
+        self._resort(uid)
+
+    def forget_intent(self, uid: Uid) -> None:
+        """The write failed: it is divided as the hub says."""
+        if uid in self._intents:
+            del self._intents[uid]
+            self._resort(uid)
+
+    def _resort(self, uid: Uid) -> None:
+        if (entry := self.hub.get(uid)) is not None:
+            self._sort_in(uid, entry.workload)
             self.on_change()
 
     def assume_told(self, uid: Uid, reason: str, message: str) -> None:
@@ -176,6 +226,11 @@ class Mirror:
     def _as_decided(self, uid: Uid, workload: Workload) -> Workload:
         """The workload as it will be once what is decided has been written."""
         assumed, told = self._assumed.get(uid), self._told.get(uid)
+        if uid in self._intents:
+            intent = self._intents[uid]
+            # Who is divided has no placement, and the other way round.
+            placement = None if intent is not None else assumed
+            return replace(workload, intent=intent, placement=placement, condition=told or workload.condition)
         if assumed is None and told is None:
             return workload
         return replace(workload, placement=assumed or workload.placement, condition=told or workload.condition)
@@ -204,12 +259,18 @@ class Mirror:
             now=now,
             hub_synced=self.hub_synced,
             clusters=tuple(member.cluster() for member in self.members.values()),
-            workloads=tuple(self._as_decided(uid, workload) for uid, workload in self._live.items()),
-            copies=tuple(
-                member.copy_now(entry)
-                for member in self.members.values()
-                for entry in member.copies.values()
-                if entry.copy.origin in self.hub
+            workloads=(
+                *(self._as_decided(uid, workload) for uid, workload in self._live.items()),
+                *(part for uid in self.services for part in self._parts_of(uid)),
+            ),
+            copies=(
+                *(
+                    member.copy_now(entry)
+                    for member in self.members.values()
+                    for entry in member.copies.values()
+                    if entry.copy.origin in self.hub and entry.copy.origin not in self.services
+                ),
+                *(copy for uid in self.services for copy in self._copies_of_parts(uid)),
             ),
             spend=spend,
             backoffs=tuple(self.backoffs.values()),
@@ -218,6 +279,33 @@ class Mirror:
             explored=explored,
             shadow=shadow,
         )
+
+    def _parts_of(self, uid: Uid) -> tuple[Workload, ...]:
+        """The same objects as long as nothing has changed, so that a cycle need not look at them again."""
+        workload = self.service(uid)
+        if workload is None or workload.intent is None or workload.deleting:
+            return ()
+        known = self._parts.get(uid)
+        if known is None or known[0] != (self.services[uid], workload.intent):
+            pools = {pool.ref: pool for member in self.members.values() for pool in member.member.pools}
+            known = (self.services[uid], workload.intent), as_workloads(workload, workload.intent, pools)
+            self._parts[uid] = known
+        return known[1]
+
+    def _copies_of_parts(self, uid: Uid) -> tuple[Copy, ...]:
+        workload = self.service(uid)
+        if workload is None or workload.intent is None:
+            return ()
+        return as_copies(uid, workload.intent, self.copies_now(uid))
+
+    def copies_now(self, uid: Uid) -> list[Copy]:
+        """Its copies with the pods of each that are bound."""
+        return [member.copy_now(entry) for member in self.members.values() for entry in member.copies_for(uid)]
+
+    def service(self, uid: Uid) -> Workload | None:
+        """One that is divided, as it is decided, and without the pools that it cannot be on; None: it is no service."""
+        found = self.services.get(uid)
+        return None if found is None else self._as_decided(uid, found)
 
     def available(self) -> frozenset[ClusterId]:
         return frozenset(cluster for cluster, member in self.members.items() if member.available)
@@ -241,9 +329,9 @@ class Mirror:
         self.listed(member, resource, there=False)
 
     def _reach_changed(self, resource: str) -> None:
-        for uid, workload in list(self._live.items()):
+        for uid, workload in [*self._live.items(), *self.services.items()]:
             if workload.runs_as == resource:
-                self._live[uid] = self._within_reach(self.hub[uid].workload)
+                self._sort_in(uid, self.hub[uid].workload)
                 self.on_key(uid)
 
     def set_reachable(self, member: MemberMirror, resource: str, reachable: bool, error: str | None) -> None:
@@ -261,6 +349,7 @@ class Mirror:
             and cluster in (None, placement.cluster)
             and (entry.workload.has_finalizer or not entry.workload.finished)
         }
+        placed |= {uid for uid in self.services if self.hub[uid].workload.intent is not None}
         members = self.members.values() if cluster is None else (self.members[cluster],)
         return placed.union(*(member.copies_of for member in members))
 

@@ -48,6 +48,10 @@ from scheduler.daemon.reclaims import ReclaimLog
 from scheduler.daemon.reconciler import Reconciler
 from scheduler.daemon.remedies import Remedies
 from scheduler.daemon.runs import RunEnded, RunLog, RunStarted
+from scheduler.daemon.services.compose import Around, Services, compose
+from scheduler.daemon.services.measuring import open_measuring
+from scheduler.daemon.services.ports import ServiceObservation
+from scheduler.daemon.services.views import ServiceViews
 from scheduler.daemon.shards import Gathering, Shards
 from scheduler.daemon.shared import SHARED
 from scheduler.daemon.sinks import HubSink, MemberSink, NodeEventSink
@@ -62,7 +66,7 @@ from scheduler.daemon.workload_facts import Facts
 from scheduler.engine.matching import Matcher
 from scheduler.model import contract
 from scheduler.model.errors import ExternalError, TransientError
-from scheduler.model.ids import ClusterId, Uid
+from scheduler.model.ids import ClusterId, Uid, WorkloadRef
 from scheduler.model.ports import Clock, KubeApi, NodePoolProvider, Predictor, Resource, WorkloadKind
 from scheduler.model.remediation import NOTIFY, Action
 from scheduler.model.workload import Workload
@@ -71,6 +75,7 @@ log = structlog.get_logger(__name__)
 _PINGS_UNANSWERED: Final = 2
 """In a row, and the member counts as unreachable."""
 _LOOK_AGAIN_SECONDS: Final = 20.0
+_LEAST_ROUND_WALL_SECONDS: Final = 0.05
 _PING_TIMEOUT_SECONDS: Final = 5.0
 _SAVE_SECONDS: Final = 5.0
 """At the end, for a history that is slow: a standby waits for the Lease meanwhile."""
@@ -175,6 +180,20 @@ class Daemon:
             placements=None if shadow else self.reconciler,
             pools={} if shadow else self.keepers,
         )
+        self.measuring = open_measuring(
+            self.mirror,
+            self.readings,
+            outside.history,
+            clock,
+            telemetry,
+            federation,
+            hub_api=hub_api,
+            member_apis=member_apis,
+            lead=self.leader,
+            export_trace=outside.export_trace,
+            shadow=shadow,
+        )
+        self.services = self._services()
         self.traces = self._traces()
         self.gatherers = self._gatherers()
         self.control = Control(outside.hub_api, outside.lease.namespace, outside.lease.name)
@@ -185,6 +204,9 @@ class Daemon:
         self.past = IncidentLog(outside.history, clock, telemetry, federation.unnoticed_seconds)
         self.watch = self._watch()
         self.readings.on_round = self._metrics_read
+        if federation.clock_file is not None:
+            # Services are divided by what is measured now: in emulated time, that is soon over.
+            self.readings.least_wall_seconds = lambda: _LEAST_ROUND_WALL_SECONDS if self.mirror.services else 1.0
         self.remedies.sources.append(self.watch.incidents)
         self.remedies.on_done = self._acted
         self.incidents = IncidentViews(self.remedies, self.control, outside.history, clock.now)
@@ -195,8 +217,8 @@ class Daemon:
             self.planner.on_undelivered = self.learner.undelivered
         self.runs.on_start, self.runs.on_end = self._run_started, self._run_ended
         self.mirror.progress = self.progress.progress
-        self.mirror.on_change = self.planner.trigger
-        outside.policies.on_change = self.planner.trigger
+        self.mirror.on_change = self._changed
+        outside.policies.on_change = self._policies_changed
         self.mirror.on_key = self._on_key
         self.mirror.on_node = self.ledger.node_seen
         self.mirror.on_pod = self.ledger.pod_moved
@@ -224,6 +246,8 @@ class Daemon:
             gauges=WorkloadGauges(
                 telemetry, self.mirror, self.ledger, self.waits, self.progress.of, federation.workload_metrics
             ),
+            services=ServiceViews(self.services.keeper),
+            service_gauges=self.services.gauges,
             gathered=Gathered(clock, self.mirror, self.prices, self.readings),
             pulse=self.pulse,
             is_leader=lambda: self.leader.is_leader,
@@ -241,6 +265,45 @@ class Daemon:
         return Served(
             self.report, outside.telemetry, self.alerts, self.incidents, self.control, self.stream, access, shared
         )
+
+    def _services(self) -> Services:
+        outside = self.outside
+        around = Around(
+            mirror=self.mirror,
+            policies=outside.policies,
+            predictor=self.predictor,
+            clock=outside.clock,
+            telemetry=outside.telemetry,
+            history=outside.history,
+            decisions=self.decisions,
+            reconciler=self.reconciler,
+            spend=self.ledger.buckets,
+            bursting_paused=lambda: self.planner.bursting_paused,
+            fence=self.leader.check,
+            is_lost=self._is_lost,
+            emit=self.events.emit,
+            named=outside.federation.workload_metrics,
+            shadow=self.shadow,
+        )
+        services = compose(around, self.measuring.measured)
+        self.measuring.measures.on_told = self._services_measured
+        if services.actuator is not None and self.measuring.traces is not None:
+            services.actuator.on_divided = self.measuring.traces.decided
+        return services
+
+    def _services_measured(self, told: Mapping[WorkloadRef, ServiceObservation]) -> None:
+        self.measuring.gauges.tell(told)
+        for ref, observed in told.items():
+            self.services.speeds.told(ref, observed)
+        self.services.keeper.trigger()
+
+    def _changed(self) -> None:
+        self.planner.trigger()
+        self.services.keeper.trigger()
+
+    def _policies_changed(self) -> None:
+        self.services.policies_changed(self.mirror)
+        self.planner.trigger()
 
     def _traces(self) -> TraceBook | None:
         """None: nobody wants them, or nothing is done that they could tell of."""
@@ -307,6 +370,7 @@ class Daemon:
             and (self.shadow or self.reconciler.idle)
             and self.events.idle
             and all(keeper.idle for keeper in self.keepers.values())
+            and self.services.idle
         )
 
     async def run(self) -> None:
@@ -319,6 +383,8 @@ class Daemon:
         await self.runs.load()
         await self.progress.load()
         await self.costs.load()
+        await self.services.speeds.load()
+        await self.measuring.forecasts.load()
         await self.remedies.load()
         await self.watch.load()
         if self.learner is not None:
@@ -354,6 +420,8 @@ class Daemon:
         self.outside.history.lead()
         await self.remedies.load()
         await self.watch.take_over()
+        await self.services.speeds.load()
+        await self.measuring.forecasts.load()
 
     async def _save(self) -> None:
         """What is remembered, before the Lease is released: the next leader reads it. From one that was fenced the
@@ -363,6 +431,8 @@ class Daemon:
                 await self.watch.close()
                 self.progress.save()
                 self.costs.save(self.outside.clock.now(), anyway=True)
+                self.services.speeds.save()
+                self.measuring.forecasts.save()
                 if self.learner is not None:
                     await self.learner.close()
                 await self.outside.history.flush()
@@ -446,6 +516,7 @@ class Daemon:
         loops: dict[str, Callable[[], Awaitable[None]]] = {
             "planner": self.planner.run,
             "ledger": self.ledger.run,
+            "services": self.services.keeper.run,
         }
         if not self.shadow:
             loops["reconciler"] = self.reconciler.run
@@ -498,6 +569,7 @@ class Daemon:
         self.reclaims.nodes_listed(cluster, {facts.uid for facts in self.mirror.members[cluster].nodes.values()})
 
     async def _metrics_read(self) -> None:
+        await self.measuring.measures.on_round()
         await self.watch.look()
         await self.progress.on_round()
         self.costs.save(self.outside.clock.now())

@@ -41,6 +41,16 @@ def dependents_file(place: str) -> str:
     return f"{place}-dependents.yaml"
 
 
+def traffic_file(place: str) -> str:
+    """The file that lets requests be steered, for `place` hub or member."""
+    return f"{place}-traffic.yaml"
+
+
+def granted_traffic(place: str) -> tuple[Permission, ...]:
+    """What that file grants, sorted."""
+    return tuple(sorted(permissions_of(documents("rbac", traffic_file(place)))))
+
+
 def granted_dependents(place: str, kinds: Iterable[str]) -> tuple[Permission, ...]:
     """What that file grants for these kinds of objects, sorted."""
     resources = {f"{kind.lower()}s" for kind in kinds}

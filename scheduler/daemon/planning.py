@@ -198,7 +198,7 @@ class Planner:
     def _is_current(self, intent: SetPlacement) -> bool:
         """While a cycle ran off the loop, its workload may have changed."""
         workload = self._mirror.workload(intent.workload.uid)
-        return workload is not None and workload.placement == intent.replaces
+        return workload is not None and workload.intent is None and workload.placement == intent.replaces
 
     def _pretend(self, plan: Plan) -> None:
         """Shadow mode: count the placements as done, so that the next cycle goes on from there. Capacity that would be
@@ -229,6 +229,8 @@ def phase_of(workload: Workload) -> str:
         return "finished"
     if workload.placement is not None:
         return workload.placement.state.value
+    if workload.intent is not None and not workload.suspended:
+        return "started"
     if workload.invalid is not None or workload.unmanaged is not None:
         return "invalid"
     return "suspended" if workload.suspended else "pending"

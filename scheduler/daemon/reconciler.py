@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -55,6 +55,8 @@ _PROGRESS_TOLD_AFTER_SECONDS: Final = 0.1
 
 _PLACING: Final = ("placed", "burst", "started", "moved")
 _REFUSED: Final = "CopyRefused"
+_DIVIDED: Final = "Divided"
+"""What stands there of a service until it was handed back."""
 _REFUSALS: Final = (RefusedError, AuthError, InvalidObjectError)
 """What does not pass by itself: said on the hub object."""
 
@@ -96,8 +98,14 @@ class Reconciler:
         self._on_member: Counter[ClusterId] = Counter()
         """Writes under way, by member."""
         self.keys = KeyQueue()
+        self.divided: Callable[[Uid], Awaitable[bool]] = _nobody
+        """Takes a divided service as far as it goes now; False: it is none."""
         self.on_write: Callable[[Uid, str, Instant, Instant, str], None] | None = None
         """Told of each placement written and copy made: what, from when to when, by which decision."""
+
+    @property
+    def writes(self) -> Writes:
+        return self._writes
 
     @property
     def dependents(self) -> Dependents:
@@ -175,11 +183,15 @@ class Reconciler:
     def _decision_of(self, uid: Uid) -> str | None:
         """The one that is carried out: every line that is logged meanwhile names it, as the trace does."""
         workload = self._mirror.workload(uid)
+        if workload is not None and workload.intent is not None:
+            return workload.intent.decision
         return None if workload is None or workload.placement is None else workload.placement.decision
 
     async def _reconcile(self, uid: Uid) -> None:
         if uid in self._writes.uncertain:
             await self._writes.look(uid)
+        if await self.divided(uid):
+            return
         await self._write_wanted(uid)
         for _ in range(_STEPS_AT_ONCE):
             step = await self._next_step(uid)
@@ -338,7 +350,7 @@ class Reconciler:
         if entry is None:
             return kind.mirror_status(raw, None)
         member = self._mirror.members.get(entry.copy.cluster)
-        ready = member.ready_pods(entry.copy.origin) if member is not None else None
+        ready = member.ready_pods(entry.copy.owner) if member is not None else None
         return kind.mirror_status(raw, entry.raw, ready)
 
     # -- placements and conditions ----------------------------------------------------------------------------------
@@ -396,7 +408,7 @@ class Reconciler:
         workload = hub.workload if hub is not None else None
         if hub is None or workload is None or workload.condition is None:
             return
-        if workload.condition[0] not in (_REFUSED, *REASONS):
+        if workload.condition[0] not in (_REFUSED, _DIVIDED, *REASONS):
             return
         placement = workload.placement
         if placement is not None and _current_copy(workload, self._mirror.copies(workload.ref.uid)) is not None:
@@ -431,12 +443,16 @@ class Reconciler:
         return kind.refresh_copy(hub.raw, hub.workload, placement, member, entry.raw)
 
 
+async def _nobody(uid: Uid) -> bool:
+    return False
+
+
 def _current_copy(workload: Workload | None, copies: list[CopyEntry]) -> CopyEntry | None:
     placement = workload.placement if workload is not None else None
     if placement is None:
         return None
     for entry in copies:
-        if entry.copy.cluster == placement.cluster and entry.copy.attempt == placement.attempt:
+        if lifecycle.is_current(entry.copy, placement):
             return entry
     return None
 
@@ -451,7 +467,8 @@ def _ended_before_moved(workload: Workload | None, copies: list[CopyEntry]) -> C
 
 def _still_holds(workload: Workload, intent: SetPlacement) -> bool:
     """Whether the decision still fits what it was made of (a command is validated again before it is executed)."""
-    return not workload.finished and not workload.deleting and workload.placement == intent.replaces
+    gone = workload.finished or workload.deleting or workload.intent is not None
+    return not gone and workload.placement == intent.replaces
 
 
 def _waits_for_status(decision: Decision, workload: Workload) -> bool:

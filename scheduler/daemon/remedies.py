@@ -211,7 +211,7 @@ class Remedies:
                 continue
             copies = [entry.copy for entry in self._mirror.copies(uid) if entry.copy.cluster == placement.cluster]
             member = self._mirror.members.get(placement.cluster)
-            bound = member.bound.get(uid, 0) if member is not None else 0
+            bound = member.pods_bound(uid) if member is not None else 0
             wanted = max((copy.pods_wanted for copy in copies if not copy.deleting), default=0)
             if bound >= wanted:
                 if now - since > _STRANDED_SECONDS:

@@ -17,6 +17,8 @@ from scheduler.daemon.live_policies import LivePolicies
 from scheduler.daemon.member_mirror import MemberMirror
 from scheduler.daemon.mirror import HubEntry, Mirror
 from scheduler.daemon.planning import Planner, phase_of
+from scheduler.daemon.services.gauges import ServiceGauges
+from scheduler.daemon.services.views import ServiceViews
 from scheduler.daemon.supervise import Pulse
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.ids import Uid
@@ -50,6 +52,8 @@ class StatusReport:
     waits: Callable[[Uid], list[dict[str, Any]]]
     cost: Callable[[Uid], dict[str, Any] | None]
     gauges: WorkloadGauges
+    services: ServiceViews
+    service_gauges: ServiceGauges
     pulse: Pulse
     is_leader: Callable[[], bool]
     is_idle: Callable[[], bool]
@@ -105,6 +109,7 @@ class StatusReport:
                 "error": self.policies.error,
             },
             "shadow": self.decisions.shadow,
+            "services": self.services.brief(),
         }
 
     def workloads(self, queue: str, limit: int) -> tuple[list[dict[str, Any]], int]:
@@ -130,8 +135,9 @@ class StatusReport:
                 "waits": self.waits(uid),
                 "cost": self.cost(uid),
             }
-            progress = self.progress(uid)
-            return told | ({} if progress is None else {"progress": to_json(progress)})
+            progress, division = self.progress(uid), await self.services.division(uid)
+            told |= {} if progress is None else {"progress": to_json(progress)}
+            return told | ({} if division is None else {"division": division})
         row = await self.history.find_workload(kind, namespace, short)
         if row is None:
             return None
@@ -154,6 +160,7 @@ class StatusReport:
         for (queue, phase), count in phases.items():
             self.telemetry.workloads.labels(queue, phase).set(count)
         self.gauges.refresh(now)
+        self.service_gauges.refresh()
         self.telemetry.shadow_mode.set(self.mode == "shadow")
         self.telemetry.shortage.clear()
         for line in self.ledger.by_queue():

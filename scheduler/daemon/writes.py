@@ -12,22 +12,28 @@ import structlog
 
 from clusters.kubernetes.annotations import format_placement, parse_places
 from clusters.kubernetes.codec import format_time
+from clusters.kubernetes.divisions import format_intent
 from clusters.kubernetes.hubobjects import resource_of
 from scheduler.daemon.dependents import Dependents
 from scheduler.daemon.member_mirror import CopyEntry, MemberMirror
 from scheduler.daemon.mirror import HubEntry, Mirror
 from scheduler.daemon.telemetry import Telemetry
+from scheduler.engine.serving.parts import placement_of
+from scheduler.engine.serving.slots import Slot
 from scheduler.engine.settlement import queued_again_at
 from scheduler.model.contract import (
+    ANNOTATION_DIVISION,
     ANNOTATION_EXCLUDED_NODES,
     ANNOTATION_ORIGIN_NAME,
     ANNOTATION_ORIGIN_NAMESPACE,
     ANNOTATION_PLACEMENT,
     ANNOTATION_QUEUED_AT,
+    ANNOTATION_REVISIONS,
     FINALIZER,
     LABEL_ORIGIN_UID,
     NAMESPACES,
 )
+from scheduler.model.division import ReplicaTarget
 from scheduler.model.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -38,7 +44,8 @@ from scheduler.model.errors import (
     TransientError,
 )
 from scheduler.model.ids import ClusterId, Uid
-from scheduler.model.ports import Clock, KubeApi, MemberFacts, RawObject, Resource, WorkloadKind
+from scheduler.model.ports import Clock, DivisibleKind, KubeApi, MemberFacts, RawObject, Resource, WorkloadKind
+from scheduler.model.service_intent import ServiceIntent
 from scheduler.model.workload import Placement, Workload
 
 log = structlog.get_logger(__name__)
@@ -76,17 +83,41 @@ class Writes:
         """Create the copy that the written placement asks for, or take up the one that is there from before a crash."""
         workload = hub.workload
         kind = self._mirror.kinds[workload.ref.kind]
-        member = self.member_facts(placement, hub.raw)
+        member = self._facts_needed(placement, hub.raw)
+        if placement.moved_from is not None:
+            await self._look_where_it_was(workload, placement)
+        await self._create(hub, kind.make_copy(hub.raw, workload, placement, member), placement.cluster)
+        self._telemetry.queue_wait.labels(workload.queue).observe(max(0.0, self._clock.now() - workload.queued_at))
+
+    async def create_part(self, hub: HubEntry, kind: DivisibleKind, target: ReplicaTarget) -> None:
+        """Create the part that the written division asks for, or take up the one that is there from before a crash."""
+        body = self.part_body(hub, kind, target)
+        await self._create(hub, body, target.pool.cluster)
+
+    def part_body(self, hub: HubEntry, kind: DivisibleKind, target: ReplicaTarget) -> RawObject:
+        """What it would be. Raises: InvalidObjectError where it can be none."""
+        intent = hub.workload.intent
+        revision = intent.revision(target.revision) if intent is not None else None
+        if intent is None or revision is None:
+            raise InvalidObjectError(f"revision {target.revision} is not known any more; it is only kept where it runs")
+        placement = placement_of(intent, Slot(target.pool, target.revision), self._mirror.pool(target.pool))
+        member = self._facts_needed(placement, hub.raw)
+        return kind.make_part(hub.workload, target, revision, placement, member)
+
+    def _facts_needed(self, placement: Placement, raw: RawObject) -> MemberFacts:
+        member = self.member_facts(placement, raw)
         if member is None:
             raise InvalidObjectError(
                 f"placement names pool {placement.pool_ref}, which the federation file does not have"
             )
-        if placement.moved_from is not None:
-            await self._look_where_it_was(workload, placement)
-        body = kind.make_copy(hub.raw, workload, placement, member)
-        api, resource = self._member_apis[placement.cluster], resource_of(kind, body)
+        return member
+
+    async def _create(self, hub: HubEntry, body: RawObject, cluster: ClusterId) -> None:
+        workload = hub.workload
+        kind = self._mirror.kinds[workload.ref.kind]
+        api, resource = self._member_apis[cluster], resource_of(kind, body)
         namespace = workload.ref.namespace
-        await self.dependents.bring(hub, body, placement.cluster)
+        await self.dependents.bring(hub, body, cluster)
         try:
             made = await api.create(resource, namespace, body)
         except AlreadyExistsError:
@@ -96,8 +127,7 @@ class Writes:
             made = await api.create(resource, namespace, body)
         except NotServedError as error:
             raise RefusedError(f"it does not serve {resource.key}; install its definition there") from error
-        self._mirror.members[placement.cluster].apply_copy(kind, made)
-        self._telemetry.queue_wait.labels(workload.queue).observe(max(0.0, self._clock.now() - workload.queued_at))
+        self._mirror.members[cluster].apply_copy(kind, made)
 
     async def _look_where_it_was(self, workload: Workload, placement: Placement) -> None:
         """Raises ConflictError while the copy that this one replaces is there: asked of the API itself."""
@@ -184,6 +214,19 @@ class Writes:
         finalizers = [*_without_ours(hub.raw), FINALIZER]
         await self.patch_hub(hub, {"metadata": {"annotations": annotations, "finalizers": finalizers}})
 
+    async def write_intent(self, hub: HubEntry, intent: ServiceIntent) -> None:
+        """Write how the service is divided, and with it the finalizer. What it was placed as ends with that."""
+        annotations = {**format_intent(intent), ANNOTATION_PLACEMENT: None}
+        finalizers = [*_without_ours(hub.raw), FINALIZER]
+        await self.patch_hub(hub, {"metadata": {"annotations": annotations, "finalizers": finalizers}})
+
+    async def end_division(self, hub: HubEntry, placement: Placement | None) -> None:
+        """From a service to a workload that is placed as a whole: there (None: into its queue)."""
+        said = None if placement is None else format_placement(placement)
+        annotations = {ANNOTATION_DIVISION: None, ANNOTATION_REVISIONS: None, ANNOTATION_PLACEMENT: said}
+        finalizers = [*_without_ours(hub.raw), *([] if placement is None else [FINALIZER])]
+        await self.patch_hub(hub, {"metadata": {"annotations": annotations, "finalizers": finalizers}})
+
     async def clear_placement(self, hub: HubEntry, placement: Placement, *, lost: bool) -> None:
         """Back into the queue, once it is certain that no copy is left (or the member is given up)."""
         if not lost:
@@ -216,7 +259,16 @@ class Writes:
             placement = hub.workload.placement
             if placement is not None:
                 await self._look_for_copies(placement.cluster, kind, uid, ref.namespace)
+            for cluster in sorted(self._clusters_of(hub.workload)):
+                await self._look_for_copies(cluster, kind, uid, ref.namespace)
         self.uncertain.discard(uid)
+
+    def _clusters_of(self, workload: Workload) -> set[ClusterId]:
+        """Where parts of it may be that can be looked at; the others are looked at when they come back."""
+        if workload.intent is None:
+            return set()
+        there = {entry.copy.cluster for entry in self._mirror.copies(workload.ref.uid)}
+        return (there | {target.pool.cluster for target in workload.intent.targets}) & self._mirror.available()
 
     async def _look_for_copies(self, cluster: ClusterId, kind: WorkloadKind, uid: Uid, namespace: str) -> None:
         api, member = self._member_apis.get(cluster), self._mirror.members.get(cluster)

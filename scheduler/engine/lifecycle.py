@@ -189,7 +189,8 @@ def _unknown_at(view: View, placement: Placement, *, unless_lost: bool = False) 
 
 
 def is_current(copy: Copy, placement: Placement) -> bool:
-    return copy.cluster == placement.cluster and copy.attempt == placement.attempt
+    here = copy.cluster == placement.cluster and copy.attempt == placement.attempt
+    return here and copy.part == placement.part
 
 
 def _within_reach(view: View) -> list[Copy]:

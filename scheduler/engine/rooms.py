@@ -178,8 +178,9 @@ class PoolRoom:
             self.opened += [bin_ for bin_ in opener.opened if bin_.taken]
         return True
 
-    def assume_what_fits(self, pod_sets: Sequence[PodSet], *, buy: bool) -> None:
-        """Assume as many pods as fit: for a started workload, whose member binds what it can."""
+    def assume_what_fits(self, pod_sets: Sequence[PodSet], *, buy: bool) -> int:
+        """Assume as many pods as fit, and say how many: for a started workload, whose member binds what it can."""
+        whole = 0
         for pod_set in pod_sets:
             left = pod_set.count
             while left:
@@ -189,6 +190,12 @@ class PoolRoom:
                 if not count:
                     break
                 left -= count
+            whole += pod_set.count - left
+        return whole
+
+    def fresh_bin(self) -> Bin:
+        """An empty node of the pool."""
+        return make_bin("new", self.node_size, self.pool.labels)
 
     def _opener(self, limit: int) -> Opener:
         return Opener(self.node_size, self.pool.labels, limit, len(self.opened))

@@ -118,19 +118,20 @@ def _if_given_up(world: World, workload: Workload, placement: Placement) -> list
 
 def _settle_started(world: World, workload: Workload, placement: Placement) -> list[Move]:
     room = world.room_of(placement)
-    given_up = _if_given_up(world, workload, placement)
+    given_up = None if workload.part else _if_given_up(world, workload, placement)
     if given_up is not None:
         return given_up
     if workload.suspended:
         return [_move(world, workload, placement, PlacementState.PAUSED, Reason("Suspended", "its user suspended it"))]
-    if room is None and (workload.ref.uid, placement.cluster) not in world.copies:
+    if room is None and not workload.part and (workload.ref.uid, placement.cluster) not in world.copies:
         reason = Reason("PoolVanished", "the pool is no longer there")
         return [release(world, workload, placement, reason, world.policy_of(workload))]
     if room is None or not room.cluster.available:
         return []
     unbound = _unbound(world, workload, placement)
     if unbound:
-        room.assume_what_fits(_held_to(placement, unbound), buy=_may_buy(world, room))
+        fitted = room.assume_what_fits(_held_to(placement, unbound), buy=_may_buy(world, room))
+        world.fitted[workload.ref.uid] = fitted
     return []
 
 

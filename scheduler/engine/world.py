@@ -55,6 +55,8 @@ class World:
         self.wakes: set[Instant] = set()
         self.released: set[Uid] = set()
         """Whose placement this cycle has ended."""
+        self.fitted: dict[Uid, int] = {}
+        """Of started workloads, how many pods that are not on a node yet have been given room in this cycle."""
         self.backed_off = tuple(room.backoff for room in self.rooms.values() if room.backoff is not None)
         self.progress = {told.workload: told for told in snapshot.progress}
         self._matcher = Matcher(policies)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final
 
 from scheduler.model.ports import Resource
@@ -49,6 +50,20 @@ ANNOTATION_PROGRESS_QUERY: Final = "overspill.dev/progress-query"
 the part that is done (0 to 1). `$namespace`, `$job` and `$pods` (a regular expression) stand for its copy's own."""
 ANNOTATION_SPEED_QUERY: Final = "overspill.dev/speed-query"
 """By its user: the same for steps (else the part of the whole) per second. Default: as fast as progress goes."""
+ANNOTATION_DEMAND_QUERY: Final = "overspill.dev/demand-query"
+"""By its user, on a service: what a Prometheus API is asked to learn how many requests arrive per second, by the label
+`client_region` where that is known. `$namespace` and `$service` stand for the hub object's own names, `$cluster` for
+the member that is asked, `$pods` (a regular expression) for the service's pods there."""
+ANNOTATION_DEMAND_FROM: Final = "overspill.dev/demand-from"
+"""By its user, on a service: the member whose metrics tell all of its requests. Default: all members' are added up."""
+ANNOTATION_LATENCY_QUERY: Final = "overspill.dev/latency-query"
+"""By its user, on a service: p95 of its requests on the cluster that is asked, in seconds; by `pod` where replicas are
+to be told apart."""
+ANNOTATION_CLIENT_LATENCY_QUERY: Final = "overspill.dev/client-latency-query"
+"""By its user, on a service: round trip to the cluster that is asked by the label `client_region`, in seconds."""
+ANNOTATION_REPLICA_SPEED: Final = "overspill.dev/replica-speed"
+"""By its user, on a service: what a replica can do until that is measured, by GPU model (* on any): "A10G=4@500ms,
+H100=20@200ms" are requests per second at which it is saturated, and p95 of a request without load."""
 ANNOTATION_GPU_MODELS: Final = "overspill.dev/gpu-models"
 """By its user: accepted GPU models, comma-separated."""
 
@@ -72,6 +87,18 @@ ANNOTATION_OVERRIDDEN: Final = "overspill.dev/overridden-digest"
 ANNOTATION_REPLICAS: Final = "overspill.dev/replicas"
 """On a FederatedWorkload's copy while it is suspended: the replicas, or bounds of the scale, it is to have again."""
 
+ANNOTATION_DIVISION: Final = "overspill.dev/division"
+"""On a hub object that a ServingSLO matches: how it is divided, a JSON object (see clusters.kubernetes.divisions),
+written before anything follows from it on a member."""
+ANNOTATION_REVISIONS: Final = "overspill.dev/revisions"
+"""On such an object: every revision of its template that is in use, so that the one before can be started again."""
+LABEL_PART: Final = "overspill.dev/part"
+"""On a copy of a divided service, and on its pods: which pool and revision it is for (`part_of`)."""
+LABEL_REVISION: Final = "overspill.dev/revision"
+"""On such a copy and its pods: the revision of the template that they are made of."""
+ANNOTATION_POOL: Final = "overspill.dev/pool"
+"""On such a copy: the pool that it is for."""
+
 LABEL_DEPENDENT: Final = "overspill.dev/dependent"
 """On what followed a copy to its member: a ConfigMap, Secret, ServiceAccount or volume claim."""
 ANNOTATION_ORIGIN_VERSION: Final = "overspill.dev/origin-version"
@@ -81,6 +108,11 @@ ANNOTATION_KEEP: Final = "overspill.dev/keep"
 
 CONDITION_PLACED: Final = "overspill.dev/Placed"
 """On a hub object's status: True once its copy is to exist; the reason and message say why, or why not yet."""
+
+CONDITION_TRAFFIC: Final = "overspill.dev/Traffic"
+"""On the status of a divided service with spec.traffic: whether its requests follow what is ready, and if not, why."""
+CONDITION_SERVING: Final = "overspill.dev/Serving"
+"""On the status of a divided service: whether its SLO is expected to hold, and if not, why."""
 
 LABEL_RESIDENCY: Final = "overspill.dev/residency"
 LABEL_POOL: Final = "overspill.dev/pool"
@@ -122,6 +154,12 @@ DEPLOYMENTS: Final = Resource("apps", "v1", "deployments", "Deployment")
 STATEFULSETS: Final = Resource("apps", "v1", "statefulsets", "StatefulSet")
 INFERENCE_SERVICES: Final = Resource("serving.kserve.io", "v1beta1", "inferenceservices", "InferenceService")
 KNATIVE_SERVICES: Final = Resource("serving.knative.dev", "v1", "services", "Service")
+KNATIVE_ROUTES: Final = Resource("serving.knative.dev", "v1", "routes", "Route")
+HTTP_ROUTES: Final = Resource("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute")
+BACKEND_TRAFFIC_POLICIES: Final = Resource(
+    "gateway.envoyproxy.io", "v1alpha1", "backendtrafficpolicies", "BackendTrafficPolicy"
+)
+SERVICES: Final = Resource("", "v1", "services", "Service")
 REPLICASETS: Final = Resource("apps", "v1", "replicasets", "ReplicaSet")
 LEASES: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 CRDS: Final = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", False)
@@ -135,3 +173,13 @@ def copy_name(name: str, uid: str, longest: int = 63) -> str:
     At most `longest` characters: as much of the name as fits, a dash, 10 of the UID's hexadecimal digits.
     """
     return f"{name[: longest - 11].rstrip('-.')}-{uid.replace('-', '')[:10]}"
+
+
+def part_of(pool: str, revision: str) -> str:
+    """What the copy of a revision on a pool is told by, within its service and cluster: a label value of ten digits."""
+    return hashlib.sha256(f"{pool}\n{revision}".encode()).hexdigest()[:10]
+
+
+def part_name(name: str, uid: str, part: str, longest: int = 63) -> str:
+    """The name of that copy: as `copy_name`, a dash, and the part."""
+    return f"{copy_name(name, uid, longest - len(part) - 1)}-{part}"

@@ -27,6 +27,16 @@ class PoolRef(NamedTuple):
         return f"{self.cluster}/{self.pool}"
 
 
+def owner_uid(uid: Uid, part: str) -> Uid:
+    """Whose pods are counted together: those of a workload or, where a service is divided, of one of its parts."""
+    return Uid(f"{uid}/{part}") if part else uid
+
+
+def whole_uid(owner: Uid) -> Uid:
+    """Of the workload that the part is of, or that it is itself."""
+    return Uid(owner.partition("/")[0])
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class WorkloadRef:
     """A workload's hub object. `kind` is the name of the plugin that speaks for it ("job")."""

@@ -82,6 +82,8 @@ class Reading:
     took_seconds: float
     error: str = ""
     """Of a failed reading what is wrong; of another what is worth knowing (warnings, dropped samples), mostly ""."""
+    dropped: int = 0
+    """Samples that were told and cannot be: not a number, above the query's `most`, of an impossible time."""
 
     @property
     def newest_at(self) -> Instant | None:

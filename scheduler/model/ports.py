@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Hashable, Mapping
+from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Protocol, runtime_checkable
 
 from scheduler.model.cloud import AccessCheck, CloudCluster, ClusterLogin
 from scheduler.model.cluster import NodePool, Shortage, Taint
+from scheduler.model.division import ReplicaTarget
 from scheduler.model.ids import ClusterId, Instant, NodeName, PoolId
 from scheduler.model.money import Usd
+from scheduler.model.service_intent import StoredRevision
+from scheduler.model.serving import ReplicaOwner
 from scheduler.model.workload import Copy, Dependent, Placement, Workload
 
 RawObject = Mapping[str, Any]
@@ -250,6 +253,29 @@ class MemberFacts:
     """Nodes of the cluster on which this workload must not run."""
     labels: tuple[tuple[str, str], ...] = ()
     """Of the member, as the federation file gives them."""
+    pod_labels: tuple[tuple[str, str], ...] = ()
+    """That the copy's pods carry besides, and are selected by: those of a part of a divided service."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartSeen:
+    """A copy of a divided service as its member tells."""
+
+    cluster: ClusterId
+    raw: RawObject
+    ready_pods: int
+    """As the pods tell, for kinds whose own status does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A condition to be shown on a hub object."""
+
+    type: str
+    status: str
+    """True, False or Unknown."""
+    reason: str
+    message: str
 
 
 class WorkloadKind(Protocol):
@@ -296,4 +322,51 @@ class WorkloadKind(Protocol):
         self, obj: RawObject, *, reason: str, message: str, placed: bool, now: Instant
     ) -> RawObject | None:
         """Merge patch for the status subresource that sets the Overspill condition; None when it says that already."""
+        ...
+
+
+@runtime_checkable
+class DivisibleKind(WorkloadKind, Protocol):
+    """A kind whose workloads may run on several members at once, a copy (a part) for each pool and revision."""
+
+    def revision(self, obj: RawObject) -> tuple[str, str]:
+        """Name and packed content of the revision that the hub object asks for now. How many replicas it says changes
+        neither the name nor anything that follows from it."""
+        ...
+
+    def scale(self, obj: RawObject, parts: Sequence[PartSeen]) -> tuple[ReplicaOwner, tuple[int | None, int | None]]:
+        """Who sets the replicas, and the bounds that its user gave to another owner (None: none)."""
+        ...
+
+    def replicas(self, obj: RawObject) -> int:
+        """That the hub object asks for, of a service that is not divided."""
+        ...
+
+    def make_part(
+        self,
+        workload: Workload,
+        target: ReplicaTarget,
+        revision: StoredRevision,
+        placement: Placement,
+        member: MemberFacts,
+    ) -> RawObject:
+        """The object to create for one pool and revision. Raises InvalidObjectError also for a revision that cannot be
+        unpacked."""
+        ...
+
+    def scale_part(self, copy: RawObject, target: ReplicaTarget) -> RawObject | None:
+        """Merge patch that gives the copy its replicas or bounds; None: it has them."""
+        ...
+
+    def is_made_of_present(self, obj: RawObject, copy: RawObject) -> bool:
+        """Whether a copy of the undivided workload is made of what the hub object says now."""
+        ...
+
+    def ready_replicas(self, part: PartSeen) -> int: ...
+
+    def service_status(
+        self, obj: RawObject, parts: Sequence[PartSeen], said: Sequence[Said], now: Instant, *, retell: bool
+    ) -> RawObject | None:
+        """Merge patch for the hub object's status that tells of all parts together, and these conditions; None: it says
+        so already. Without `retell` a condition stays that differs in its message only."""
         ...

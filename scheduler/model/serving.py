@@ -176,6 +176,8 @@ class Service:
     last_request_at: Instant | None = None
     weights: tuple[TrafficWeight, ...] = ()
     """As they are set now."""
+    asked_before: int | None = None
+    """Replicas that the last division asked for, all together; None: not known, then what is asked for now counts."""
 
 
 WEIGHT_TOTAL: Final = 1000

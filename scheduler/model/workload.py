@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from scheduler.model.ids import ClusterId, Instant, NodeName, PoolId, PoolRef, QueueId, Uid, WorkloadRef
+from scheduler.model.ids import ClusterId, Instant, NodeName, PoolId, PoolRef, QueueId, Uid, WorkloadRef, owner_uid
 from scheduler.model.money import Usd
 from scheduler.model.resources import Resources
 from scheduler.model.traits import NO_TRAITS, Traits
+
+if TYPE_CHECKING:
+    from scheduler.model.service_intent import ServiceIntent
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -126,6 +129,8 @@ class Placement:
     """Label and value of the nodes that it is held to, where its pod sets ask for a topology."""
     exploration_usd: Usd | None = None
     """What it is reckoned at in its policy's budget for exploration; None: it was not placed to learn."""
+    part: str = ""
+    """Which part of a service that was divided before its copy was made as; "": it never was."""
 
     @property
     def pool_ref(self) -> PoolRef:
@@ -164,6 +169,10 @@ class Workload:
     """What its user has yet to do to hand it over (one line), when another controller still runs it."""
     runs_as: str = ""
     """What its copy is, as kubectl names it (inferenceservices.serving.kserve.io); "": not told."""
+    intent: ServiceIntent | None = None
+    """How it is divided over members; None: it is placed as a whole."""
+    part: str = ""
+    """Set: it stands for one part of a divided service. A cycle reckons with it, and never places or moves it."""
 
     @property
     def requests(self) -> Resources:
@@ -209,6 +218,17 @@ class Copy:
     holds: tuple[tuple[NodeName, Resources], ...] = ()
     """What its bound pods ask for on each node (`pods`: how many they are), by node name. Filled in by the mirror;
     empty although pods are bound: not told."""
+    part: str = ""
+    """Of a divided service: which part it is; "": of none, or it is from before the division."""
+    pool: PoolId | None = None
+    """Of a part: its pool."""
+    revision: str = ""
+    """Of a part: the revision of the template that it is made of."""
+
+    @property
+    def owner(self) -> Uid:
+        """Whose pods are its own (see `ids.owner_uid`)."""
+        return owner_uid(self.origin, self.part)
 
     @property
     def finished(self) -> bool:

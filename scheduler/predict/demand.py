@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 
@@ -30,6 +30,10 @@ _SPANS: Final = {"of2": 2.0, "of5": 5.0, "of15": 15.0, "of60": 60.0}
 _EXPERTS: Final = ("last", *_SPANS, "rising", "season", "season and now")
 _WORST: Final = 30.0
 _MOST_LEADS: Final = 16
+_SAVED_LEADS: Final = 4
+_SAVED_ERRORS: Final = 2 * _ALIKE
+"""Of each lead, the newest: what a state holds is bounded by some 60 KB of JSON."""
+_LARGEST_ROOT: Final = 1e9
 _NEAR: Final = 15
 """Intervals about the same time a day before."""
 
@@ -82,6 +86,39 @@ class DemandForecaster:
         root = lead.high(confidence)
         return max(0.0, root * root - 0.375) / INTERVAL_SECONDS
 
+    @property
+    def at(self) -> float | None:
+        """When the last interval ended; None: nothing was learned."""
+        return self._at
+
+    def state(self) -> dict[str, Any]:
+        """As JSON values, bounded: of the errors only the newest, of the leads those that were asked for last."""
+        leads = list(self._leads.items())[-_SAVED_LEADS:]
+        return {
+            "at": self._at,
+            "roots": [round(root, 4) for root in self._roots],
+            "means": {name: round(mean, 6) for name, mean in self._means.items()},
+            "leads": {str(steps): lead.state() for steps, lead in leads},
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> DemandForecaster:
+        """Raises: ValueError, KeyError, TypeError, AttributeError for what `state` did not write."""
+        found = cls()
+        roots = [float(root) for root in state["roots"]][-_MOST:]
+        found._at = None if state["at"] is None else float(state["at"])
+        found._means = {name: float(state["means"][name]) for name in _SPANS}
+        _check([*roots, *found._means.values()], 0.0)
+        if (found._at is None) != (not roots) or not math.isfinite(found._at or 0.0):
+            raise ValueError("a demand without its time")
+        found._roots.extend(roots)
+        for steps, one in list(state["leads"].items())[-_SAVED_LEADS:]:
+            if not 1 <= int(steps) <= _MOST or not roots:
+                raise ValueError(f"a lead of {steps} intervals")
+            lead = found._leads[int(steps)] = _Lead.from_state(int(steps), one)
+            lead.say(found._said(int(steps)))
+        return found
+
     def _said(self, steps: int) -> dict[str, float]:
         roots = self._roots
         said = {"last": roots[-1], **self._means}
@@ -112,6 +149,30 @@ class _Lead:
         self._errors = np.zeros(_MOST_ERRORS)
         self._known = 0
 
+    def state(self) -> dict[str, Any]:
+        known = min(self._known, _MOST_ERRORS)
+        newest = [(self._known - known + index) % _MOST_ERRORS for index in range(known)][-_SAVED_ERRORS:]
+        return {
+            "levels": [round(float(self._levels[index]), 4) for index in newest],
+            "errors": [round(float(self._errors[index]), 4) for index in newest],
+            "losses": [round(self._mix.losses[name], 6) for name in _EXPERTS],
+        }
+
+    @classmethod
+    def from_state(cls, steps: int, state: Mapping[str, Any]) -> _Lead:
+        """What had been said of intervals to come is forgotten: nothing is learned of those."""
+        found = cls(steps)
+        levels, errors, losses = (list(map(float, state[name])) for name in ("levels", "errors", "losses"))
+        _check(levels, -_LARGEST_ROOT)
+        _check(errors, -_LARGEST_ROOT)
+        _check(losses, 0.0)
+        if len(levels) != len(errors) or len(levels) > _SAVED_ERRORS or len(losses) != len(_EXPERTS):
+            raise ValueError("a forecast that cannot be")
+        found._known = len(levels)
+        found._levels[: found._known], found._errors[: found._known] = levels, errors
+        found._mix.losses = dict(zip(_EXPERTS, losses, strict=True))
+        return found
+
     def arrived(self, root: float) -> None:
         if len(self._open) < self._steps:
             return
@@ -138,3 +199,9 @@ class _Lead:
         # The finite-sample quantile of split-conformal prediction.
         rank = min(len(errors) - 1, math.ceil(confidence * (len(errors) + 1)) - 1)
         return max(0.0, mixed + float(np.partition(errors, rank)[rank]))
+
+
+def _check(values: Sequence[float], least: float) -> None:
+    """Raises: ValueError."""
+    if not all(math.isfinite(value) and least <= value <= _LARGEST_ROOT for value in values):
+        raise ValueError("a demand that cannot be")

@@ -202,6 +202,10 @@ class LearnedPredictor:
         """What is known of one that serves: its latency now and in an hour, and what a replica carries."""
         return self.known.serving.get(workload.ref.uid)
 
+    def reclaims_per_hour(self, pool: NodePool) -> float:
+        """Of one node of a spot pool, in the hours from now on."""
+        return self._reclaims(self._place(pool)[0], 3600.0)
+
     def cost_correction(self, pool: PoolRef) -> Correction:
         """How far off the costs of runs on a pool were."""
         return corrections(self.known.costs, str(pool))

@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 
 from scheduler.aiops.telemetry import telemetry_of
-from scheduler.aiops.workload_rows import Forecast, PodPlace, WorkloadFacts
+from scheduler.aiops.workload_rows import Forecast, PodPlace, WorkloadFacts, workload_rows
 from scheduler.daemon.fleet_watch import Beside, FleetWatch
 from scheduler.daemon.forecasts import MOST_WAITING, forecasts
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.daemon.workload_facts import Facts, digest_of
-from scheduler.model.ids import ClusterId, PoolId, PoolRef, QueueId
+from scheduler.model.ids import ClusterId, PoolId, PoolRef, QueueId, owner_uid
 from scheduler.model.metrics import OK, Reading, Sample
 from scheduler.model.policy import BurstRule, Constraints, Match, QueueSpec
 from scheduler.model.ports import Prediction
+from scheduler.model.serving_policy import ServingSLO
 from scheduler.model.snapshot import Backoff
 from scheduler.model.workload import Hints, Workload
 from scheduler.predict.learned import Known, LearnedPredictor
@@ -249,6 +250,28 @@ def test_a_latency_that_is_not_promised_or_of_which_nothing_new_is_known_is_not_
     promised = policy_set(queues=(QueueSpec(QueueId("team"), latency_objective_seconds=objective),))
     told = forecasts(WORLD, promised, learned(0.9, NOW - age), None)
     assert told == ({} if objective is None else {"uid-serve": Forecast(p95_objective_seconds=objective)})
+
+
+@pytest.mark.parametrize(
+    ("queue", "slo", "want"), [(0.5, None, 0.5), (None, 0.8, 0.8), (0.5, 0.8, 0.5), (2.0, 0.8, 0.8), (None, None, None)]
+)
+def test_what_an_slo_promises_is_foretold_as_what_a_queue_does(
+    queue: float | None, slo: float | None, want: float | None
+) -> None:
+    queues = (QueueSpec(QueueId("team"), latency_objective_seconds=queue),)
+    serving = () if slo is None else (ServingSLO("chat", p95_latency_seconds=slo, match=Match(queues=("team",))),)
+    promised = replace(policy_set(queues=queues), serving=serving)
+    told = forecasts(WORLD, promised, learned(0.9, NOW), None)
+    assert told == ({} if want is None else {"uid-serve": Forecast(None, None, None, None, None, 0.9, want, None, NOW)})
+    # A service that is divided is told of once, as itself.
+    (whole,) = WORLD.workloads
+    parts = tuple(
+        replace(whole, ref=replace(whole.ref, uid=owner_uid(whole.ref.uid, part)), part=part) for part in "ab"
+    )
+    assert forecasts(replace(WORLD, workloads=parts), promised, learned(0.9, NOW), None) == told
+    rows, subjects = workload_rows(NOW, parts, (), (), WorkloadFacts(forecasts=told))
+    assert [each.workload for each in subjects] == ([] if want is None else ["uid-serve"])
+    assert len(rows) == len(subjects)
 
 
 def test_a_deadline_that_will_be_missed_is_an_incident_of_the_workload() -> None:

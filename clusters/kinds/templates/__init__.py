@@ -89,6 +89,23 @@ class Template(Protocol):
         """The copy's spec: the template's, its pods labelled with their origin and pinned to the chosen pool."""
         ...
 
+    def scaled(self, template: Spec, replicas: int, bounds: tuple[int, int] | None) -> Spec:
+        """The template with so many replicas; where another owns them (`bounds`), with these bounds, as far as the kind
+        has any. Of a part of a divided service."""
+        ...
+
+    def unscaled(self, template: Spec) -> Spec:
+        """The template without what says how many replicas there are: what two revisions may differ in."""
+        ...
+
+    def scale_patch(self, copy: RawObject, replicas: int, bounds: tuple[int, int] | None) -> RawObject | None:
+        """Merge patch that gives a live copy that scale; None: it has it, or another owns it."""
+        ...
+
+    def owner(self, copy: RawObject) -> str:
+        """Who sets the replicas of a live copy: one of the words of `Scale.owner`."""
+        ...
+
     def refresh(self, live: RawObject, wanted: Spec) -> tuple[dict[str, Any], dict[str, str]]:
         """Merge patch for the spec, and annotations to set, that bring a live copy up to the wanted spec, without
         resuming a suspended one and without touching what an autoscaler owns."""

@@ -46,7 +46,30 @@ class Replicated:
 
     def spec(self, template: Spec, uid: Uid, member: MemberFacts) -> dict[str, Any]:
         spec = template["spec"]
-        return {**spec, "template": pinned_template(spec["template"], uid, member)}
+        made = {**spec, "template": pinned_template(spec["template"], uid, member)}
+        if member.pod_labels:
+            # Parts stand beside one another in one namespace: each selects its own pods.
+            selector = spec["selector"]
+            labels = {**(selector.get("matchLabels") or {}), **dict(member.pod_labels)}
+            made["selector"] = {**selector, "matchLabels": labels}
+        return made
+
+    def scaled(self, template: Spec, replicas: int, bounds: tuple[int, int] | None) -> Spec:
+        spec = template["spec"]
+        # Left out, or owned by an autoscaler: one to begin with, and the autoscaler goes on from there.
+        count = {"replicas": replicas} if "replicas" in spec or bounds is None else {}
+        return {**template, "spec": {**without(spec, ("replicas",)), **count}}
+
+    def unscaled(self, template: Spec) -> Spec:
+        return {**template, "spec": without(template["spec"], ("replicas",))}
+
+    def scale_patch(self, copy: RawObject, replicas: int, bounds: tuple[int, int] | None) -> RawObject | None:
+        if bounds is not None or scaled_by_another(copy) or self.wanted_now(copy) == replicas:
+            return None
+        return {"spec": {"replicas": replicas}}
+
+    def owner(self, copy: RawObject) -> str:
+        return HPA if scaled_by_another(copy) else OVERSPILL
 
     def refresh(self, live: RawObject, wanted: Spec) -> tuple[dict[str, Any], dict[str, str]]:
         # What the API server filled in is removed here and filled in again by it.
@@ -97,7 +120,3 @@ def scaled_by_another(copy: RawObject) -> bool:
             if isinstance(spec, Mapping) and "f:replicas" in spec:
                 return True
     return False
-
-
-def owner_of(copy: RawObject) -> str:
-    return HPA if scaled_by_another(copy) else OVERSPILL

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from clusters.kinds.templates import HPA, KEDA, KNATIVE, Pods, Scale, Served, Spec, Template
-from clusters.kinds.templates._fields import count_of, inner, replacing
+from clusters.kinds.templates._fields import count_of, inner, replacing, without
 from clusters.kinds.templates.knativeservice import read_ready
 from clusters.kubernetes.hubobjects import pinned_template
 from scheduler.model.contract import INFERENCE_SERVICES, LABEL_ORIGIN_UID
@@ -23,6 +23,7 @@ STOP: Final = "serving.kserve.io/stop"
 _MODE: Final = "serving.kserve.io/deploymentMode"
 _CLASS: Final = "serving.kserve.io/autoscalerClass"
 _COMPONENTS: Final = ("predictor", "transformer", "explainer")
+_SCALE: Final = ("minReplicas", "maxReplicas")
 _MODELS: Final = (
     "model", "sklearn", "xgboost", "tensorflow", "pytorch", "triton", "onnx", "huggingface", "pmml", "lightgbm",
     "paddle",
@@ -65,9 +66,25 @@ class InferenceService:
         spec = dict(template["spec"])
         for name, component in _components(spec):
             pinned = pinned_template({"spec": component}, uid, member)["spec"]
-            labels = {**(component.get("labels") or {}), LABEL_ORIGIN_UID: uid}
+            labels = {**(component.get("labels") or {}), **dict(member.pod_labels), LABEL_ORIGIN_UID: uid}
             spec[name] = {**pinned, "labels": labels}
         return spec
+
+    def scaled(self, template: Spec, replicas: int, bounds: tuple[int, int] | None) -> Spec:
+        least, most = _asked(replicas, bounds)
+        return _with_predictor(template, {"minReplicas": least, "maxReplicas": most})
+
+    def unscaled(self, template: Spec) -> Spec:
+        return _with_predictor(template, {})
+
+    def scale_patch(self, copy: RawObject, replicas: int, bounds: tuple[int, int] | None) -> RawObject | None:
+        least, most = _asked(replicas, bounds)
+        if _bounds("predictor", inner(copy["spec"], "predictor")) == (least, most):
+            return None
+        return {"spec": {"predictor": {"minReplicas": least, "maxReplicas": most}}}
+
+    def owner(self, copy: RawObject) -> str:
+        return self.scale(copy).owner
 
     def refresh(self, live: RawObject, wanted: Spec) -> tuple[dict[str, Any], dict[str, str]]:
         return replacing(live["spec"], wanted), {}
@@ -83,6 +100,18 @@ class InferenceService:
 
     def served(self, copy: RawObject) -> Served:
         return read_ready(copy)
+
+
+def _asked(replicas: int, bounds: tuple[int, int] | None) -> tuple[int, int]:
+    """Least and most; a most of 0 would be none at all."""
+    least, most = bounds or (replicas, replicas)
+    return least, max(1, most)
+
+
+def _with_predictor(template: Spec, bounds: Mapping[str, int]) -> Spec:
+    """The template with these bounds in its predictor in place of its own."""
+    spec = template["spec"]
+    return {**template, "spec": {**spec, "predictor": {**without(spec["predictor"], _SCALE), **bounds}}}
 
 
 def _components(spec: Spec) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from clusters.kinds.templates import KNATIVE, Pods, Scale, Served, Spec, Template
-from clusters.kinds.templates._fields import count_of, has_containers, inner, replacing
+from clusters.kinds.templates._fields import count_of, has_containers, inner, replacing, without
 from clusters.kubernetes.conditions import conditions, find
 from clusters.kubernetes.hubobjects import pinned_template
 from scheduler.model.contract import ANNOTATION_REPLICAS, KNATIVE_SERVICES
@@ -52,6 +52,24 @@ class KnativeService:
     def spec(self, template: Spec, uid: Uid, member: MemberFacts) -> dict[str, Any]:
         spec = template["spec"]
         return {**spec, "template": pinned_template(spec["template"], uid, member)}
+
+    def scaled(self, template: Spec, replicas: int, bounds: tuple[int, int] | None) -> Spec:
+        least, most = _asked(replicas, bounds)
+        return _with_annotations(template, {_LEAST[0]: str(least), _MOST[0]: str(most)})
+
+    def unscaled(self, template: Spec) -> Spec:
+        return _with_annotations(template, {})
+
+    def scale_patch(self, copy: RawObject, replicas: int, bounds: tuple[int, int] | None) -> RawObject | None:
+        least, most = _asked(replicas, bounds)
+        now = self.scale(copy)
+        if (now.least, now.most) == (least, most):
+            return None
+        said = {_LEAST[0]: str(least), _LEAST[1]: None, _MOST[0]: str(most), _MOST[1]: None}
+        return {"spec": {"template": {"metadata": {"annotations": said}}}}
+
+    def owner(self, copy: RawObject) -> str:
+        return KNATIVE
 
     def refresh(self, live: RawObject, wanted: Spec) -> tuple[dict[str, Any], dict[str, str]]:
         if not self.is_suspended(live):
@@ -98,6 +116,21 @@ def read_ready(copy: RawObject) -> Served:
         url=url[:2048] if isinstance(url, str) and url else None,
         seen=int(status.get("observedGeneration") or 0) >= int(meta.get("generation") or 0),
     )
+
+
+def _asked(replicas: int, bounds: tuple[int, int] | None) -> tuple[int, int]:
+    """Least and most; a most of 0 would be none at all."""
+    least, most = bounds or (replicas, replicas)
+    return least, max(1, most)
+
+
+def _with_annotations(template: Spec, bounds: Mapping[str, str]) -> Spec:
+    """The template with these bounds of its scale in place of its own."""
+    spec = template["spec"]
+    revision = spec["template"]
+    meta = revision.get("metadata") or {}
+    said = {**without(meta.get("annotations") or {}, (*_LEAST, *_MOST)), **bounds}
+    return {**template, "spec": {**spec, "template": {**revision, "metadata": {**meta, "annotations": said}}}}
 
 
 def _annotations(spec: Spec) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
@@ -81,10 +81,11 @@ class Page:
 
 def render(
     nodes: Iterable[RawObject], pods: Iterable[RawObject], now: Instant, seed: int, dcgm: Spelling = "4.8",
-    xids: Mapping[str, int] = NO_XIDS,
+    xids: Mapping[str, int] = NO_XIDS, *, answers: Callable[[RawObject], bool] = lambda pod: False,
+    more: Callable[[Page], None] = lambda page: None,
 ) -> str:  # fmt: skip
     """The whole page of one cluster; its GPUs in the words of that dcgm-exporter. `xids`: by node, the last error of
-    its first GPU."""
+    its first GPU. `answers`: pods that have clients of their own, and tell of them by `more`."""
     page = Page()
     known = sorted(nodes, key=lambda node: str(node["metadata"]["name"]))
     listed = sorted(pods, key=lambda pod: (str(pod["metadata"].get("namespace")), str(pod["metadata"]["name"])))
@@ -101,9 +102,11 @@ def render(
     for pod in listed:
         _kube_pod(page, pod)
         owner = controller_of(pod)
-        if owner is not None and owner.get("kind") == "ReplicaSet" and condition_true(pod, "Ready"):
+        serves = owner is not None and owner.get("kind") == "ReplicaSet" and condition_true(pod, "Ready")
+        if serves and not answers(pod):
             _vllm(page, pod, now, seed)
         _steps(page, pod, now)
+    more(page)
     return page.render()
 
 

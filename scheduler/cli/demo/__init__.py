@@ -6,6 +6,7 @@ driver.py      the course of a run            pace.py        when the virtual cl
 remote.py      the APIs it steers by          observer.py    the witness: watches every cluster
 records.py     what the witness knows         invariants.py  what must hold always
 view.py        live screen and plain lines    summary.py     how it ended
+service_day.py what a service's clients saw   report.py      a page with its course
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class DemoOptions:
     skip: bool = True
     policies: Path | None = None
     timeout_seconds: float = 900.0
+    report: Path | None = None
 
 
 def run(options: DemoOptions) -> int:

@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final
 
@@ -20,8 +21,14 @@ from scheduler.cli.demo.processes import Child
 from scheduler.cli.demo.remote import Remote
 from scheduler.cli.demo.summary import Summary, job_counts, wait_seconds
 from scheduler.cli.demo.view import Frame, Screen
-from scheduler.model.contract import FEDERATED_WORKLOADS, JOBS
-from scheduler.model.errors import AlreadyExistsError, NotFoundError, OutcomeUnknownError, TransientError
+from scheduler.model.contract import CRDS, FEDERATED_WORKLOADS, HTTP_ROUTES, JOBS
+from scheduler.model.errors import (
+    AlreadyExistsError,
+    NotFoundError,
+    NotServedError,
+    OutcomeUnknownError,
+    TransientError,
+)
 from scheduler.model.ids import Instant
 from scheduler.model.money import to_cents
 from scheduler.model.ports import Clock, KubeApi, RawObject, Resource
@@ -52,7 +59,9 @@ class Course:
         clock: Clock,
         daemon: Child,
         children: tuple[Child, ...],
+        members: tuple[str, ...] = (),
     ) -> None:
+        """`members`: where the service's requests may go."""
         self._options = options
         self._screen = screen
         self._hub = hub
@@ -62,6 +71,7 @@ class Course:
         self._clock = clock
         self._daemon = daemon
         self._children = children
+        self._members = members
         self._waiting = deque(arrivals)
         self._total = len(arrivals)
         self._drawn = options.trace is None
@@ -75,6 +85,9 @@ class Course:
         self._rss_mib: float | None = None
         self._phase = "running"
         self._aborted: str | None = None
+        self._served_until = self._origin
+        """Until then the service is under load."""
+        self._clients_in = not self._drawn
         self._failing_since: float | None = None
         self._moved: tuple[int, int, str] = (0, 0, "")
         self._moved_at = self._origin
@@ -86,16 +99,36 @@ class Course:
         Raises: CommandError when one of the two processes ends meanwhile.
         """
         if self._drawn:
-            await self._create(FEDERATED_WORKLOADS, manifests.service())
+            await self._serve()
         await self._until(self._all_ended, self._began + self._options.timeout_seconds)
         ended_at = self._clock.now()
         self._phase = "giving back"
+        day = None
         if self._drawn:
+            day = await self._remote.service_day()
+            self._served_until = self._origin
+            with contextlib.suppress(NotFoundError):
+                await self._hub.delete(HTTP_ROUTES, manifests.NAMESPACE, manifests.SERVICE_NAME)
             with contextlib.suppress(NotFoundError):
                 await self._hub.delete(FEDERATED_WORKLOADS, manifests.NAMESPACE, manifests.SERVICE_NAME)
         if self._aborted is None:
             await self._until(self._all_given_back, time.monotonic() + _DRAIN_WALL_SECONDS)
-        return await self._sum_up(ended_at), await self._explain_one()
+        return replace(await self._sum_up(ended_at), service=day), await self._explain_one()
+
+    async def _serve(self) -> None:
+        """A model server; its clients come once it answers."""
+        await self._create(CRDS, manifests.route_definition(), namespace="")
+        await self._create(FEDERATED_WORKLOADS, manifests.service(self._members))
+        self._served_until = self._origin + manifests.SERVED_SECONDS
+
+    async def _let_clients_in(self) -> None:
+        """Make the route that they come by, once the first replicas are ready."""
+        with contextlib.suppress(NotFoundError, NotServedError, TransientError):
+            name = manifests.SERVICE_NAME
+            there = await self._hub.get(FEDERATED_WORKLOADS, manifests.NAMESPACE, name)
+            if ((there.get("status") or {}).get("readyReplicas") or 0) >= manifests.LEAST_REPLICAS:
+                await self._create(HTTP_ROUTES, manifests.route(self._members))
+                self._clients_in = True
 
     # The loop ----------------------------------------------------------------------------------------------------
 
@@ -108,9 +141,13 @@ class Course:
                 self._aborted = f"{self._phase}: not over after {self._options.timeout_seconds:g} s (see --timeout)"
                 return
             await self._submit_due()
+            if not self._clients_in:
+                await self._let_clients_in()
             try:
                 moment = await self._look()
-                target = leap_target(moment) if self._options.skip else None
+                # Of a service under load, what is measured meanwhile counts: time is not leapt over.
+                leaps = self._options.skip and moment.now >= self._served_until
+                target = leap_target(moment) if leaps else None
                 if target is not None:
                     await self._remote.leap(target)
             except TransientError as error:
@@ -181,13 +218,15 @@ class Course:
         self._sent_at[uid] = sent
         self._open.add(uid)
 
-    async def _create(self, resource: Resource, body: dict[str, Any]) -> RawObject:
+    async def _create(
+        self, resource: Resource, body: dict[str, Any], namespace: str = manifests.NAMESPACE
+    ) -> RawObject:
         """Tried again until the hub has it, once."""
         while True:
             try:
-                return await self._hub.create(resource, manifests.NAMESPACE, body)
+                return await self._hub.create(resource, namespace, body)
             except AlreadyExistsError:
-                return await self._hub.get(resource, manifests.NAMESPACE, body["metadata"]["name"])
+                return await self._hub.get(resource, namespace, body["metadata"]["name"])
             except (TransientError, OutcomeUnknownError):
                 await asyncio.sleep(_POLL_SECONDS)
 
@@ -195,7 +234,7 @@ class Course:
 
     def _all_ended(self) -> bool:
         self._open = {uid for uid in self._open if not self._has_ended(uid)}
-        return not self._waiting and not self._open
+        return not self._waiting and not self._open and self._clock.now() >= self._served_until
 
     def _running(self) -> int:
         return sum(1 for uid in self._open if uid in self._invariants.running_at)

@@ -25,6 +25,7 @@ from scheduler.cli.demo.invariants import Invariants
 from scheduler.cli.demo.observer import Observer
 from scheduler.cli.demo.processes import Child
 from scheduler.cli.demo.remote import Remote
+from scheduler.cli.demo.report import write_report
 from scheduler.cli.demo.summary import Summary
 from scheduler.cli.demo.view import LiveScreen, PlainScreen, Screen
 from scheduler.cli.output import CommandError, console, print_json
@@ -69,6 +70,12 @@ def run_demo(options: DemoOptions) -> int:
         screen_console.print(explain.view(explained))
         screen_console.print()
     screen_console.print(summary.table())
+    if options.report is not None:
+        try:
+            write_report(options.report, summary)
+        except OSError as error:
+            raise CommandError(f"{options.report}: cannot be written ({error.strerror})") from error
+        screen_console.print(f"the report is in {options.report}", markup=False, soft_wrap=True)
     if options.as_json:
         print_json(summary.as_json())
     return 0 if summary.ok else 1
@@ -133,6 +140,7 @@ class _Demo:
                 clock=clock,
                 daemon=daemon,
                 children=tuple(self._children),
+                members=tuple(name for name, _ in federation.members),
             )
             return await course.run()
 

@@ -155,7 +155,7 @@ class Invariants:
         found: list[CopyRecord] = []
         for origin, keys in self._copies_of.items():
             if len(keys) > 1 and origin not in self.duplicated:
-                alive = [copy for key, copy in self.copies.items() if key in keys and copy.alive]
+                alive = [one for key, one in self.copies.items() if key in keys and one.alive and not one.part]
                 found += alive[:-1]
         return tuple(found)
 

@@ -13,6 +13,7 @@ from scheduler.model.contract import (
     CONDITION_PLACED,
     GPU_RESOURCES,
     LABEL_ORIGIN_UID,
+    LABEL_PART,
     LABEL_QUEUE,
     TAINT_DRAINING,
 )
@@ -58,6 +59,8 @@ class CopyRecord:
     pods_wanted: int
     asked: int
     is_job: bool
+    part: bool = False
+    """Of a service that is divided, which may have many copies at once."""
     complete: bool = False
     finished: bool = False
     suspended: bool = False
@@ -166,6 +169,7 @@ def read_copy(obj: RawObject, cluster: str, plural: str) -> CopyRecord | None:
         pods_wanted=min(parallel, asked) if is_job else parallel,
         asked=asked,
         is_job=is_job,
+        part=LABEL_PART in meta["labels"],
         complete=complete,
         finished=complete or (is_job and is_true(status, "Failed")),
         suspended=bool(spec.get("suspend")),

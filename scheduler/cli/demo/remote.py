@@ -10,6 +10,7 @@ import orjson
 from pydantic import ValidationError
 
 from scheduler.cli.api import ExplainReply, Reply, StatusReply
+from scheduler.cli.demo.service_day import ServiceDay, read_day
 from scheduler.cli.output import CommandError
 from scheduler.model.errors import NotFoundError, TransientError
 from scheduler.model.ids import Instant
@@ -53,6 +54,15 @@ class Remote:
     async def bill_usd(self) -> Decimal:
         """What the emulated clouds charge so far."""
         return _parse(BillReply, await self._call("GET", f"{self._control}/bill", self._token), "the bill").total_usd
+
+    async def service_day(self) -> ServiceDay | None:
+        """What the clients of the service saw; None: none is under load, or the sandbox does not answer."""
+        try:
+            return read_day(await self._call("GET", f"{self._control}/services", self._token))
+        except TransientError:
+            return None
+        except (KeyError, TypeError, ValueError) as error:
+            raise CommandError(f"the sandbox's services are not understood: {error!r}") from error
 
     async def status(self) -> StatusReply | None:
         """Of the daemon; None while it does not listen yet."""

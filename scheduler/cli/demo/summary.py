@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scheduler.cli.demo.invariants import Invariants, Violation
+from scheduler.cli.demo.service_day import ServiceDay
 from scheduler.cli.output import UNKNOWN, duration, usd
 from scheduler.model.money import to_cents
 
@@ -40,6 +41,8 @@ class Summary:
     aborted: str | None = None
     """Why the run was cut short, when it was."""
     notes: tuple[str, ...] = field(default=())
+    service: ServiceDay | None = None
+    """None: no service was under load."""
 
     @property
     def ok(self) -> bool:
@@ -78,6 +81,7 @@ class Summary:
             "submit_to_copy_p99_ms": _rounded(percentile(self.copy_latencies_seconds, 0.99), 1, 1000),
             "daemon_rss_mib": _rounded(self.daemon_rss_mib, 1),
             "aborted": self.aborted,
+            "service": None if self.service is None else self.service.as_json(),
         }
 
     def table(self) -> Table:
@@ -93,6 +97,9 @@ class Summary:
         table.add_row("bursts", f"{self.bursts} jobs ran on machines bought for them")
         left = f"{self.bought_nodes_left} left" if self.bought_nodes_left else "none left"
         table.add_row("returns", f"{self.returns} bought machines given back, {left}")
+        if self.service is not None:
+            held = self.service.gap_seconds == 0 and not self.service.minutes_out
+            table.add_row("service", Text(self.service.text(), style="green" if held else "yellow"))
         table.add_row("spend", f"{usd(self.spend_usd)} by the daemon's ledger, {usd(self.metered_usd)} on the bill")
         table.add_row("invariants", self._invariants_text())
         for one in self.violations[:8]:

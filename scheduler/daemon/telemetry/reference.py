@@ -31,6 +31,8 @@ LABELS: Final = {
     "reason": "CamelCase reasons of the code",
     "resource": "kinds of watched objects, or resources of a pool",
     "result": "a fixed list",
+    "revision": "revisions of a service that run or are to run",
+    "service": "kind/namespace/name of not more than listen.workloadMetrics services",
     "severity": "critical, high, warning, info",
     "source": "configured sources",
     "state": "a fixed list",

@@ -15,16 +15,17 @@ from scheduler.engine.serving.binding import binding
 from scheduler.engine.serving.capacity import Rated, carried, rate
 from scheduler.engine.serving.demand import believe, plan
 from scheduler.engine.serving.handover import Handover, hand_over
+from scheduler.engine.serving.keeping import keep
 from scheduler.engine.serving.memory import Demand, Memory, Need
 from scheduler.engine.serving.outcome import division
 from scheduler.engine.serving.programme import Answer, solve
-from scheduler.engine.serving.question import Question
+from scheduler.engine.serving.question import Counts, Question
 from scheduler.engine.serving.slots import Slot, by_pool, slot_targets
 from scheduler.engine.serving.weights import traffic
 from scheduler.model.division import CONTRADICTORY, NO_OFFERS, Division
 from scheduler.model.ids import ClusterId, PoolRef
 from scheduler.model.policy import Match
-from scheduler.model.serving import Service, ServiceView, ServingOffer, TrafficWeight
+from scheduler.model.serving import ReplicaGroup, ReplicaOwner, Service, ServiceView, ServingOffer, TrafficWeight
 from scheduler.model.serving_policy import ServingSLO
 
 KEPT: Final = "kept"
@@ -144,16 +145,10 @@ def _decided(
     memory: Memory,
 ) -> tuple[Division, Memory]:
     service = view.service
-    if not memory.stable:
-        memory = rollout.advance(view, memory, {})
-    slots = slot_targets(question, answer.counts, memory.stable, rollout.shift(view, memory), service.groups)
-    after = rollout.advance(view, memory, _ready_for(slots, _ready(service)))
-    if after.rollout != memory.rollout or after.stable != memory.stable:
-        slots = slot_targets(question, answer.counts, after.stable, rollout.shift(view, after), service.groups)
-    memory = after
+    slots, memory = _rolled(view, question, answer.counts, memory)
     needed = min(need.near, max(believed.per_second or 0.0, carried(rated, answer.counts)))
     handover = hand_over(question, slots, _slots(service), _ready(service), needed, _counted(memory))
-    weights = _weights(view, rated, memory)
+    weights = _weights(view, rated, memory, _staying(service, handover))
     course = Course(view, rated, believed, need, question, answer, None, handover, weights, memory)
     return division(course), memory
 
@@ -166,12 +161,35 @@ def _kept(
     memory: Memory,
     need: Need | None = None,
 ) -> tuple[Division, Memory]:
-    handover = Handover({slot: count for slot, count in sorted(_slots(view.service).items()) if count > 0}, ())
-    if not memory.stable:
-        memory = rollout.advance(view, memory, {})
-    weights = _weights(view, rated, memory)
+    """As many replicas as there are, also while a revision takes over from another."""
+    service = view.service
+    counts = keep(_within_owner(view), service, rated, _have(service))
+    question = Question(
+        rated=rated,
+        slo=replace(_within_owner(view), match=Match()),
+        asked=tuple(sorted(_have(service).items())),
+        near_per_second=0.0,
+        far_per_second=0.0,
+        near_seconds=horizons(view.offers, view.slo)[0],
+        least_replicas=sum(counts.values()),
+    )
+    slots, memory = _rolled(view, question, counts, memory)
+    handover = hand_over(question, slots, _slots(service), _ready(service), 0.0, _counted(memory))
+    weights = _weights(view, rated, memory, view.service.groups)
     course = Course(view, rated, believed, need, None, None, trouble, handover, weights, memory)
     return division(course), memory
+
+
+def _rolled(view: ServiceView, question: Question, counts: Counts, memory: Memory) -> tuple[dict[Slot, int], Memory]:
+    """The replicas by revision, with the rollout one step on if it is time."""
+    groups = view.service.groups
+    if not memory.stable:
+        memory = rollout.advance(view, memory, {})
+    slots = slot_targets(question, counts, memory.stable, rollout.shift(view, memory), groups)
+    after = rollout.advance(view, memory, _ready_for(slots, _ready(view.service)))
+    if after.rollout != memory.rollout or after.stable != memory.stable:
+        slots = slot_targets(question, counts, after.stable, rollout.shift(view, after), groups)
+    return slots, after
 
 
 def _counted(memory: Memory) -> frozenset[str]:
@@ -180,11 +198,28 @@ def _counted(memory: Memory) -> frozenset[str]:
     return frozenset({memory.stable, *((memory.rollout.new,) if coming and memory.rollout is not None else ())})
 
 
-def _weights(view: ServiceView, rated: tuple[Rated, ...], memory: Memory) -> tuple[TrafficWeight, ...]:
+def _staying(service: Service, handover: Handover) -> tuple[ReplicaGroup, ...]:
+    """Without what is to be given up now: its requests go elsewhere before it does. Where another autoscaler owns the
+    replicas, all of them stay that are there."""
+    if service.owner is not ReplicaOwner.OVERSPILL:
+        return service.groups
+    left = dict(handover.asked)
+    found = []
+    for group in sorted(service.groups, key=lambda one: (one.pool, one.revision)):
+        slot = Slot(group.pool, group.revision)
+        ready = min(group.ready, left.get(slot, 0))
+        left[slot] = left.get(slot, 0) - ready
+        found.append(replace(group, ready=ready, warm=None if group.warm is None else min(group.warm, ready)))
+    return tuple(found)
+
+
+def _weights(
+    view: ServiceView, rated: tuple[Rated, ...], memory: Memory, groups: Sequence[ReplicaGroup]
+) -> tuple[TrafficWeight, ...]:
     shift = rollout.shift(view, memory)
     new, shares = (memory.stable, {}) if shift is None else (shift.new, dict(shift.traffic))
     demand = sum(max(0.0, one.requests_per_second or 0.0) for one in view.service.demand)
-    return traffic(rated, view.service.groups, new, shares, demand, _counted(memory))
+    return traffic(rated, groups, new, shares, demand, _counted(memory))
 
 
 def _most(rated: Sequence[Rated]) -> float:
