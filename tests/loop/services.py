@@ -86,6 +86,9 @@ async def divided(world: World, played: Played | None = None, **options: Any) ->
             played.clock = daemon.outside.clock
             daemon.services.sights.readings = played
             daemon.services.sights.canary = played
+            daemon.services.keeper.book = played
+            # What the sandbox's exporters tell of replicas is another story.
+            daemon.measuring.measures.on_told = lambda told: None
         yield daemon
 
 

@@ -86,7 +86,7 @@ class ServiceKeeper:
         self._clock = clock
         self._telemetry = telemetry
         self._sights = sights
-        self._book = book
+        self.book = book
         self._expected = expected
         self._spend = spend
         self._bursting_paused = bursting_paused
@@ -192,7 +192,7 @@ class ServiceKeeper:
         sight = self._sights.of(workload, entries, now, warm_up)
         if self._actuator is None and workload.intent is not None:
             sight = replace(sight, parts=_pretended(workload))
-        self._book.observe(workload.ref, now, sight.demand)
+        self.book.observe(workload.ref, now, sight.demand)
         memory = self._memories.get(uid)
         if memory is None or fresh:
             memory = remembered(workload.intent)
@@ -237,7 +237,7 @@ class ServiceKeeper:
         if case.slo is None:
             return ()
         leads = horizons(offered.offers, case.slo)
-        return self._book.forecast(case.sight.workload.ref, leads, case.slo.scaling.confidence)
+        return self.book.forecast(case.sight.workload.ref, leads, case.slo.scaling.confidence)
 
     def _forget(self, cases: list[Case]) -> None:
         """Those that are no services any more."""

@@ -37,6 +37,8 @@ from scheduler.model.workload import Workload
 
 REMEMBERED_SECONDS: Final = 300.0
 """What is remembered is written at least so often, if nothing else is: losing it loses hysteresis only."""
+_LEAST_SHIFT: Final = 10
+"""Of 1000: less than that is not worth a write."""
 SUSPENDED: Final = "Suspended"
 
 
@@ -190,10 +192,20 @@ def _differs(before: ServiceIntent | None, after: ServiceIntent) -> bool:
     if before is None:
         return True
     same = replace(after, decision=before.decision, decided_at=before.decided_at, memory=before.memory)
+    if _alike(before.weights, after.weights):
+        same = replace(same, weights=before.weights)
     old, new = remembered(before), remembered(after)
     course = (old.stable, old.rollout, old.rejected) != (new.stable, new.rollout, new.rejected)
     aged = after.decided_at - before.decided_at >= REMEMBERED_SECONDS and before.memory != after.memory
     return same != before or course or aged
+
+
+def _alike(before: Sequence[TrafficWeight], after: Sequence[TrafficWeight]) -> bool:
+    """The same places with nearly the same shares: measurements wobble."""
+    shares = {(one.cluster, one.revision): one.weight for one in before}
+    if shares.keys() != {(one.cluster, one.revision) for one in after}:
+        return False
+    return all(abs(shares[one.cluster, one.revision] - one.weight) < _LEAST_SHIFT for one in after)
 
 
 def _revisions(sight: Sight, targets: Sequence[ReplicaTarget], memory: Memory) -> tuple[StoredRevision, ...]:

@@ -54,6 +54,8 @@ class Memory:
     rollout: Rollout | None = None
     rejected: tuple[str, ...] = ()
     """Revisions that were rolled back; they are not tried again."""
+    rejected_why: str = ""
+    """Of the last of them."""
 
 
 def to_json(memory: Memory) -> dict[str, Any]:
@@ -66,6 +68,7 @@ def to_json(memory: Memory) -> dict[str, Any]:
         "highest": memory.highest,
         "stable": memory.stable,
         "rejected": list(memory.rejected),
+        "rejectedWhy": memory.rejected_why,
         "rollout": None
         if rollout is None
         else {one.name: _plain(getattr(rollout, one.name)) for one in fields(rollout)},
@@ -87,6 +90,7 @@ def from_json(state: Mapping[str, Any]) -> Memory:
         stable=str(state["stable"]),
         rollout=None if rollout is None else _rollout(rollout),
         rejected=tuple(map(str, state["rejected"]))[-MOST_REJECTED:],
+        rejected_why=str(state.get("rejectedWhy", "")),
     )
 
 

@@ -183,7 +183,8 @@ def _rolling(course: Course) -> list[ServingCondition]:
     memory, wanted = course.memory, course.view.service.revision
     found = []
     if wanted in memory.rejected:
-        why = "" if memory.rollout is None else f": {memory.rollout.why}"
+        told = memory.rejected_why if wanted == memory.rejected[-1] else ""
+        why = f": {told}" if told else ""
         found.append(ServingCondition(model.ROLLED_BACK, f"{wanted} was taken back{why}; {memory.stable} serves"))
     elif (now := memory.rollout) is not None:
         place = "everywhere" if len(course.view.slo.rollout.steps) == 1 else "on " + now.clusters[now.cluster]

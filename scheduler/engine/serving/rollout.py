@@ -68,7 +68,7 @@ def advance(view: ServiceView, memory: Memory, ready: Mapping[tuple[ClusterId, s
     if verdict is not None and verdict.outcome == BAD:
         rejected = (*memory.rejected, rollout.new)[-MOST_REJECTED:]
         back = replace(rollout, phase=BACK, since=view.now, why=verdict.text)
-        return replace(memory, rollout=back, rejected=rejected)
+        return replace(memory, rollout=back, rejected=rejected, rejected_why=verdict.text)
     return _forward(view, memory, rollout, verdict, ready)
 
 
@@ -110,7 +110,8 @@ def _forward(
         longest = max((offer.lead_seconds for offer in view.offers), default=0.0)
         if age > max(_NEVER_READY * longest, _NEVER_READY_SECONDS):
             back = replace(rollout, phase=BACK, since=view.now, why=f"not ready after {age:.0f} s")
-            return replace(memory, rollout=back, rejected=(*memory.rejected, rollout.new)[-MOST_REJECTED:])
+            rejected = (*memory.rejected, rollout.new)[-MOST_REJECTED:]
+            return replace(memory, rollout=back, rejected=rejected, rejected_why=back.why)
         return memory
     if rollout.phase == KEEPING:
         return replace(memory, stable=rollout.new, rollout=None) if age >= rule.keep_old_seconds else memory
