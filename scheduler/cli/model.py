@@ -117,15 +117,20 @@ def evaluate_serving(path: Path) -> dict[str, Any]:
 
 
 def _table(found: dict[str, Any]) -> Any:
-    from rich.table import Table
+    from rich.box import SIMPLE
+    from rich.table import Column, Table
 
     columns = ("median_ape", "mean_ape", "rmsle", "within_2x", "concordance", "coverage_90")
-    table = Table("model", *columns)
+    # Heads of several lines and no frame: no name is cut off in 80 columns.
+    heads = (Column(column.replace("_", " ")) for column in columns)
+    table = Table(Column("model", no_wrap=True), *heads, box=SIMPLE, padding=(0, 1, 0, 0))
     for name, one in [("learned", found), *found["baselines"].items()]:
         table.add_row(name, *(f"{one[key]:.3f}" if math.isfinite(one.get(key, math.nan)) else "-" for key in columns))
-    groups = found.get("coverage_90_by_gpu") or found.get("coverage_90_by_queue")
+    by = "gpu" if "coverage_90_by_gpu" in found else "queue"
+    groups, errors = found.get(f"coverage_90_by_{by}"), found.get(f"coverage_90_standard_error_by_{by}", {})
     if groups:
-        held = ", ".join(f"{name} {100 * share:.1f} %" for name, share in groups.items())
+        off = {name: f" ± {100 * error:.1f}" for name, error in errors.items()}
+        held = ", ".join(f"{name} {100 * share:.1f}{off.get(name, '')} %" for name, share in groups.items())
         table.caption = f"90 % intervals hold: {held}"
     return table
 
