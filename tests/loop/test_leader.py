@@ -200,7 +200,7 @@ async def test_a_leader_that_stood_still_while_it_looked_at_its_lease_does_not_r
         hand.at += 60.0
         return lease
 
-    api.get = slow  # type: ignore[method-assign]
+    api.get = slow  # type: ignore[assignment,method-assign]
     with pytest.raises(FencedError):
         await leader.run()
     assert api.version == version
