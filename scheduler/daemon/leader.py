@@ -170,6 +170,8 @@ class Leader:
 
     async def _try_once(self) -> None:
         lease = await self.look()
+        if self._renewed_at is not None:
+            self.check()  # The process may have stood still since it asked: what it was told is as old.
         if self.held_by(lease) in ("", self._identity):
             await self.take(lease)
         else:

@@ -188,6 +188,24 @@ async def test_a_paused_leader_that_wakes_up_late_may_not_write() -> None:
     await asyncio.gather(running, return_exceptions=True)
 
 
+async def test_a_leader_that_stood_still_while_it_looked_at_its_lease_does_not_renew_it() -> None:
+    """What it was told is as old as it stood still; that its renewal would be refused is not relied on."""
+    api, hand = OneLease(), Hand()
+    leader = a_leader(api, "first", hand)
+    await leader._try_once()
+    get, version = api.get, api.version
+
+    async def slow(*which: Any) -> RawObject:
+        lease = await get(*which)
+        hand.at += 60.0
+        return lease
+
+    api.get = slow  # type: ignore[assignment,method-assign]
+    with pytest.raises(FencedError):
+        await leader.run()
+    assert api.version == version
+
+
 async def test_one_whose_lease_has_lapsed_does_not_take_it_again() -> None:
     """Another may have led and gone meanwhile: what this process remembers is old."""
     api, hand = OneLease(), Hand()
