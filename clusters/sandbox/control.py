@@ -27,6 +27,8 @@ class Controlled(Protocol):
 
     def leap(self, to: Instant) -> Instant: ...
 
+    def hold(self, at: Instant | None) -> None: ...
+
     def charges(self) -> tuple[Charge, ...]: ...
 
     def services(self) -> dict[str, Any]: ...
@@ -42,6 +44,10 @@ class _Body(BaseModel):
 
 class _Leap(_Body):
     to: float = Field(allow_inf_nan=False)
+
+
+class _Hold(_Body):
+    at: float | None = Field(allow_inf_nan=False)
 
 
 class _Fault(_Body):
@@ -69,6 +75,7 @@ class ControlApi:
                 web.get("/bill", self._bill),
                 web.get("/services", self._services),
                 web.post("/leap", self._leap),
+                web.post("/hold", self._hold),
                 web.post("/faults", self._faults),
                 web.post("/stop", self._stop),
             ]
@@ -98,6 +105,11 @@ class ControlApi:
     async def _leap(self, request: web.Request) -> web.Response:
         wanted = _Leap.model_validate_json(await request.read())
         return _answer({"now": self.sandbox.leap(wanted.to)})
+
+    async def _hold(self, request: web.Request) -> web.Response:
+        wanted = _Hold.model_validate_json(await request.read())
+        self.sandbox.hold(wanted.at)
+        return _answer({"at": wanted.at})
 
     async def _bill(self, request: web.Request) -> web.Response:
         charges = self.sandbox.charges()

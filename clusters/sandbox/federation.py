@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import time
 from contextlib import AsyncExitStack
@@ -137,6 +138,10 @@ class Sandbox:
             self.clock.leap(to if due is None else min(to, due))
             self._timers.wake()
         return self.clock.now()
+
+    def hold(self, at: Instant | None) -> None:
+        """Let time run on to `at` and then stand still, until this is called again; None: let it run."""
+        self.clock.wind(math.inf if at is None else max(0.0, at - self.clock.now()) / self.clock.speed)
 
     def charges(self) -> tuple[Charge, ...]:
         """The bill of all clusters."""

@@ -87,6 +87,7 @@ class SpendReply(Reply):
 class ProgressReply(Reply):
     idle: bool = False
     wake_at: float | None = None
+    measured_at: float | None = None
     cycles: int = 0
     last_cycle_seconds: float | None = None
 

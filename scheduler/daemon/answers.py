@@ -97,6 +97,7 @@ class Spend(Answer):
 class Cycles(Answer):
     idle: bool
     wake_at: At | None
+    measured_at: At | None
     cycles: int
     last_cycle_seconds: float
 

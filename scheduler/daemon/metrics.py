@@ -16,7 +16,7 @@ from scheduler.daemon.federation import Federation
 from scheduler.daemon.member_mirror import MemberMirror
 from scheduler.daemon.mirror import Mirror
 from scheduler.daemon.telemetry import Telemetry
-from scheduler.model.ids import ClusterId
+from scheduler.model.ids import ClusterId, Instant
 from scheduler.model.metrics import FAILED, OK, MetricQuery, MetricsSource, Reading, Sample
 from scheduler.model.ports import Clock
 
@@ -63,6 +63,8 @@ class MetricsKeeper:
         self._names = metrics.names
         self._latest: dict[tuple[ClusterId, str], Reading] = {}
         self._silent: frozenset[ClusterId] = frozenset()
+        self.collected_at: Instant | None = None
+        """When the last round began that has come to its end, with all that follows from it."""
         self.on_round: Callable[[], Awaitable[None]] | None = None
         """Called after each round; it raises nothing."""
         self.least_wall_seconds: Callable[[], float] = lambda: _AT_LEAST_WALL_SECONDS
@@ -88,6 +90,7 @@ class MetricsKeeper:
         self._tell_silent(frozenset(found.silent))
         if self.on_round is not None:
             await self.on_round()
+        self.collected_at = found.asked_at
 
     async def ask(self, cluster: ClusterId, queries: Sequence[MetricQuery]) -> tuple[Reading, ...]:
         """Readings of a workload's own queries; nothing is kept of them."""

@@ -91,6 +91,7 @@ class StatusReport:
             "progress": {
                 "idle": self.is_idle(),
                 "wake_at": self.planner.wake_at,
+                "measured_at": self.gathered.readings.collected_at,
                 "cycles": self.planner.cycles,
                 "last_cycle_seconds": round(self.planner.last_cycle_seconds, 6),
             },

@@ -122,10 +122,10 @@ def _replica(page: Page, load: ServiceLoad, one: Answering, waiting: float) -> N
     tags = {"model_name": load.plan.app, "namespace": one.namespace, "pod": one.name}
     name, text = "vllm:e2e_request_latency_seconds", "End to end latency."
     for bound, count in zip(BOUNDS, one.buckets, strict=True):
-        page.add(name, "histogram", text, {**tags, "le": f"{bound:g}"}, int(count), "_bucket")
-    page.add(name, "histogram", text, {**tags, "le": "+Inf"}, int(one.answered), "_bucket")
+        page.add(name, "histogram", text, {**tags, "le": f"{bound:g}"}, count, "_bucket")
+    page.add(name, "histogram", text, {**tags, "le": "+Inf"}, one.answered, "_bucket")
     page.add(name, "histogram", text, tags, one.latency_seconds, "_sum")
-    page.add(name, "histogram", text, tags, int(one.answered), "_count")
+    page.add(name, "histogram", text, tags, one.answered, "_count")
     told = "Number of requests waiting to be processed."
     page.add("vllm:num_requests_waiting", "gauge", told, tags, round(waiting))
 
@@ -134,4 +134,4 @@ def _gateway(page: Page, key: str, load: ServiceLoad) -> None:
     namespace, _, name = key.partition("/")
     for region, count in load.asked.items():
         tags: Mapping[str, str] = {"backend_namespace": namespace, "backend": name, "client_region": region}
-        page.add("overspill_client_requests_total", "counter", "Requests of clients.", tags, int(count))
+        page.add("overspill_client_requests_total", "counter", "Requests of clients.", tags, count)

@@ -42,6 +42,10 @@ _POLL_SECONDS: Final = 0.02
 _EVEN_POLL_SECONDS: Final = 0.1
 """At an even pace nothing is leapt over, so a look now and then is enough."""
 _AT_ONCE: Final = 32
+_WHOLE_DEMO: Final = 40
+"""Jobs. A shorter demo ends with them, wherever its service's day is by then."""
+_STEP_SECONDS: Final = 45.0
+"""Of the federation's time beyond the last measurement: one is due every thirty."""
 
 
 class Course:
@@ -88,6 +92,7 @@ class Course:
         self._served_until = self._origin
         """Until then the service is under load."""
         self._clients_in = not self._drawn
+        self._held = False
         self._failing_since: float | None = None
         self._moved: tuple[int, int, str] = (0, 0, "")
         self._moved_at = self._origin
@@ -119,7 +124,8 @@ class Course:
         """A model server; its clients come once it answers."""
         await self._create(CRDS, manifests.route_definition(), namespace="")
         await self._create(FEDERATED_WORKLOADS, manifests.service(self._members))
-        self._served_until = self._origin + manifests.SERVED_SECONDS
+        if self._total >= _WHOLE_DEMO:
+            self._served_until = self._origin + manifests.SERVED_SECONDS
 
     async def _let_clients_in(self) -> None:
         """Make the route that they come by, once the first replicas are ready."""
@@ -145,6 +151,7 @@ class Course:
                 await self._let_clients_in()
             try:
                 moment = await self._look()
+                await self._keep_in_step(moment)
                 # Of a service under load, what is measured meanwhile counts: time is not leapt over.
                 leaps = self._options.skip and moment.now >= self._served_until
                 target = leap_target(moment) if leaps else None
@@ -160,6 +167,18 @@ class Course:
             self._show()
             await asyncio.sleep(_POLL_SECONDS if self._options.skip else _EVEN_POLL_SECONDS)
         self._show(force=True)
+
+    async def _keep_in_step(self, moment: Moment) -> None:
+        """While a service is under load, time waits for the daemon to have measured it: on a slow machine it would else
+        see of a spike only what was long ago."""
+        progress = self._status.progress if self._status is not None else None
+        measured_at = progress.measured_at if progress is not None else None
+        if moment.now < self._served_until and measured_at is not None:
+            await self._remote.hold(measured_at + _STEP_SECONDS)
+            self._held = True
+        elif self._held:
+            await self._remote.hold(None)
+            self._held = False
 
     async def _look(self) -> Moment:
         """The sandbox first: a daemon that is idle after the sandbox had been quiet has seen everything."""

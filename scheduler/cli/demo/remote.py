@@ -51,6 +51,10 @@ class Remote:
         """Set the clock forward to `to`, or to the sandbox's next event if that is earlier."""
         await self._call("POST", f"{self._control}/leap", self._token, {"to": to})
 
+    async def hold(self, at: Instant | None) -> None:
+        """Let time run on to `at` and stand still there; None: let it run."""
+        await self._call("POST", f"{self._control}/hold", self._token, {"at": at})
+
     async def bill_usd(self) -> Decimal:
         """What the emulated clouds charge so far."""
         return _parse(BillReply, await self._call("GET", f"{self._control}/bill", self._token), "the bill").total_usd
