@@ -19,7 +19,7 @@ $(STAMP): requirements.lock pyproject.toml deploy/setup.sh
 	@touch $@
 
 demo: setup
-	@$(BIN)/overspill demo
+	@$(BIN)/overspill demo --report demo-report.html
 
 verify: style types security
 

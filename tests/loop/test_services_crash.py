@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.model.contract import FEDERATED_WORKLOADS
+from scheduler.model.contract import ANNOTATION_DIVISION, ANNOTATION_PLACEMENT, FEDERATED_WORKLOADS
 from scheduler.model.errors import NotFoundError
 from scheduler.model.serving import CanaryVerdict
 from tests.loop.harness import PodCounter, World, counting, tiny_scenario, until
@@ -17,6 +17,7 @@ from tests.loop.test_behaviours_serving import deployment
 from tests.loop.test_crash_safety import Fuse
 
 BOTH = {"onprem": 8, "eks": 4}
+WHOLE = {"onprem": 2}
 
 
 async def _gone(world: World, uid: str) -> bool:
@@ -32,6 +33,12 @@ def _measured() -> Played:
     return Played(14.0, verdicts={"": CanaryVerdict("", "good", "as before", 100)})
 
 
+async def _handed_back(world: World, uid: str) -> bool:
+    said = (await hub_object(world))["metadata"]["annotations"]
+    whole = ANNOTATION_PLACEMENT in said and ANNOTATION_DIVISION not in said
+    return whole and await ready_on(world, uid) == WHOLE and len(await copies(world, uid)) == 1
+
+
 async def _is(world: World, uid: str, image: str) -> bool:
     """Whether everything is ready, and of that image alone."""
     images = {raw["spec"]["template"]["spec"]["containers"][0]["image"] for _, raw in await copies(world, uid)}
@@ -41,6 +48,8 @@ async def _is(world: World, uid: str, image: str) -> bool:
 async def _change(world: World, phase: str) -> None:
     if phase == "rollout":
         await patch(world, {"spec": {"template": deployment(image="serve:2")}})
+    elif phase in ("take over", "hand back"):
+        await patch(world, {"metadata": {"labels": {"app": "chat" if phase == "take over" else None}}})
     elif phase == "end":
         await world.hub.delete(FEDERATED_WORKLOADS, "default", "chat")
 
@@ -51,14 +60,19 @@ async def _life(world: World, counter: PodCounter, at: int, phase: str, *, after
     where = f"{phase}, killed {'after' if after else 'before'} write {at}"
     image = "serve:2" if phase == "rollout" else "serve:1"
     fuse = Fuse(at if phase == "start" else 10**9, after=after)
-    uid = await submit(world)
+    uid = await submit(world, deployment(replicas=2), labels={} if phase == "take over" else None)
 
     async def done() -> bool:
+        if phase == "hand back":
+            return await _handed_back(world, uid)
         return await _gone(world, uid) if phase == "end" else await _is(world, uid, image)
+
+    async def begun() -> bool:
+        return await ready_on(world, uid) == WHOLE if phase == "take over" else await _is(world, uid, "serve:1")
 
     async with divided(world, _measured(), wrap=fuse.wrap) as daemon:
         if phase != "start":
-            await until(lambda: _is(world, uid, "serve:1"), f"{where}: divided")
+            await until(begun, f"{where}: as it begins")
             await until(daemon.is_idle, f"{where}: at rest")
             fuse.writes, fuse.at = 0, at
             await _change(world, phase)
@@ -66,7 +80,7 @@ async def _life(world: World, counter: PodCounter, at: int, phase: str, *, after
     async with divided(world, _measured()) as daemon:
         await until(done, f"{where}: as it should be")
         await until(daemon.is_idle, f"{where}: at rest")
-        if phase != "end":
+        if phase not in ("end", "hand back"):
             there = await copies(world, uid)
             assert Counter(member for member, _ in there) == {"onprem": 1, "eks": 1}, f"{where}: one part in each"
         if phase == "start":
@@ -80,7 +94,7 @@ async def _life(world: World, counter: PodCounter, at: int, phase: str, *, after
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("after", [False, True], ids=["before the write", "after the write"])
-@pytest.mark.parametrize("phase", ["start", "rollout", "end"])
+@pytest.mark.parametrize("phase", ["start", "rollout", "take over", "hand back", "end"])
 async def test_killed_at_every_write_no_replica_is_lost_or_doubled(tmp_path: Path, phase: str, after: bool) -> None:
     async with a_serving_world(tmp_path, scenario=tiny_scenario(1), speed=1200.0) as world, counting(world) as counter:
         # A rollout has so many writes that each side looks at every fifth.

@@ -11,7 +11,7 @@ import pytest
 from clusters.kinds import load_kinds
 from policies.loader import load_policies
 from scheduler.cli.demo.arrivals import Arrival, draw_jobs
-from scheduler.cli.demo.manifests import RUN_SECONDS, job, service, write_policies
+from scheduler.cli.demo.manifests import LEAST_REPLICAS, RUN_SECONDS, job, service, write_policies
 from scheduler.model.ports import RawObject
 from scheduler.model.resources import Resources
 
@@ -49,7 +49,7 @@ def test_the_service_is_a_workload_without_an_end() -> None:
     workload = load_kinds()["federatedworkload"].parse(created(service()))
     assert workload.invalid is None
     assert workload.runs_forever
-    assert workload.requests.gpus == 2
+    assert workload.requests.gpus == LEAST_REPLICAS
 
 
 def test_the_shipped_policies_load_and_cover_the_drawn_queues(tmp_path: Path) -> None:

@@ -325,6 +325,17 @@ def test_what_follows_workloads_is_granted_only_where_the_federation_names_it() 
     assert not [one for one in render({**values, "mode": "shadow"}) if "dependents" in one["metadata"]["name"]]
 
 
+def test_roles_for_steering_requests_are_made_only_where_that_is_wanted() -> None:
+    def roles(values: dict[str, Any]) -> set[str]:
+        return {one["metadata"]["name"] for one in render(values) if one["kind"] == "ClusterRole"}
+
+    named = {"overspill-hub-traffic", "overspill-member-traffic"}
+    assert named <= roles({"mode": "active", "steersTraffic": True})
+    assert "overspill-member-traffic" not in roles({"mode": "active", "steersTraffic": True, "hubIsMember": False})
+    assert not named & roles({"mode": "active"})
+    assert not named & roles({"mode": "shadow", "steersTraffic": True})
+
+
 def test_the_checkout_of_policies_logs_in_with_a_secret_by_reference() -> None:
     pod = of_kind(render(FULL), "Deployment")["spec"]["template"]["spec"]
     for container in (pod["initContainers"][0], pod["containers"][1]):

@@ -22,6 +22,7 @@ from scheduler.daemon.services.sights import Sights
 from scheduler.daemon.services.telling import Teller, ends
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.daemon.waiting import happened_or_due
+from scheduler.engine.memory import Memory as Rooms
 from scheduler.engine.serving.cycle import horizons, serve
 from scheduler.engine.serving.leaving import Leaving, leave
 from scheduler.engine.serving.looking import Looked, PartState, Sight, adopt, look, remembered
@@ -93,6 +94,7 @@ class ServiceKeeper:
         self._teller = teller
         self._actuator = actuator
         self._memories: dict[Uid, Memory] = {}
+        self._rooms = Rooms()
         self.looked: dict[Uid, Looked] = {}
         """What was decided last."""
         self._changed = asyncio.Event()
@@ -115,8 +117,8 @@ class ServiceKeeper:
             self._looking = True
             began = asyncio.get_running_loop().time()
             try:
-                # At least as long as the last look took: dividing never has more than half of the process.
-                await asyncio.sleep(max(_GATHER_WALL_SECONDS, took))
+                # Three times as long as the last look took: dividing never has more than a quarter of the process.
+                await asyncio.sleep(max(_GATHER_WALL_SECONDS, 3.0 * took))
                 self._changed.clear()
                 began = asyncio.get_running_loop().time()
                 if self._mirror.ever_synced and self._mirror.hub_synced and self._concerned():
@@ -144,8 +146,10 @@ class ServiceKeeper:
         wholes = [(case.sight.workload, pods, _about(case)) for case, pods in zip(cases, bound, strict=True)]
 
         def offer() -> list[Offered]:
-            made = Offers(snapshot, policies, predictor, expected)
-            return [made.of(*each) for each in wholes]
+            made = Offers(snapshot, policies, predictor, expected, self._rooms)
+            found = [made.of(*each) for each in wholes]
+            made.close()
+            return found
 
         offered = [self._without_refusing(*each) for each in zip(cases, await asyncio.to_thread(offer), strict=True)]
         forecasts = [self._forecast(case, each) for case, each in zip(cases, offered, strict=True)]

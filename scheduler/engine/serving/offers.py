@@ -16,6 +16,7 @@ from typing import Final
 from policies.objectives import load_objective
 from scheduler.engine.candidates import Weigher
 from scheduler.engine.filters import Ask
+from scheduler.engine.memory import Memory
 from scheduler.engine.rooms import PoolRoom, dominant_part
 from scheduler.engine.serving.parts import pod_sets
 from scheduler.engine.settlement import settle
@@ -56,10 +57,17 @@ class Offered:
 
 
 class Offers:
-    """One look's."""
+    """One look's. `memory`: what the look before has left, as for a cycle."""
 
-    def __init__(self, snapshot: Snapshot, policies: PolicySet, predictor: Predictor, expected: Expected) -> None:
-        self._world = World(snapshot, policies, predictor)
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        policies: PolicySet,
+        predictor: Predictor,
+        expected: Expected,
+        memory: Memory | None = None,
+    ) -> None:
+        self._world = World(snapshot, policies, predictor, memory)
         self._weigher = Weigher(self._world)
         settle(self._world, self._weigher)
         self._expected = expected
@@ -80,6 +88,10 @@ class Offers:
             found.append(self._offer(one, room, here, max(here, about), policy, ask))
         more = self._world.quotas.most(whole.queue, one.pod_sets[0].requests, _MOST) if one.pod_sets else 0
         return Offered(tuple(found), more)
+
+    def close(self) -> None:
+        """After the last service: what may be of use again goes back into the memory."""
+        self._world.close()
 
     def _offer(
         self, one: Workload, room: PoolRoom, here: int, about: int, policy: PlacementPolicy | None, ask: Ask | None
