@@ -204,7 +204,7 @@ class LearnedPredictor:
 
     def reclaims_per_hour(self, pool: NodePool) -> float:
         """Of one node of a spot pool, in the hours from now on."""
-        return self._reclaims(self._place(pool)[0], 3600.0)
+        return self._reclaims(self._place(pool).rates, 3600.0)
 
     def cost_correction(self, pool: PoolRef) -> Correction:
         """How far off the costs of runs on a pool were."""
