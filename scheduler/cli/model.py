@@ -122,7 +122,7 @@ def _table(found: dict[str, Any]) -> Any:
 
     columns = ("median_ape", "mean_ape", "rmsle", "within_2x", "concordance", "coverage_90")
     # Heads of several lines and no frame: no name is cut off in 80 columns.
-    heads = (Column(column.replace("_", " ")) for column in columns)
+    heads = (Column(column.replace("_", " "), min_width=max(map(len, column.split("_")))) for column in columns)
     table = Table(Column("model", no_wrap=True), *heads, box=SIMPLE, padding=(0, 1, 0, 0))
     for name, one in [("learned", found), *found["baselines"].items()]:
         table.add_row(name, *(f"{one[key]:.3f}" if math.isfinite(one.get(key, math.nan)) else "-" for key in columns))
