@@ -8,6 +8,7 @@ give_back.py    idle bought nodes                     matching.py    which polic
 candidates.py   offerings weighed and scored          filters.py     why an offering is not for a workload
 budgets.py      windows and limits                    commitments.py what is promised on bought nodes
 board.py        all offerings of a class at once      bulk.py        equal workloads placed together
+timeline.py     room at each instant, all at once     census.py      equal workloads, and what is predicted
 affordable.py   what money forbids, all at once       tally.py       runs counted against budgets and limits
 spend.py        node time times price, exactly        explain.py     decisions in words
 lifecycle.py    a hub object and its copy, step by step
