@@ -1,7 +1,8 @@
 """Keeps a receiver in step with one resource of one cluster: list once, then watch, resuming as long as one can.
 
 The cluster may vanish, lie or send garbage: each failure is counted, told to the receiver and followed by a pause that
-grows with jitter; nothing but cancellation ends the loop.
+grows with jitter; nothing but cancellation ends the loop. What it said while it answered garbage may be wrong although
+nothing showed it, and is not told a second time where nothing changes: it is listed once more when it is sound again.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ _SILENT_SECONDS: Final = 120.0
 """So long a watch brings at least a bookmark, from a cluster that sends any; one that did not may hang."""
 _HEALTHY_SECONDS: Final = 10.0
 """A watch that lived so long shows that earlier failures are over, even when it was silent."""
+_LOST: Final = frozenset({"Unreachable", "Lost"})
+"""Codes of calls that brought no answer: nothing false was said."""
 
 
 class Sink(Protocol):
@@ -110,6 +113,8 @@ class Reflector:
         self._watch_began: Instant | None = None
         self._bookmarks = False
         """Whether the cluster sends any."""
+        self._garbage_at: Instant | None = None
+        """When it last answered what makes no sense; None: not since the list that followed."""
         self._told: tuple[bool, str | None] | None = None
         self.counters = Counters()
         self.synced = False
@@ -156,11 +161,16 @@ class Reflector:
             async for event in stream:
                 self._take(event)
                 events += 1
+                if self._is_sound_again():
+                    break
         finally:
             if isinstance(stream, AsyncGenerator):
                 await stream.aclose()
         self._tell(True, None)
         lived = self._wall.now() - self._watch_began
+        if self._is_sound_again():
+            self._garbage_at, self._version = None, None
+            return 0.0
         if events == 0 and lived < _QUICK_END_SECONDS:
             return self._pause(None)
         if events == 0 and lived >= _SILENT_SECONDS and self._bookmarks:
@@ -171,6 +181,9 @@ class Reflector:
             self._on_failure(TransientError(text, code="Silent"))
         self._failures = 0
         return 0.0
+
+    def _is_sound_again(self) -> bool:
+        return self._garbage_at is not None and self._wall.now() - self._garbage_at >= _HEALTHY_SECONDS
 
     def _failed(self, error: ExternalError) -> float:
         """Count a failure, tell it, forget what may be wrong by now. Seconds to pause."""
@@ -183,6 +196,8 @@ class Reflector:
             self._sink.on_absent(str(error))
             return self._pause(error)
         self._on_failure(error)
+        if error.code not in _LOST and not isinstance(error, GoneError | ThrottledError):
+            self._garbage_at = self._wall.now()
         began, self._watch_began = self._watch_began, None
         if began is not None and self._wall.now() - began >= _HEALTHY_SECONDS:
             self._failures = 0
@@ -219,6 +234,7 @@ class Reflector:
             self._sink.on_event(event)
             return
         self.counters.errors += 1
+        self._garbage_at = self._wall.now()
         self._tell(True, f"{self._resource.plural} {object_name(event.object)}: no name or uid; ignored")
 
     def _tell(self, reachable: bool, error: str | None) -> None:

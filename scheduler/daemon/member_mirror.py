@@ -438,7 +438,9 @@ class MemberMirror:
 def _kept_metadata(meta: Mapping[str, Any]) -> dict[str, Any]:
     """Of who manages which field only who scales it: that tells an autoscaler."""
     kept = {name: value for name, value in meta.items() if name != "managedFields"}
-    scaled = [entry for entry in meta.get("managedFields") or () if entry.get("subresource") == "scale"]
+    fields = meta.get("managedFields")
+    entries = [entry for entry in fields if isinstance(entry, Mapping)] if isinstance(fields, list) else []
+    scaled = [entry for entry in entries if entry.get("subresource") == "scale"]
     return {**kept, "managedFields": scaled} if scaled else kept
 
 

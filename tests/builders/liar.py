@@ -40,19 +40,20 @@ Lie = Callable[["Liar", web.Request, bytes], Awaitable[web.StreamResponse]]
 class Liar:
     """Stands before `target`; passes everything on while `lying` is off."""
 
-    def __init__(self, target: str, session: aiohttp.ClientSession, seed: int) -> None:
+    def __init__(self, target: str, session: aiohttp.ClientSession, seed: int, lies: tuple[Lie, ...]) -> None:
         self.target = target.rstrip("/")
         self.url = ""
         self.lying = False
         self.told: Counter[str] = Counter()
         self._session = session
+        self._lies = lies
         self._random = random.Random(seed)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         if not self.lying or self._random.random() < 0.3:
             return await self._pass_on(request, body)
-        lie = self._random.choice(LIES)
+        lie = self._random.choice(self._lies)
         self.told[lie.__name__] += 1
         return await lie(self, request, body)
 
@@ -206,11 +207,11 @@ def _kept(headers: Any) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def a_liar(target: str, seed: int) -> AsyncIterator[Liar]:
+async def a_liar(target: str, seed: int, lies: tuple[Lie, ...] = LIES) -> AsyncIterator[Liar]:
     """A proxy on a port of its own."""
     timeout = aiohttp.ClientTimeout(total=None)
     async with aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session:
-        liar = Liar(target, session, seed)
+        liar = Liar(target, session, seed, lies)
         app = web.Application(client_max_size=2**24)
         app.router.add_route("*", "/{path:.*}", liar.handle)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)

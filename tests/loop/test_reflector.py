@@ -288,6 +288,29 @@ async def test_a_list_with_a_malformed_object_is_refused_whole(junk: dict[str, A
         assert any("the list is refused" in (error or "") for _, error in receiver.states)
 
 
+GARBAGE = TransientError("not JSON", code="Malformed")
+
+
+@pytest.mark.parametrize(
+    ("watches", "want"),
+    [
+        ([[event("MODIFIED", "a", 11), GARBAGE], [event("MODIFIED", "b", 12), 9.0]], ["list", "10", "11", "12"]),
+        ([[event("MODIFIED", "a", 11), GARBAGE], [11.0, bookmark(12)]], ["list", "10", "11", "list", "20"]),
+        ([[event("MODIFIED", "a", 11), GARBAGE], [300.0]], ["list", "10", "11", "list", "20"]),
+        ([[WatchEvent("MODIFIED", {}), 12.0, bookmark(11)]], ["list", "10", "list", "20"]),
+        ([[TransientError("no answer", code="Lost")], [300.0]], ["list", "10", "10", "10"]),
+    ],
+    ids=["too early", "a bookmark is in time", "silent", "an object that is none", "nothing was said"],
+)
+async def test_what_was_said_beside_garbage_is_listed_again_once(
+    watches: list[list[WatchEvent | OverspillError | float]], want: list[str]
+) -> None:
+    lists: list[ObjectList | OverspillError] = [listing(10, "a"), listing(20, "as it is")]
+    async with following(lists, watches) as (_, cluster, receiver, _):
+        assert [call.removeprefix("watch ") for call in cluster.calls] == want
+        assert ("as it is" in receiver.objects) == (want.count("list") == 2)
+
+
 async def test_the_time_of_the_last_word_is_known() -> None:
     async with following([listing(10)], [[40.0, bookmark(11), 2.0]]) as (reflector, _, _, wall):
         assert reflector.last_event_at == 40.0
