@@ -63,7 +63,7 @@ def test_ctrl_c_stops_both_children(tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stderr is not None
         for line in process.stdout:
-            if "jobs 0/12" in line:
+            if "/12" in line:  # Its service is under load for long after the last job.
                 break
         children = _children_of(process.pid)
         process.send_signal(signal.SIGINT)

@@ -24,13 +24,13 @@ BOUNDED = {
 """Labels whose values come from the federation file, the policies or the code; never names or UIDs of objects."""
 NAMED = "overspill_workload_"
 """Families that tell of workloads by name, of not more than `listen.workloadMetrics`."""
-UNITS = ("_seconds", "_usd", "_ratio", "_total", "_bytes", "_info")
+UNITS = ("_seconds", "_usd", "_ratio", "_total", "_bytes", "_info", "_per_second", "_per_hour")
 COUNTS = {
     "workloads", "pool_nodes", "pool_gpus", "unpriced_pools", "member_reachable", "reconcile_queue_keys", "leader",
     "incidents_open", "paused", "remedies_refused", "remedy_breakers_open", "remedy_cases", "model_drifting",
     "model_said_drifting",
     "detector_series", "detector_metrics", "idle_bought_gpus", "bought_nodes", "pool_shortage", "shadow_mode",
-    "workload_phase", "workload_placed", "workload_gpus",
+    "workload_phase", "workload_placed", "workload_gpus", "service_replicas", "service_condition",
 }  # fmt: skip
 """Gauges of things that are counted, or of yes and no."""
 

@@ -85,7 +85,7 @@ async def define(world: World) -> None:
 
 @pytest.mark.timeout(300)
 async def test_a_day_with_a_spike_bursts_before_its_slo_breaks_and_comes_back(tmp_path: Path) -> None:
-    async with a_serving_world(tmp_path, policies=WHOLE, scenario=tiny_scenario(1), speed=600.0) as world:
+    async with a_serving_world(tmp_path, policies=WHOLE, scenario=tiny_scenario(1), speed=200.0) as world:
         await define(world)
         async with world.daemon() as (daemon, _):
             await world.submit("beside", gpus=4, seconds=86400.0)
