@@ -1,9 +1,11 @@
 """What a replica of a service can do, learned from what replicas did on one kind of GPU, and carried over to others.
 
-Fitted where latency was seen to rise with load (`serving.fit_replica`). Before that, a replica is taken to be at
-`CAUTION` of what it can do where it was seen to do most, so that more load brings more replicas. To other GPUs it is
-carried over by their memory bandwidth, which bounds how fast tokens are generated (R. Pope et al., "Efficiently Scaling
-Transformer Inference", MLSys 2023, section 2.1).
+Fitted where latency was seen to rise with load (`serving.fit_replica`). What its user says of it counts as much as
+`BELIEF` measurements: a replica that is first seen while it has too much to do is slow, and without that would be taken
+for one that never can hold the SLO, be given up, and never be measured again. Where nobody has said anything, a
+replica is taken to be at `CAUTION` of what it can do where it was seen to do most, so that more load brings more
+replicas. To other GPUs it is carried over by their memory bandwidth, which bounds how fast tokens are generated
+(R. Pope et al., "Efficiently Scaling Transformer Inference", MLSys 2023, section 2.1).
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from scheduler.predict.serving import fit_replica
 
 CAUTION: Final = 0.8
 """Utilisation at the highest load that was seen."""
+BELIEF: Final = 12
+"""Measurements that outweigh what is said; one comes every thirty seconds."""
 _MOST_POINTS: Final = 288
 _LEAST_LOAD: Final = 1e-6
 
@@ -40,13 +44,26 @@ class SpeedLearner:
             first = None
         self._points.append((load, p95_seconds, first))
 
-    def speed(self) -> ReplicaSpeed | None:
-        """None: nothing was seen."""
+    def speed(self, said: ReplicaSpeed | None = None) -> ReplicaSpeed | None:
+        """`said`: by its user, of this GPU. None: nothing was seen, and nothing said."""
         if not self._points:
-            return None
+            return said
         firsts = [first for _, _, first in self._points if first is not None]
         idle_first = min(firsts, default=None)
-        fitted = fit_replica([load for load, _, _ in self._points], [1000.0 * p95 for _, p95, _ in self._points])
+        loads = [load for load, _, _ in self._points]
+        latencies = [1000.0 * p95 for _, p95, _ in self._points]
+        if said is not None:
+            fitted = fit_replica(loads, latencies, (1000.0 * said.idle_p95_seconds, said.most_per_second), BELIEF)
+            if fitted is None:
+                return said
+            idle_first = said.idle_first_token_seconds if idle_first is None else idle_first
+            return replace(
+                said,
+                most_per_second=fitted.most_per_second,
+                idle_p95_seconds=fitted.idle_ms / 1000.0,
+                idle_first_token_seconds=idle_first,
+            )
+        fitted = fit_replica(loads, latencies)
         highest, fastest = max(load for load, _, _ in self._points), min(p95 for _, p95, _ in self._points)
         if fitted is not None and fitted.most_per_second >= highest:
             return ReplicaSpeed(fitted.most_per_second, min(fastest, fitted.idle_ms / 1000.0), idle_first)

@@ -37,16 +37,30 @@ class Replica:
         return self.most_per_second * (1.0 - self.idle_ms / slo_ms)
 
 
-def fit_replica(per_second: Sequence[float], latency_ms: Sequence[float]) -> Replica | None:
-    """From loads and the latency quantile wanted; None for too few points, or latency that does not rise with load."""
+def fit_replica(
+    per_second: Sequence[float],
+    latency_ms: Sequence[float],
+    belief: tuple[float, float] | None = None,
+    belief_points: int = 0,
+) -> Replica | None:
+    """From loads and the latency quantile wanted; None for too few points, or latency that does not rise with load.
+
+    `belief`: (idle ms, most per second) that count as so many points, half of them without load, half at the most.
+    """
     pairs = [
         (x, 1.0 / y)
         for x, y in zip(per_second, latency_ms, strict=True)
         if math.isfinite(x) and math.isfinite(y) and x >= 0 and y > 0
     ]
-    if len(pairs) < _LEAST_POINTS or len({x for x, _ in pairs}) < 2:
+    weights = [1.0] * len(pairs)
+    if belief is not None:
+        idle, most = belief
+        pairs += [(0.0, 1.0 / idle), (most, 0.0)]
+        weights += [belief_points / 2.0] * 2
+    if sum(weights) < _LEAST_POINTS or len({x for x, _ in pairs}) < 2:
         return None
-    slope, intercept = np.polyfit(np.array([x for x, _ in pairs]), np.array([y for _, y in pairs]), 1)
+    x, y = np.array([x for x, _ in pairs]), np.array([y for _, y in pairs])
+    slope, intercept = np.polyfit(x, y, 1, w=np.sqrt(weights))
     if slope >= 0 or intercept <= 0:
         return None
     return Replica(float(1.0 / intercept), float(-intercept / slope))

@@ -32,6 +32,41 @@ def test_before_that_no_more_than_was_seen_is_believed() -> None:
     assert learner.speed() == ReplicaSpeed(2.0 / CAUTION, 0.4)
 
 
+SAID = ReplicaSpeed(1.0, 0.4, 0.4)
+
+
+@pytest.mark.parametrize(("load", "p95"), [(0.98, 20.0), (1.1, 60.0), (0.95, 8.0), (0.3, 5.0)])
+def test_one_that_is_first_seen_overloaded_is_not_taken_for_useless(load: float, p95: float) -> None:
+    """Else it were given up, which makes the overload worse, and never measured again."""
+    learner = SpeedLearner()
+    for _ in range(3):
+        learner.learn(load, p95)
+    speed = learner.speed(SAID)
+    assert speed is not None
+    assert speed.idle_p95_seconds < 0.8
+    assert 0.7 < speed.most_per_second < 1.5
+
+
+def test_what_is_measured_long_enough_counts_more_than_what_is_said() -> None:
+    learner = SpeedLearner()
+    assert learner.speed(SAID) == SAID
+    for number in range(200):
+        load = 0.3 + 0.001 * number * 1.5
+        learner.learn(load, 0.2 / (1.0 - load / 2.0), 0.05)
+    speed = learner.speed(SAID)
+    assert speed is not None
+    assert speed.most_per_second == pytest.approx(2.0, rel=0.15)
+    assert speed.idle_p95_seconds == pytest.approx(0.2, rel=0.15)
+    assert speed.idle_first_token_seconds == 0.05
+
+
+def test_latency_that_falls_with_load_leaves_what_is_said() -> None:
+    learner = SpeedLearner()
+    for number in range(100):
+        learner.learn(0.2 + 0.02 * number, 4.0 / (1.0 + number))
+    assert learner.speed(SAID) == SAID
+
+
 @pytest.mark.parametrize("load", [-1.0, 0.0, math.nan, math.inf])
 def test_what_cannot_be_teaches_nothing(load: float) -> None:
     learner = SpeedLearner()

@@ -62,17 +62,17 @@ class Speeds:
     def frozen(self) -> Callable[[Workload, NodePool], ReplicaSpeed | None]:
         """What is known now of a replica of a service on a pool; it gives None where nothing is."""
         known = {uid: self._known(uid) for uid, each in self._mirror.hub.items() if each.workload.runs_forever}
-        return lambda workload, pool: _speed(known.get(workload.ref.uid, {}), pool)
+        return lambda workload, pool: _on(known.get(workload.ref.uid, {}), pool.gpu_model)
 
     def _known(self, uid: Uid) -> dict[str, ReplicaSpeed]:
-        """What is measured counts before what is said."""
+        """What is measured, beside what is said."""
         entry = self._mirror.hub.get(uid)
         annotations = {} if entry is None else entry.raw["metadata"].get("annotations") or {}
         said, _ = parse_replica_speeds(annotations)
         found = dict(said)
         for gpu in self._gpus.get(uid, ()):
             learner = self._learners.get((uid, gpu))
-            if learner is not None and (speed := learner.speed()) is not None:
+            if learner is not None and (speed := learner.speed(_on(said, gpu))) is not None:
                 found[gpu] = speed
         return found
 
@@ -109,7 +109,6 @@ def _load(one: RevisionMetrics) -> float | None:
     return one.requests / one.interval_seconds / one.replicas
 
 
-def _speed(known: Mapping[str, ReplicaSpeed], pool: NodePool) -> ReplicaSpeed | None:
-    named = {gpu: speed for gpu, speed in known.items() if gpu != _ANY}
-    found = speed_on(pool.gpu_model, named)
+def _on(known: Mapping[str, ReplicaSpeed], gpu: str | None) -> ReplicaSpeed | None:
+    found = speed_on(gpu, {name: speed for name, speed in known.items() if name != _ANY})
     return known.get(_ANY) if found is None else found
