@@ -47,8 +47,6 @@ class ReplicaGroup:
     """Passing their readiness probe, warm-up not counted."""
     warm: int | None = None
     """Of those, ready for longer than the SLO's warm-up; None: not known, then all of them are."""
-    waiting_since: Instant | None = None
-    """Since when fewer are ready than are wanted."""
 
 
 @dataclass(frozen=True, slots=True)

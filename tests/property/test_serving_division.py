@@ -74,8 +74,9 @@ def views(draw: st.DrawFn) -> ServiceView:
 def question_of(view: ServiceView) -> Question:
     rated = tuple(rate(one, view.slo, view.service) for one in sorted(view.offers, key=lambda one: one.pool))
     asked = tuple(sorted((group.pool, group.wanted) for group in view.service.groups))
+    there = tuple(sorted((group.pool, group.ready) for group in view.service.groups))
     near, far = (one.per_second for one in view.forecast)
-    return Question(rated, view.slo, asked, near, far, 100.0, max(view.slo.scaling.min_replicas, int(near > 0)))
+    return Question(rated, view.slo, asked, there, near, far, 100.0, max(view.slo.scaling.min_replicas, int(near > 0)))
 
 
 def shares_hold(slo: ServingSLO, those: tuple[ServingOffer, ...], counts: dict[PoolRef, int]) -> bool:
@@ -116,6 +117,19 @@ def test_demand_is_served_wherever_there_is_capacity_for_it(
     for pool, count in counts.items():
         fewer = {**counts, pool: count - 1}
         assert carried(question.rated, fewer) < demand or sum(fewer.values()) < question.least_replicas
+
+
+@FEW
+@given(views(), st.booleans())
+def test_nothing_quick_is_given_back_that_will_soon_be_needed(view: ServiceView, use_milp: bool) -> None:
+    question = question_of(view)
+    counts = solve(question, use_milp=use_milp).counts
+    for one in question.rated:
+        pool = one.offer.pool
+        more = {**counts, pool: counts.get(pool, 0) + 1}
+        there = min(question.have.get(pool, 0), question.most(one))
+        if question.quick(one) and counts.get(pool, 0) < there and question.keeps_limits(more):
+            assert carried(question.rated, counts) >= question.far_per_second - 1e-6
 
 
 @FEW

@@ -73,6 +73,13 @@ def test_replicas_go_where_they_cost_least(demand: float, want: dict[str, int], 
 
 
 @pytest.mark.parametrize("use_milp", [True, False])
+def test_the_last_replica_stays_where_no_request_can_wake_it(use_milp: bool) -> None:
+    slo = an_slo(scaling=ScalingRule(min_replicas=0))
+    view = a_view(a_service(a_group("onprem/a10", 1), demand=0.0), an_offer(), slo=slo)
+    assert targets(view, use_milp=use_milp) == {"onprem/a10": 1}
+
+
+@pytest.mark.parametrize("use_milp", [True, False])
 def test_shares_are_kept(use_milp: bool) -> None:
     slo = an_slo(max_reclaimable_share=0.3, max_provider_share=0.6)
     found = targets(a_view(a_service(a_group("onprem/a10", 2), demand=30.0), slo=slo), use_milp=use_milp)
@@ -127,6 +134,23 @@ def test_quick_offers_are_asked_for_when_they_are_needed_and_slow_ones_ahead() -
     found = targets(a_view(service, forecast=much_later))
     assert found["onprem/a10"] == 4
     assert sum(count for name, count in found.items() if name != "onprem/a10") >= 10
+
+
+@pytest.mark.parametrize("use_milp", [True, False])
+def test_what_is_on_order_elsewhere_is_not_counted_before_it_is_ready(use_milp: bool) -> None:
+    soon = (ExpectedRate(100.0, 5.0), ExpectedRate(300.0, 12.0))
+    for ready, least in ((0, 7), (8, 2)):
+        service = a_service(a_group("onprem/a10", 2), a_group("aws/g5", 8, ready), demand=4.0)
+        found = targets(a_view(service, an_offer(), an_offer("aws/g5"), forecast=soon), use_milp=use_milp)
+        assert found["onprem/a10"] >= least, f"{ready} of 8 are ready"
+
+
+@pytest.mark.parametrize("use_milp", [True, False])
+def test_what_is_there_and_soon_needed_is_not_given_back_in_between(use_milp: bool) -> None:
+    service = a_service(a_group("onprem/a10", 10), a_group("aws/g5", 8), demand=10.0)
+    rising = (ExpectedRate(100.0, 10.0), ExpectedRate(300.0, 14.0))
+    view = a_view(service, an_offer(), an_offer("aws/g5"), forecast=rising)
+    assert targets(view, use_milp=use_milp)["onprem/a10"] == 10
 
 
 def test_horizons_are_the_leads_of_what_may_be_used() -> None:

@@ -102,15 +102,18 @@ def _need(view: ServiceView, believed: Demand) -> tuple[Need | None, Memory]:
 
 def _question(view: ServiceView, rated: tuple[Rated, ...], need: Need) -> Question:
     asleep = _asleep(view)
+    # Only who owns the replicas and can be woken by a request gives up the last one.
+    awake = need.near > 0 or view.service.owner is ReplicaOwner.OVERSPILL
     near = horizons(view.offers, view.slo)[0]
     return Question(
         rated=rated,
         slo=replace(_within_owner(view), match=Match()),
         asked=tuple(sorted(_have(view.service).items())),
+        ready=_there(view.service),
         near_per_second=0.0 if asleep else need.near,
         far_per_second=0.0 if asleep else need.far,
         near_seconds=near,
-        least_replicas=0 if asleep else max(_within_owner(view).scaling.min_replicas, int(need.near > 0)),
+        least_replicas=0 if asleep else max(_within_owner(view).scaling.min_replicas, int(awake)),
     )
 
 
@@ -168,6 +171,7 @@ def _kept(
         rated=rated,
         slo=replace(_within_owner(view), match=Match()),
         asked=tuple(sorted(_have(service).items())),
+        ready=_there(service),
         near_per_second=0.0,
         far_per_second=0.0,
         near_seconds=horizons(view.offers, view.slo)[0],
@@ -229,6 +233,14 @@ def _most(rated: Sequence[Rated]) -> float:
 
 def _have(service: Service) -> dict[PoolRef, int]:
     return by_pool(_slots(service))
+
+
+def _there(service: Service) -> tuple[tuple[PoolRef, int], ...]:
+    """Ready, by pool; those that still warm up will have by `near`."""
+    found: dict[PoolRef, int] = {}
+    for group in service.groups:
+        found[group.pool] = found.get(group.pool, 0) + max(0, min(group.ready, group.wanted))
+    return tuple(sorted(found.items()))
 
 
 def _slots(service: Service) -> dict[Slot, int]:

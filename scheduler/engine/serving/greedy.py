@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from scheduler.engine.serving.capacity import Rated
-from scheduler.engine.serving.question import Counts, Question
+from scheduler.engine.serving.capacity import Rated, carried
+from scheduler.engine.serving.question import ROUNDING, Counts, Question
 from scheduler.model.ids import PoolRef
 
 _MOST_STEPS: Final = 20_000
@@ -94,4 +94,19 @@ def trim(question: Question, counts: Counts) -> dict[PoolRef, int]:
             if worse or sum(trial.values()) < least or not question.keeps_limits(trial):
                 break
             found = {key: count for key, count in trial.items() if count > 0}
+    return found
+
+
+def stay(question: Question, counts: Counts) -> dict[PoolRef, int]:
+    """With the quick replicas that are there and that `far` counts on: what would soon be asked for again is not given
+    back in between, however quickly it could come. The cheapest first."""
+    found = dict(counts)
+    for one in sorted(question.rated, key=lambda one: _price(question, one)):
+        pool = one.offer.pool
+        there = min(question.have.get(pool, 0), question.most(one)) if question.quick(one) else 0
+        while found.get(pool, 0) < there and carried(question.rated, found) + ROUNDING < question.far_per_second:
+            trial = {**found, pool: found.get(pool, 0) + 1}
+            if not question.keeps_limits(trial):
+                break
+            found = trial
     return found

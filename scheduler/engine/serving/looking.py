@@ -49,7 +49,6 @@ class PartState:
     wanted: int
     ready: int
     warm: int | None = None
-    waiting_since: Instant | None = None
     deleting: bool = False
 
 
@@ -154,7 +153,7 @@ def _groups(sight: Sight) -> tuple[ReplicaGroup, ...]:
         wanted = asked.get(slot, part.wanted)
         if sight.owner is not ReplicaOwner.OVERSPILL:
             wanted = max(wanted, part.wanted, part.ready)
-        found.append(ReplicaGroup(slot.pool, slot.revision, wanted, part.ready, part.warm, part.waiting_since))
+        found.append(ReplicaGroup(slot.pool, slot.revision, wanted, part.ready, part.warm))
     return tuple(found)
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from scheduler.engine.serving.capacity import Rated, slope
-from scheduler.engine.serving.greedy import fill, trim
+from scheduler.engine.serving.greedy import fill, stay, trim
 from scheduler.engine.serving.question import STAY_SECONDS, Question
 from scheduler.model.ids import ClusterId, PoolRef
 
@@ -58,11 +58,11 @@ def solve(question: Question, *, use_milp: bool = True) -> Answer:
                 break
             sizes = now
         if best is not None:
-            return Answer(best, MILP)
+            return Answer(stay(question, best), MILP)
     start = question.fixed if not question.keeps_limits(question.have) else question.have
     tried = [trim(question, fill(question, each)) for each in (start, question.fixed)]
     good = [each for each in tried if question.keeps_limits(each)] or [dict(question.fixed)]
-    return Answer(min(good, key=lambda each: _key(question, each)), GREEDY)
+    return Answer(stay(question, min(good, key=lambda each: _key(question, each))), GREEDY)
 
 
 def _key(question: Question, counts: dict[PoolRef, int]) -> tuple[float, int, int, float, list[tuple[PoolRef, int]]]:
@@ -185,8 +185,8 @@ def _replicas(question: Question, rows: _Rows) -> tuple[dict[PoolRef, int], dict
 
 
 def _held(question: Question, one: Rated, rows: _Rows, now: Mapping[PoolRef, int]) -> int:
-    """Column of a slow offer's replicas at `near`: no more than are asked for already."""
-    column = rows.column(0.0, 0.0, float(question.have.get(one.offer.pool, 0)), whole=False)
+    """Column of a slow offer's replicas at `near`: no more than are ready already."""
+    column = rows.column(0.0, 0.0, float(question.there.get(one.offer.pool, 0)), whole=False)
     rows.row([(column, 1.0), (now[one.offer.pool], -1.0)], -math.inf, 0.0)
     return column
 

@@ -1,7 +1,8 @@
 """How many replicas on which offer: the question, and what any answer to it must hold. Offers in the order of pools.
 
-Two times count. `near`: what is asked for now on a quick offer is ready by then, so it need not be asked for earlier.
-`far`: what is asked for now on the slowest offer is ready by then; quick offers may be filled until then.
+Two times count. `near`: what is asked for now on a quick offer is ready by then, so it need not be asked for earlier;
+of slow offers only what is ready already counts, for when the rest comes is not known. `far`: what is asked for now on
+the slowest offer is ready by then; quick offers may be filled until then.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ class Question:
     slo: ServingSLO
     asked: tuple[tuple[PoolRef, int], ...]
     """Replicas asked for now, of all revisions, by pool."""
+    ready: tuple[tuple[PoolRef, int], ...]
+    """Of these, those that are ready."""
     near_per_second: float
     far_per_second: float
     near_seconds: float
@@ -36,8 +39,13 @@ class Question:
 
     @cached_property
     def have(self) -> dict[PoolRef, int]:
-        """The same."""
+        """`asked`."""
         return dict(self.asked)
+
+    @cached_property
+    def there(self) -> dict[PoolRef, int]:
+        """`ready`."""
+        return dict(self.ready)
 
     @cached_property
     def fixed(self) -> dict[PoolRef, int]:
@@ -89,9 +97,9 @@ class Question:
         return {one.offer.pool: self.most(one) for one in self.rated if self.quick(one)}
 
     def near_counts(self, counts: Counts) -> dict[PoolRef, int]:
-        """What of it is ready at `near`: of slow offers only what is asked for already."""
-        have, quick = self.have, self._quick_pools
-        return {pool: count if pool in quick else min(count, have.get(pool, 0)) for pool, count in counts.items()}
+        """What of it is ready at `near`: of slow offers only what is ready already."""
+        there, quick = self.there, self._quick_pools
+        return {pool: count if pool in quick else min(count, there.get(pool, 0)) for pool, count in counts.items()}
 
     def far_counts(self, counts: Counts) -> dict[PoolRef, int]:
         """What could be ready at `far`: quick offers may be filled in the meantime."""
