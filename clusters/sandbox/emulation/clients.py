@@ -13,6 +13,7 @@ from clusters.sandbox.emulation.informer import Informer
 from clusters.sandbox.emulation.objects import condition, condition_true, key_of, parse_time
 from clusters.sandbox.emulation.requests import BOUNDS, LOAD, Answering, ServiceLoad, read_plan
 from scheduler.model.errors import InvalidObjectError
+from scheduler.model.ids import Instant
 from scheduler.model.ports import Clock, RawObject
 
 _log = structlog.get_logger(__name__)
@@ -107,31 +108,34 @@ class Clients:
     # -- metrics ---------------------------------------------------------------------------------------------------
 
     def tell(self, cluster: str, page: Page) -> None:
-        """What replicas there say of themselves, in vLLM's words, and on the first member what the gateway counts."""
+        """What replicas there say of themselves, in vLLM's words, and on the first member what the gateway counts.
+
+        With its time: where time runs fast, that of the scrape is seconds off, and so would be all rates.
+        """
         now = self._clock.now()
         for key, load in self._loads.items():
             load.advance(now)
             replicas = load.replicas(cluster)
             for one in replicas:
-                _replica(page, load, one, load.waiting(cluster) / len(replicas))
+                _replica(page, load, one, load.waiting(cluster) / len(replicas), now)
             if cluster == next(iter(self._members), None):
-                _gateway(page, key, load)
+                _gateway(page, key, load, now)
 
 
-def _replica(page: Page, load: ServiceLoad, one: Answering, waiting: float) -> None:
+def _replica(page: Page, load: ServiceLoad, one: Answering, waiting: float, at: Instant) -> None:
     tags = {"model_name": load.plan.app, "namespace": one.namespace, "pod": one.name}
     name, text = "vllm:e2e_request_latency_seconds", "End to end latency."
     for bound, count in zip(BOUNDS, one.buckets, strict=True):
-        page.add(name, "histogram", text, {**tags, "le": f"{bound:g}"}, count, "_bucket")
-    page.add(name, "histogram", text, {**tags, "le": "+Inf"}, one.answered, "_bucket")
-    page.add(name, "histogram", text, tags, one.latency_seconds, "_sum")
-    page.add(name, "histogram", text, tags, one.answered, "_count")
+        page.add(name, "histogram", text, {**tags, "le": f"{bound:g}"}, count, "_bucket", at)
+    page.add(name, "histogram", text, {**tags, "le": "+Inf"}, one.answered, "_bucket", at)
+    page.add(name, "histogram", text, tags, one.latency_seconds, "_sum", at)
+    page.add(name, "histogram", text, tags, one.answered, "_count", at)
     told = "Number of requests waiting to be processed."
-    page.add("vllm:num_requests_waiting", "gauge", told, tags, round(waiting))
+    page.add("vllm:num_requests_waiting", "gauge", told, tags, round(waiting), at=at)
 
 
-def _gateway(page: Page, key: str, load: ServiceLoad) -> None:
+def _gateway(page: Page, key: str, load: ServiceLoad, at: Instant) -> None:
     namespace, _, name = key.partition("/")
     for region, count in load.asked.items():
         tags: Mapping[str, str] = {"backend_namespace": namespace, "backend": name, "client_region": region}
-        page.add("overspill_client_requests_total", "counter", "Requests of clients.", tags, count)
+        page.add("overspill_client_requests_total", "counter", "Requests of clients.", tags, count, at=at)

@@ -55,10 +55,16 @@ class Page:
     def __init__(self) -> None:
         self._families: dict[str, _Family] = {}
 
-    def add(self, name: str, kind: str, text: str, labels: Mapping[str, str], value: float, suffix: str = "") -> None:
+    def add(
+        self, name: str, kind: str, text: str, labels: Mapping[str, str], value: float, suffix: str = "",
+        at: Instant | None = None,
+    ) -> None:  # fmt: skip
+        """`at`: told beside the value, where the time of the scrape is not exact enough."""
         family = self._families.setdefault(name, _Family(kind, text))
         inside = ",".join(f'{key}="{_escape(label)}"' for key, label in labels.items())
-        family.lines.append(f"{name}{suffix}{{{inside}}} {value:.10g}" if inside else f"{name}{suffix} {value:.10g}")
+        tags = f"{{{inside}}}" if inside else ""
+        time = "" if at is None else f" {round(at * 1000)}"
+        family.lines.append(f"{name}{suffix}{tags} {value:.10g}{time}")
 
     def histogram(
         self, name: str, text: str, labels: Mapping[str, str], bounds: tuple[float, ...], count: int, median: float

@@ -167,7 +167,7 @@ class ServiceMeasures:
         elif gateways or (known.kind == _GATEWAYS and known.parts):
             found, kind = gateways, _GATEWAYS
         else:
-            found, kind = self._answered(mine, look.now), _ANSWERED
+            found, kind = self._answered(mine), _ANSWERED
         if kind != known.kind:
             known.kind, known.parts = kind, {}
         for cluster, demand in found.items():
@@ -209,7 +209,7 @@ class ServiceMeasures:
             since = known.ready_since.setdefault(cluster, now)
             yield cluster not in known.parts and now - since > _NEW_SECONDS
 
-    def _answered(self, mine: list[Replica], now: Instant) -> dict[ClusterId, tuple[ClientDemand, ...]]:
+    def _answered(self, mine: list[Replica]) -> dict[ClusterId, tuple[ClientDemand, ...]]:
         """Requests answered, and by how many more wait than before: what arrives at replicas."""
         found: dict[ClusterId, tuple[ClientDemand, ...]] = {}
         for cluster in sorted({one.cluster for one in mine}):
@@ -220,19 +220,20 @@ class ServiceMeasures:
                 continue
             rate = per_second(growths)
             if rate >= 0:
-                rate = max(0.0, rate + sum(self._more_waiting(one, now) for one in here))
+                rate = max(0.0, rate + sum(self._more_waiting(one) for one in here))
             found[cluster] = (ClientDemand("", rate, at),)
         return found
 
-    def _more_waiting(self, one: Replica, now: Instant) -> float:
+    def _more_waiting(self, one: Replica) -> float:
         """Requests per second by which the queue grew."""
         waits = one.gauges.get(WAITING)
         if waits is None:
             return 0.0
         key = one.cluster, one.pod.uid
         before = self._waiting.get(key)
-        self._waiting.put(key, (waits, now))
-        return 0.0 if before is None or now <= before[1] else (waits - before[0]) / (now - before[1])
+        self._waiting.put(key, (waits, one.waiting_at))
+        seconds = 0.0 if before is None else one.waiting_at - before[1]
+        return (waits - before[0]) / seconds if before is not None and seconds > 0 else 0.0
 
     def _latency(self, uid: Uid, look: _Round) -> tuple[ClientLatency, ...]:
         """Measured, else as the federation file declares it."""

@@ -56,6 +56,8 @@ class Replica:
     place: Place | None
     grown: dict[str, Growth] = field(default_factory=dict)
     gauges: dict[str, float] = field(default_factory=dict)
+    waiting_at: Instant = 0.0
+    """When its queue was seen."""
 
 
 Readings = Mapping[tuple[ClusterId, str], Reading]
@@ -89,6 +91,8 @@ def replicas_of(
                 old = replica.gauges.get(metric)
                 both = sum if metric == WAITING else max
                 replica.gauges[metric] = sample.value if old is None else both((old, sample.value))
+                if metric == WAITING:
+                    replica.waiting_at = max(replica.waiting_at, sample.at)
     return found
 
 

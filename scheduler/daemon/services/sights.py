@@ -29,15 +29,10 @@ class Readiness:
     """How many replicas of a part were ready when, as far back as a warm-up is."""
 
     changes: deque[tuple[Instant, int]] = field(default_factory=lambda: deque(maxlen=_MOST_CHANGES))
-    short_since: Instant | None = None
 
-    def saw(self, now: Instant, wanted: int, ready: int) -> None:
+    def saw(self, now: Instant, ready: int) -> None:
         if not self.changes or self.changes[-1][1] != ready:
             self.changes.append((now, ready))
-        if ready >= wanted:
-            self.short_since = None
-        elif self.short_since is None:
-            self.short_since = now
 
     def warm(self, now: Instant, seconds: float, first: Instant) -> int:
         """Ready for at least so long: the fewest within that time. What was there at the first look of all (`first`)
@@ -134,9 +129,9 @@ class Sights:
     ) -> PartState:
         copy, ready = entry.copy, kind.ready_replicas(self.seen(entry))
         known = self._readiness.touch((uid, slot), Readiness)
-        known.saw(now, copy.pods_wanted, ready)
+        known.saw(now, ready)
         warm = known.warm(now, warm_up, self._first or now) if warm_up > 0 else None
-        return PartState(copy.pods_wanted, ready, warm, known.short_since, copy.deleting)
+        return PartState(copy.pods_wanted, ready, warm, copy.deleting)
 
 
 NOTHING: Final = ServiceIntent("", DecisionId(""), 0.0, ())
