@@ -91,6 +91,13 @@ class RevisionMetrics:
     """That answered them."""
     usd_per_request: float | None = None
 
+    @property
+    def load(self) -> float | None:
+        """Requests per second and replica; None: not told, or it cannot be."""
+        if self.requests is None or not self.replicas or self.interval_seconds <= 0 or self.requests < 0:
+            return None
+        return self.requests / self.interval_seconds / self.replicas
+
 
 @dataclass(frozen=True, slots=True)
 class ReplicaSpeed:

@@ -16,7 +16,7 @@ from scheduler.model.cluster import NodePool
 from scheduler.model.errors import OverspillError
 from scheduler.model.ids import Instant, PoolRef, Uid, WorkloadRef
 from scheduler.model.ports import Clock
-from scheduler.model.serving import ReplicaSpeed, RevisionMetrics
+from scheduler.model.serving import ReplicaSpeed
 from scheduler.model.workload import Workload
 from scheduler.predict.bounded import Recent
 from scheduler.predict.replica_speed import SpeedLearner, speed_on
@@ -51,11 +51,10 @@ class Speeds:
                 continue
             self._seen.put(key, one.at)
             pool = self._mirror.pool(PoolRef(one.cluster, one.pool))
-            load = _load(one)
-            if pool is not None and load is not None and one.p95_latency_seconds is not None:
+            if pool is not None and one.load is not None and one.p95_latency_seconds is not None:
                 learner = self._learners.touch((ref.uid, pool.gpu_model or ""), SpeedLearner)
                 self._gpus.setdefault(ref.uid, set()).add(pool.gpu_model or "")
-                learner.learn(load, one.p95_latency_seconds, one.p95_first_token_seconds)
+                learner.learn(one.load, one.p95_latency_seconds, one.p95_first_token_seconds)
         if self._saves and self._clock.now() - (self._saved_at or 0.0) >= _SAVE_SECONDS:
             self.save()
 
@@ -100,13 +99,6 @@ class Speeds:
         for uid, gpu, state in saved["speeds"]:
             self._gpus.setdefault(Uid(str(uid)), set()).add(str(gpu))
             self._learners.put((Uid(str(uid)), str(gpu)), SpeedLearner.from_state(state))
-
-
-def _load(one: RevisionMetrics) -> float | None:
-    """Requests per second and replica; None: not told."""
-    if one.requests is None or not one.replicas or one.interval_seconds <= 0 or one.requests < 0:
-        return None
-    return one.requests / one.interval_seconds / one.replicas
 
 
 def _on(known: Mapping[str, ReplicaSpeed], gpu: str | None) -> ReplicaSpeed | None:

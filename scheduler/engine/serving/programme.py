@@ -62,7 +62,8 @@ def solve(question: Question, *, use_milp: bool = True) -> Answer:
     start = question.fixed if not question.keeps_limits(question.have) else question.have
     tried = [trim(question, fill(question, each)) for each in (start, question.fixed)]
     good = [each for each in tried if question.keeps_limits(each)] or [dict(question.fixed)]
-    return Answer(stay(question, min(good, key=lambda each: _key(question, each))), GREEDY)
+    best = min(good, key=lambda each: _key(question, each))
+    return Answer(stay(question, best), GREEDY)
 
 
 def _key(question: Question, counts: dict[PoolRef, int]) -> tuple[float, int, int, float, list[tuple[PoolRef, int]]]:
