@@ -291,6 +291,14 @@ class MemberMirror:
         """How many pods here of the copy with that owner are ready."""
         return self._ready[owner]
 
+    def leaving_pods(self, owner: Uid) -> int:
+        """How many of them are on nodes that are being taken back."""
+        nodes = {reclaim.node for reclaim in self.reclaims.values()}
+        if not nodes or not self._ready[owner]:
+            return 0
+        here = (pod for pod in self.pods.values() if pod.node in nodes and pod.owner == owner)
+        return sum(pod.ready and not pod.terminal for pod in here)
+
     def pods_bound(self, uid: Uid) -> int:
         """How many pods here of the workload, of whichever of its copies, are bound."""
         return sum(self.bound.get(owner, 0) for owner in self._owners(uid))

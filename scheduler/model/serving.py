@@ -47,6 +47,8 @@ class ReplicaGroup:
     """Passing their readiness probe, warm-up not counted."""
     warm: int | None = None
     """Of those, ready for longer than the SLO's warm-up; None: not known, then all of them are."""
+    leaving: int = 0
+    """Of those that are ready, on nodes that are being taken back: soon they are not there."""
 
 
 @dataclass(frozen=True, slots=True)

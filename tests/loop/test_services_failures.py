@@ -3,17 +3,21 @@ template is broken; the daemon only looks on."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from clusters.kinds.federatedworkload import KIND
 from clusters.kubernetes.connection import Limits
+from clusters.sandbox.scenario import FaultPlan, Scenario
 from scheduler.model.contract import (
     ANNOTATION_DIVISION,
     CONDITION_PLACED,
     DEPLOYMENTS,
     INFERENCE_SERVICES,
     LABEL_ORIGIN_UID,
+    NODES,
+    PODS,
 )
 from scheduler.model.errors import RefusedError
 from scheduler.model.ports import DivisibleKind, KubeApi
@@ -65,6 +69,51 @@ async def test_a_lost_cluster_is_replaced_and_taken_back_when_it_answers_again(t
         assert len(await copies(world, uid, ["onprem"])) == 1, "nobody can delete what is there"
         world.sandbox.servers["onprem"].speak()
         await until_ready(world, uid, {"onprem": 4, "eks": 1}, "back where it was")
+
+
+SPOT = POLICIES + SLO.replace("maxReclaimableShare: 0", "maxReclaimableShare: 1")
+
+
+async def test_whose_node_is_taken_back_starts_elsewhere_before_it_is_gone(tmp_path: Path) -> None:
+    template = deployment(replicas=1)
+    template["spec"]["template"]["spec"] |= {
+        "nodeSelector": {"eks.amazonaws.com/capacityType": "SPOT"},
+        "tolerations": [{"operator": "Exists"}],
+    }
+    played = Played(2.0)
+    async with (
+        a_serving_world(tmp_path, SPOT, scenario=_with_long_notices(), speed=120.0) as world,
+        divided(world, played) as daemon,
+    ):
+        uid = await submit(world, template)
+        await until_ready(world, uid, {"eks": 2}, "on spot")
+        await until(daemon.is_idle, "at rest")
+        (node,) = {pod["spec"]["nodeName"] for pod in (await world.member("eks").list(PODS)).items}
+        world.sandbox.strike(FaultPlan(0.0, "eks", "spot-reclaim", node=node))
+        await until(lambda: serving(world, "NodesReclaimed"), "it says so")
+        await until_ready(world, uid, {"eks": 4}, "others are ready while both stand")
+        assert node in {raw["metadata"]["name"] for raw in (await world.member("eks").list(NODES)).items}
+        least = 4
+
+        async def over() -> bool:
+            nonlocal least
+            least = min(least, sum((await ready_on(world, uid)).values()))
+            names = {raw["metadata"]["name"] for raw in (await world.member("eks").list(NODES)).items}
+            return node not in names and await serving(world, "Serving")
+
+        await until(over, "the node is gone", 60)
+        await until_ready(world, uid, {"eks": 2}, "as many as before")
+        assert least >= 2
+
+
+def _with_long_notices() -> Scenario:
+    """So that a node can be bought within one."""
+    tiny = tiny_scenario(1)
+    members = tuple(
+        replace(member, pools=tuple(replace(pool, reclaim_notice_seconds=600.0) for pool in member.pools))
+        for member in tiny.members
+    )
+    return replace(tiny, members=members)
 
 
 def revision_of(raw: Any) -> str:

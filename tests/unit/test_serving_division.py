@@ -18,6 +18,7 @@ from scheduler.model.serving import (
     ClientDemand,
     ClientLatency,
     ExpectedRate,
+    ReplicaGroup,
     ReplicaOwner,
     RevisionMetrics,
     ServiceView,
@@ -362,3 +363,30 @@ def test_leftovers_of_another_revision_get_no_traffic_and_go() -> None:
     division, _ = serve(a_view(service), Memory(stable="r1"))
     assert {one.revision for one in division.weights} == {"r1"}
     assert {(str(one.pool), one.revision) for one in division.targets} == {("onprem/a10", "r1")}
+
+
+def leaving(group: ReplicaGroup, count: int) -> ReplicaGroup:
+    return replace(group, leaving=count)
+
+
+@pytest.mark.parametrize("use_milp", [True, False])
+def test_whose_node_is_taken_back_gets_another_beside_it(use_milp: bool) -> None:
+    only = an_offer("aws/g5-spot", most_replicas=20)
+    slo = an_slo(max_reclaimable_share=1.0)
+    want = targets(a_view(a_service(a_group("aws/g5-spot", 7)), only, slo=slo), use_milp=use_milp)["aws/g5-spot"]
+    for asked, ready in ((want, want), (want + 2, want), (want + 2, want + 2)):
+        group = leaving(a_group("aws/g5-spot", asked, ready), 2)
+        view = a_view(a_service(group), only, slo=slo)
+        assert targets(view, use_milp=use_milp) == {"aws/g5-spot": want + 2}, "and not two more with each look"
+    assert reason_of(view) == reasons.RECLAIMED
+    # Not where it is to go anyway, where there is no room, nor beyond maxReplicas.
+    full = replace(only, most_replicas=want + 1)
+    assert targets(a_view(a_service(leaving(a_group("aws/g5-spot", want), 2)), full, slo=slo)) == {
+        "aws/g5-spot": want + 1
+    }
+    bounded = replace(slo, scaling=ScalingRule(max_replicas=want))
+    assert targets(a_view(a_service(leaving(a_group("aws/g5-spot", want), 2)), only, slo=bounded)) == {
+        "aws/g5-spot": want
+    }
+    home = a_service(a_group("onprem/a10", 7), leaving(a_group("aws/g5-spot", 2), 2))
+    assert targets(a_view(home, an_offer(), only, slo=slo)) == {"onprem/a10": 7, "aws/g5-spot": 1}, "it goes as before"

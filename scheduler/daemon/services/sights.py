@@ -128,10 +128,11 @@ class Sights:
         self, kind: DivisibleKind, uid: Uid, slot: Slot, entry: CopyEntry, now: Instant, warm_up: float
     ) -> PartState:
         copy, ready = entry.copy, kind.ready_replicas(self.seen(entry))
+        leaving = self._mirror.members[copy.cluster].leaving_pods(copy.owner)
         known = self._readiness.touch((uid, slot), Readiness)
         known.saw(now, ready)
         warm = known.warm(now, warm_up, self._first or now) if warm_up > 0 else None
-        return PartState(copy.pods_wanted, ready, warm, copy.deleting)
+        return PartState(copy.pods_wanted, ready, warm, copy.deleting, min(ready, leaving))
 
 
 NOTHING: Final = ServiceIntent("", DecisionId(""), 0.0, ())

@@ -14,7 +14,7 @@ from scheduler.engine.serving import rollout
 from scheduler.engine.serving.binding import binding
 from scheduler.engine.serving.capacity import Rated, carried, rate
 from scheduler.engine.serving.demand import believe, plan
-from scheduler.engine.serving.handover import Handover, hand_over
+from scheduler.engine.serving.handover import Handover, beside_leaving, hand_over
 from scheduler.engine.serving.keeping import keep
 from scheduler.engine.serving.memory import Demand, Memory, Need
 from scheduler.engine.serving.outcome import division
@@ -151,6 +151,8 @@ def _decided(
     slots, memory = _rolled(view, question, answer.counts, memory)
     needed = min(need.near, max(believed.per_second or 0.0, carried(rated, answer.counts)))
     handover = hand_over(question, slots, _slots(service), _ready(service), needed, _counted(memory))
+    if service.owner is ReplicaOwner.OVERSPILL:
+        handover = beside_leaving(question, handover, slots, _leaving(service))
     weights = _weights(view, rated, memory, _staying(service, handover))
     course = Course(view, rated, believed, need, question, answer, None, handover, weights, memory)
     return division(course), memory
@@ -236,11 +238,15 @@ def _have(service: Service) -> dict[PoolRef, int]:
 
 
 def _there(service: Service) -> tuple[tuple[PoolRef, int], ...]:
-    """Ready, by pool; those that still warm up will have by `near`."""
+    """Ready, by pool, and still there at `near`; those that still warm up will have by then."""
     found: dict[PoolRef, int] = {}
     for group in service.groups:
-        found[group.pool] = found.get(group.pool, 0) + max(0, min(group.ready, group.wanted))
+        found[group.pool] = found.get(group.pool, 0) + max(0, min(group.ready - group.leaving, group.wanted))
     return tuple(sorted(found.items()))
+
+
+def _leaving(service: Service) -> dict[Slot, int]:
+    return {Slot(group.pool, group.revision): group.leaving for group in service.groups if group.leaving > 0}
 
 
 def _slots(service: Service) -> dict[Slot, int]:

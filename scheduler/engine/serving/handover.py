@@ -7,7 +7,7 @@ ready without it carries the need. A cluster that does not answer serves nobody:
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scheduler.engine.serving.capacity import Rated, carried
 from scheduler.engine.serving.question import ROUNDING, Question
@@ -43,6 +43,23 @@ def hand_over(
             asked, steps = fewer, steps if unwanted else steps - 1
     _make_room(question, asked, target)
     return Handover({slot: count for slot, count in asked.items() if count > 0}, tuple(sorted(waiting)))
+
+
+def beside_leaving(question: Question, handover: Handover, target: SlotCounts, leaving: SlotCounts) -> Handover:
+    """With one more for each replica that is to stay and whose node is being taken back, so that it starts before the
+    other ends: its own controller would start one only then. As far as there is room."""
+    asked = dict(handover.asked)
+    top = question.slo.scaling.max_replicas
+    for slot, count in sorted(leaving.items()):
+        room = sum(max(0, one.offer.most_replicas) for one in question.rated if one.offer.pool == slot.pool)
+        room -= sum(number for other, number in asked.items() if other.pool == slot.pool)
+        if top is not None:
+            room = min(room, top - sum(asked.values()))
+        wanted = target.get(slot, 0)
+        more = min(wanted + count - asked.get(slot, 0), room) if wanted > 0 else 0
+        if more > 0:
+            asked[slot] = asked.get(slot, 0) + more
+    return replace(handover, asked=asked)
 
 
 def _make_room(question: Question, asked: dict[Slot, int], target: SlotCounts) -> None:

@@ -50,6 +50,8 @@ class PartState:
     ready: int
     warm: int | None = None
     deleting: bool = False
+    leaving: int = 0
+    """Of those that are ready, on nodes that are being taken back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,7 @@ def _groups(sight: Sight) -> tuple[ReplicaGroup, ...]:
         wanted = asked.get(slot, part.wanted)
         if sight.owner is not ReplicaOwner.OVERSPILL:
             wanted = max(wanted, part.wanted, part.ready)
-        found.append(ReplicaGroup(slot.pool, slot.revision, wanted, part.ready, part.warm))
+        found.append(ReplicaGroup(slot.pool, slot.revision, wanted, part.ready, part.warm, part.leaving))
     return tuple(found)
 
 

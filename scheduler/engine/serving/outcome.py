@@ -137,6 +137,7 @@ def conditions(course: Course) -> tuple[ServingCondition, ...]:
     found += _lost(course)
     found += _short(course)
     found += _rolling(course)
+    found += _leaving(course)
     if course.view.service.owner is not ReplicaOwner.OVERSPILL:
         text = f"{course.view.service.owner.value} owns the replicas; only bounds and places are set"
         found.append(ServingCondition(model.NOT_OWNER, text))
@@ -177,6 +178,17 @@ def _short(course: Course) -> list[ServingCondition]:
         text = f"{missing} failure domains ({question.slo.domains.key}) with enough replicas are missing"
         found.append(ServingCondition(model.SHORT_OF_CAPACITY, text))
     return found
+
+
+def _leaving(course: Course) -> list[ServingCondition]:
+    return [
+        ServingCondition(
+            model.RECLAIMED,
+            f"nodes of {group.pool} are taken back: {group.leaving} replicas of {group.revision} end soon",
+        )
+        for group in sorted(course.view.service.groups, key=lambda one: (one.pool, one.revision))
+        if group.leaving > 0
+    ]
 
 
 def _rolling(course: Course) -> list[ServingCondition]:
