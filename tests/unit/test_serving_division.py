@@ -238,20 +238,20 @@ def test_a_cluster_that_was_slower_than_the_slo_gets_help() -> None:
     assert targets(a_view(replace(service, metrics=(slow,))))["onprem/a10"] > targets(a_view(service))["onprem/a10"]
 
 
-def test_a_cluster_that_was_slower_as_it_had_too_much_to_do_keeps_its_share() -> None:
+def test_where_too_much_is_asked_none_that_holds_the_slo_gets_more_than_it_carries() -> None:
     # 8/s each within the SLO of what saturates at 10/s.
-    service = a_service(a_group("onprem/a10", 4), a_group("aws/g5", 1), demand=36.0)
     offers = an_offer(speed=BATCHED, most_replicas=4), an_offer("aws/g5", speed=BATCHED, most_replicas=1)
+    slow = RevisionMetrics(ClusterId("onprem"), "r1", NOW, 30.0, p95_first_token_seconds=1.9)
 
-    def shares(requests: int) -> dict[str, int]:
-        slow = RevisionMetrics(
-            ClusterId("onprem"), "r1", NOW, 30.0, p95_first_token_seconds=1.9, requests=requests, replicas=4
-        )
-        division, _ = serve(a_view(replace(service, metrics=(slow,)), *offers), Memory())
+    def shares(demand: float, *metrics: RevisionMetrics) -> dict[str, int]:
+        service = a_service(a_group("onprem/a10", 4), a_group("aws/g5", 1), demand=demand, metrics=metrics)
+        division, _ = serve(a_view(service, *offers), Memory())
         return {str(one.cluster): one.weight for one in division.weights}
 
-    assert shares(30 * 4 * 9) == {"onprem": 800, "aws": 200}, "its load explains it"
-    assert shares(30 * 4 * 3)["aws"] > 300, "nothing explains it"
+    assert shares(48.0) == {"onprem": 800, "aws": 200}
+    assert shares(48.0, slow) == {"onprem": 833, "aws": 167}, "8 of 48 requests/s"
+    # Less than is carried (4 x 8 x 0.5 + 8): each by what it carries.
+    assert shares(22.0, slow) == {"onprem": 667, "aws": 333}
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -73,20 +73,14 @@ def rate(offer: ServingOffer, slo: ServingSLO, service: Service) -> Rated:
     ]
     if spare and min(spare) <= 0:
         return Rated(offer, way, 0.0)
-    most = speed.most_per_second
-    if not speed.pooled:
-        alone = _alone(offer, slo, way or 0.0)
-        return Rated(offer, way, most, within_slo=alone * _derating(offer, slo, service, lambda replicas: alone))
-    budget = min(spare) * most if spare else math.inf
-    if math.isinf(budget):
-        factor = _derating(offer, slo, service, lambda replicas: UNPROMISED * most)
-        return Rated(offer, way, most, math.inf, UNPROMISED * most, factor, pooled=True)
-
-    def each(replicas: int) -> float:
-        return most * carried_load(replicas, budget, speed.variation) / replicas
-
-    factor = _derating(offer, slo, service, each)
-    return Rated(offer, way, most, budget, each(1) * factor, factor, True, speed.variation)
+    most, factor = speed.most_per_second, _derating(offer, slo, service)
+    if speed.pooled:
+        budget = min(spare) * most if spare else math.inf
+        if math.isinf(budget):
+            return Rated(offer, way, most, math.inf, UNPROMISED * most, factor, pooled=True)
+        alone = most * factor * carried_load(1, budget, speed.variation)
+        return Rated(offer, way, most, budget, alone, factor, True, speed.variation)
+    return Rated(offer, way, most, within_slo=factor * _alone(offer, slo, way or 0.0), factor=factor)
 
 
 def _rounded_up(way: float | None) -> float | None:
@@ -108,17 +102,11 @@ def _alone(offer: ServingOffer, slo: ServingSLO, way: float) -> float:
     return speed.most_per_second * min(found)
 
 
-def _derating(offer: ServingOffer, slo: ServingSLO, service: Service, each: Callable[[int], float]) -> float:
-    """A cluster that was slower than the SLO carries less than is thought, or has a backlog. In twentieths.
-
-    Not where it had more to do than it is thought to carry: that it was slow then says nothing new, and others would
-    get its requests on top of their own. `each`: requests per second of one of so many replicas within the SLO.
-    """
+def _derating(offer: ServingOffer, slo: ServingSLO, service: Service) -> float:
+    """A cluster that was slower than the SLO carries less than is thought, or has a backlog. In twentieths."""
     worst = 1.0
     for one in service.metrics:
         if one.cluster != offer.pool.cluster or one.revision != service.revision:
-            continue
-        if one.load is not None and one.load > each(one.replicas or 1):
             continue
         for limit, seen in (
             (slo.p95_latency_seconds, one.p95_latency_seconds),

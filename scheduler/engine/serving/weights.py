@@ -1,4 +1,8 @@
-"""Traffic weights: as much to each cluster as what is ready there carries, and of that the new revision's share."""
+"""Traffic weights: as much to each cluster as what is ready there carries, and of that the new revision's share.
+
+Where more is asked than all carry, those that hold the SLO get what they can, and those that do not, all the rest: one
+that was slow has a backlog or is slower than is thought, and shared out evenly it would take the others with it.
+"""
 
 from __future__ import annotations
 
@@ -44,6 +48,7 @@ def traffic(
         last = [group for group in usable if group not in good]
         opened = _carried(rated, good, counting)
         everything = sum(opened.values())
+        opened = _rest_to_slow(rated, good, opened, need_per_second)
         parts = _split(rated, good, new, shares, opened, counting, need_per_second) if good else {}
         if (last and everything < need_per_second) or not good:
             rest = _carried(rated, last, counting)
@@ -80,6 +85,20 @@ def _carried(rated: Sequence[Rated], groups: Sequence[ReplicaGroup], counting: C
         for pool, count in sorted(counts.items()):
             found[pool.cluster] = found.get(pool.cluster, 0.0) + count * (speeds.get(pool) or 1.0)
     return found
+
+
+def _rest_to_slow(
+    rated: Sequence[Rated], groups: Sequence[ReplicaGroup], carried: dict[ClusterId, float], need: float
+) -> dict[ClusterId, float]:
+    """What each cluster is to get: what it carries, and of what nobody carries as much as it was too slow for."""
+    used = {group.pool for group in groups}
+    slow = {one.offer.pool.cluster for one in rated if one.offer.pool in used and one.factor < 1.0}
+    weak = sum(value for cluster, value in carried.items() if cluster in slow)
+    sound = sum(carried.values()) - weak
+    if need <= weak + sound or weak <= 0 or sound <= 0:
+        return carried
+    more = (need - sound) / weak
+    return {cluster: value * more if cluster in slow else value for cluster, value in carried.items()}
 
 
 def _split(
