@@ -338,7 +338,7 @@ class Assignment:
         pool = room.pool
         placement = Placement(
             pool.ref.cluster, pool.ref.pool, pool.capacity_type, pool.bought, state, attempt, world.now, decision.id,
-            domain=room.domain if fit.now else None,
+            domain=room.domain if fit.now else None, kept_off=room.kept_off,
             exploration_usd=None if exploration is None else exploration.usd,
         )  # fmt: skip
         self.placements.append(SetPlacement(workload.ref, placement, workload.placement, decision.id))

@@ -37,6 +37,8 @@ class Bin:
     """Pods assumed onto it in this cycle."""
     cluster: str = ""
     """Of a node that exists."""
+    kept_for: int = 0
+    """For how many reservations room of it is kept; a copy is kept for none."""
 
     def copy(self) -> Bin:
         """Another one with the same room. By hand: `dataclasses.replace` is five times slower, and looking ahead copies

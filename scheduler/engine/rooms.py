@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -23,8 +24,8 @@ from scheduler.engine.packing import (
     undo,
 )
 from scheduler.model.cluster import Cluster, Node, NodePool, Taint
-from scheduler.model.contract import TAINT_DRAINING
-from scheduler.model.ids import Instant
+from scheduler.model.contract import TAINT_DRAINING, TOPOLOGY_NODE
+from scheduler.model.ids import Instant, NodeName
 from scheduler.model.resources import Resources
 from scheduler.model.snapshot import Backoff
 from scheduler.model.verdict import Reason
@@ -104,7 +105,11 @@ class PoolRoom:
         self.kept_nodes = 0
         """Nodes that may be bought, but are kept for a reservation."""
         self.domain: tuple[str, str] | None = None
-        """Where the gang that was assumed last is, if it asks for a topology."""
+        """What the gang that was assumed last is to be held to, if anything."""
+        self.kept_off: tuple[NodeName, ...] = ()
+        """Nodes that it is to be kept off."""
+        self.reserved: Counter[str] = Counter()
+        """Nodes that reservations are to use, those too of which nothing has to be kept free until then."""
         self._fits: dict[tuple[int, bool], tuple[int, Fit | None]] = {}
         real = {_key(node.allocatable): node.allocatable for node in usable if node.workload_pods}
         self.sizes = (self.node_size, *(real[key] for key in sorted(real)))
@@ -156,7 +161,7 @@ class PoolRoom:
             return known[1]
         opener = self._opener(self.can_open) if grow else None
         stages = (self.ready, self.coming, self.opened) if grow else (self.ready,)
-        takes = pack(shape.pod_sets, stages, opener)
+        takes = self._pack(shape.pod_sets, stages, opener)
         fit = None
         if takes is not None:
             undo(takes)
@@ -169,10 +174,10 @@ class PoolRoom:
         buy; False when it does not fit (nothing is assumed then)."""
         opener = self._opener(self.can_open) if buy else None
         stages = (self.ready, self.coming, self.opened) if coming or buy else (self.ready,)
-        takes = pack(pod_sets, stages, opener)
+        takes = self._pack(pod_sets, stages, opener)
         if takes is None:
             return False
-        self.domain = domain_taken(pod_sets, takes)
+        self._hold(pod_sets, takes)
         self.version += 1
         if opener is not None:
             self.opened += [bin_ for bin_ in opener.opened if bin_.taken]
@@ -196,6 +201,34 @@ class PoolRoom:
     def fresh_bin(self) -> Bin:
         """An empty node of the pool."""
         return make_bin("new", self.node_size, self.pool.labels)
+
+    def _pack(
+        self, pod_sets: Sequence[PodSet], stages: Sequence[Sequence[Bin]], opener: Opener | None
+    ) -> list[Take] | None:
+        """As `pack`, beside the nodes on which room is kept. The member binds pods to whatever nodes it is let, so a
+        gang on several nodes has none of these; what is left on one is for a gang that it holds whole."""
+        kept = [bin_ for bin_ in self.ready if bin_.kept_for]
+        if not kept and not any(bin_.kept_for for bin_ in self.coming):
+            return pack(pod_sets, stages, opener)
+        takes = pack(pod_sets, [[bin_ for bin_ in stage if not bin_.kept_for] for stage in stages], opener)
+        kept.sort(key=lambda each: (each.gpus, each.cpu_milli, each.key))
+        for bin_ in kept if takes is None else ():
+            if pod_sets and bin_.room_for(pod_sets[0].requests, 1):
+                takes = takes or pack(pod_sets, ([bin_],))
+        return takes
+
+    def _hold(self, pod_sets: Sequence[PodSet], takes: Sequence[Take]) -> None:
+        """Note where the gang may be bound, so that it takes no room that is kept."""
+        beside = next((take.bin for take in takes if take.bin.kept_for), None)
+        if beside is not None:
+            value = domain_of(beside, TOPOLOGY_NODE)
+            assert value is not None
+            self.domain, self.kept_off = (TOPOLOGY_NODE, value), ()
+            return
+        self.domain = domain_taken(pod_sets, takes)
+        if self.reserved:
+            off = {name for name, count in self.reserved.items() if count} - {take.bin.key for take in takes}
+            self.kept_off = tuple(node.name for node in self.nodes if node.name in off)
 
     def _opener(self, limit: int) -> Opener:
         return Opener(self.node_size, self.pool.labels, limit, len(self.opened))
