@@ -84,7 +84,9 @@ class Bin:
     def admits(self, pod_set: PodSet) -> bool:
         """Whether its labels and taints let the pods in, and nobody keeps them off."""
         if pod_set.node_selector and not self.labels.issuperset(pod_set.node_selector):
-            return False
+            missing = set(pod_set.node_selector) - self.labels
+            if any(key != TOPOLOGY_NODE or domain_of(self, key) != value for key, value in missing):
+                return False
         if pod_set.excluded_nodes and (self.cluster, self.key) in pod_set.excluded_nodes:
             return False
         return not self.taints or all(tolerated(taint, pod_set.tolerations) for taint in self.taints)

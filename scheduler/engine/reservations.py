@@ -59,6 +59,10 @@ class Reservations:
     def on(self, room: PoolRoom) -> bool:
         return room.pool.ref in self._by_pool
 
+    def awaited(self, room: PoolRoom) -> bool:
+        """Whether one of them is for a workload that has not been placed yet."""
+        return any(each.workload.placement is None for each in self._by_pool.get(room.pool.ref, ()))
+
     def earliest(self, shape: Shape, room: PoolRoom) -> Instant | None:
         """When the gang will fit there if nobody else comes; None: not while what never ends is there. Where its pods
         cannot be counted, instants are tried by halving, since room only grows with time."""

@@ -183,9 +183,9 @@ class PoolRoom:
             self.opened += [bin_ for bin_ in opener.opened if bin_.taken]
         return True
 
-    def assume_what_fits(self, pod_sets: Sequence[PodSet], *, buy: bool) -> int:
-        """Assume as many pods as fit, and say how many: for a started workload, whose member binds what it can."""
-        whole = 0
+    def assume_what_fits(self, pod_sets: Sequence[PodSet], *, buy: bool) -> tuple[PodSet, ...]:
+        """Assume as many pods as fit, and say which do not: for a started workload, whose member binds what it can."""
+        stranded: list[PodSet] = []
         for pod_set in pod_sets:
             left = pod_set.count
             while left:
@@ -195,8 +195,9 @@ class PoolRoom:
                 if not count:
                     break
                 left -= count
-            whole += pod_set.count - left
-        return whole
+            if left:
+                stranded.append(replace(pod_set, count=left))
+        return tuple(stranded)
 
     def fresh_bin(self) -> Bin:
         """An empty node of the pool."""
@@ -207,15 +208,15 @@ class PoolRoom:
     ) -> list[Take] | None:
         """As `pack`, beside the nodes on which room is kept. The member binds pods to whatever nodes it is let, so a
         gang on several nodes has none of these; what is left on one is for a gang that it holds whole."""
-        kept = [bin_ for bin_ in self.ready if bin_.kept_for]
-        if not kept and not any(bin_.kept_for for bin_ in self.coming):
+        if not self.reserved:
             return pack(pod_sets, stages, opener)
         takes = pack(pod_sets, [[bin_ for bin_ in stage if not bin_.kept_for] for stage in stages], opener)
-        kept.sort(key=lambda each: (each.gpus, each.cpu_milli, each.key))
-        for bin_ in kept if takes is None else ():
-            if pod_sets and bin_.room_for(pod_sets[0].requests, 1):
-                takes = takes or pack(pod_sets, ([bin_],))
-        return takes
+        if takes is not None or not pod_sets:
+            return takes
+        pod = pod_sets[0].requests
+        beside = [bin_ for bin_ in self.ready if bin_.kept_for and bin_.room_for(pod, 1)]
+        beside.sort(key=lambda each: (each.gpus, each.cpu_milli, each.key))
+        return next((found for bin_ in beside if (found := pack(pod_sets, ([bin_],)))), None)
 
     def _hold(self, pod_sets: Sequence[PodSet], takes: Sequence[Take]) -> None:
         """Note where the gang may be bound, so that it takes no room that is kept."""

@@ -130,8 +130,10 @@ def _settle_started(world: World, workload: Workload, placement: Placement) -> l
         return []
     unbound = _unbound(world, workload, placement)
     if unbound:
-        fitted = room.assume_what_fits(_held_to(placement, unbound), buy=_may_buy(world, room))
-        world.fitted[workload.ref.uid] = fitted
+        stranded = room.assume_what_fits(_held_to(placement, unbound), buy=_may_buy(world, room))
+        world.fitted[workload.ref.uid] = sum(each.count for each in unbound) - sum(each.count for each in stranded)
+        if stranded and not workload.part:
+            world.stranded[workload.ref.uid] = stranded
     return []
 
 
