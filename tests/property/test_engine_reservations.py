@@ -42,8 +42,8 @@ def job(name: str, gpus: int, seconds: float | None, *, at: float = 0.0, count: 
 
 
 BOUND_ELSEWHERE = [
-    *(job(f"a{index}", 1, 60.0) for index in range(9)),
-    job("b", 3, 1060.0),
+    *(job(f"b{index}", 1, 60.0) for index in range(9)),
+    job("a", 3, 1060.0),
     job("gang", 2, 1000.0, at=60.0, count=2, queue="blue"),
     job("c", 5, 530.0, at=739.0),
     job("whole", 8, 60.0, at=747.0),
