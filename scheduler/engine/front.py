@@ -73,7 +73,7 @@ class Front:
             self._strict[workload.queue].append(workload.ref.uid)
         if self._preemption is not None:
             self._make_room(self._preemption, waiting)
-        self._serve_the_patient([*(each for each in waiting if self._has_waited(*each)), *self._stranded()])
+        self._serve_the_patient([*(each for each in waiting if self._world.has_waited(*each)), *self._stranded()])
 
     def _maybe_concerned(self, pending: Iterable[Workload]) -> Iterable[Workload]:
         """Those of strict queues, and those who have waited for as long as the least patient policy says: found without
@@ -94,8 +94,8 @@ class Front:
 
     @property
     def keeps_room(self) -> bool:
-        """Whether some room is kept for somebody in this cycle."""
-        return bool(self.reservations)
+        """Whether some nodes are kept for somebody in this cycle."""
+        return bool(self.reservations) or any(room.reserved for room in self._world.rooms.values())
 
     # -- capacity that a queue gets back -----------------------------------------------------------------------
 
@@ -174,10 +174,6 @@ class Front:
         at = self.reservations.earliest(shape, room)
         if at is not None:
             self.reservations.keep(workload, shape, room, at, Reason(RESERVED, f"its pods wait on {room.pool.ref}"))
-
-    def _has_waited(self, workload: Workload, policy: PlacementPolicy) -> bool:
-        patience = policy.reservation.after_wait_seconds
-        return patience is not None and self._world.now >= workload.queued_at + patience
 
     # -- both --------------------------------------------------------------------------------------------------
 

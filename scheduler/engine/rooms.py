@@ -109,7 +109,7 @@ class PoolRoom:
         self.kept_off: tuple[NodeName, ...] = ()
         """Nodes that it is to be kept off."""
         self.reserved: Counter[str] = Counter()
-        """Nodes that reservations are to use, those too of which nothing has to be kept free until then."""
+        """Nodes that reservations and guarded gangs are to use, those too of which nothing has to be kept free."""
         self._fits: dict[tuple[int, bool], tuple[int, Fit | None]] = {}
         real = {_key(node.allocatable): node.allocatable for node in usable if node.workload_pods}
         self.sizes = (self.node_size, *(real[key] for key in sorted(real)))
@@ -169,28 +169,36 @@ class PoolRoom:
         self._fits[shape.number, grow] = (self.version, fit)
         return fit
 
-    def assume(self, pod_sets: Sequence[PodSet], *, coming: bool = False, buy: bool = False) -> bool:
+    def assume(
+        self, pod_sets: Sequence[PodSet], *, coming: bool = False, buy: bool = False, guarded: bool = False
+    ) -> bool:
         """Put the whole gang on ready nodes, with `coming` also on those on their way, with `buy` also on nodes to
-        buy; False when it does not fit (nothing is assumed then)."""
+        buy; False when it does not fit (nothing is assumed then). `guarded`: whoever is placed after it in this cycle
+        is kept off its nodes, as the member might bind that one there first."""
         opener = self._opener(self.can_open) if buy else None
         stages = (self.ready, self.coming, self.opened) if coming or buy else (self.ready,)
         takes = self._pack(pod_sets, stages, opener)
         if takes is None:
             return False
         self._hold(pod_sets, takes)
+        if guarded:
+            self.reserved.update(take.bin.key for take in takes)
         self.version += 1
         if opener is not None:
             self.opened += [bin_ for bin_ in opener.opened if bin_.taken]
         return True
 
-    def assume_what_fits(self, pod_sets: Sequence[PodSet], *, buy: bool) -> tuple[PodSet, ...]:
+    def assume_what_fits(self, pod_sets: Sequence[PodSet], *, buy: bool, guarded: bool) -> tuple[PodSet, ...]:
         """Assume as many pods as fit, and say which do not: for a started workload, whose member binds what it can."""
         stranded: list[PodSet] = []
         for pod_set in pod_sets:
             left = pod_set.count
             while left:
                 count = left
-                while count and not self.assume((replace(pod_set, count=count),), coming=True, buy=buy):
+                while count:
+                    some = replace(pod_set, count=count)
+                    if self.assume((some,), coming=True, buy=buy, guarded=guarded):
+                        break
                     count //= 2
                 if not count:
                     break

@@ -130,7 +130,8 @@ def _settle_started(world: World, workload: Workload, placement: Placement) -> l
         return []
     unbound = _unbound(world, workload, placement)
     if unbound:
-        stranded = room.assume_what_fits(_held_to(placement, unbound), buy=_may_buy(world, room))
+        sets, guarded = _held_to(placement, unbound), world.has_waited(workload, world.policy_of(workload))
+        stranded = room.assume_what_fits(sets, buy=_may_buy(world, room), guarded=guarded)
         world.fitted[workload.ref.uid] = sum(each.count for each in unbound) - sum(each.count for each in stranded)
         if stranded and not workload.part:
             world.stranded[workload.ref.uid] = stranded

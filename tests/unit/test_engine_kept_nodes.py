@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -34,8 +35,9 @@ from tests.unit.engine_world import (
     workload,
 )
 
-EASY = policy_set(policy(burst=None, reservation=ReservationRule(0.0)))
-BUYING = policy_set(policy(reservation=ReservationRule(0.0)))
+PATIENCE = ReservationRule(60.0)
+EASY = policy_set(policy(burst=None, reservation=PATIENCE))
+BUYING = policy_set(policy(reservation=PATIENCE))
 
 
 def job(name: str, gpus: int, seconds: float | None, *, count: int = 1, at: float = 0.0, **changes: object) -> Workload:
@@ -99,9 +101,29 @@ def test_who_ends_late_is_kept_off_every_node_that_the_gang_is_to_have() -> None
     assert found["soon"].kept_off == ()
 
 
+@pytest.mark.parametrize("bound", [True, False])
+@pytest.mark.parametrize(("at", "want"), [(-100.0, ("n0",)), (-50.0, ())])
+def test_others_are_kept_off_the_nodes_of_one_that_has_waited_until_its_pods_are_bound(
+    at: float, want: tuple[str, ...], bound: bool
+) -> None:
+    """Its member may come to the others first, in the cycle in which it starts and in those after it."""
+    home = cluster("onprem", (pool("onprem", "a"),), (node("a", "n0"), node("a", "n1")))
+    first, second = job("first", 8, 500.0, at=at), job("second", 4, 500.0)
+    found = placed(plan_for(home, first, second))
+    assert (found["first"].kept_off, found["second"].kept_off) == ((), want)
+    started = replace(first, placement=found["first"])
+    copy = copy_of(started, pods_bound=0)
+    if bound:
+        busy = node("a", "n0", used=first.requests, workload_pods=1)
+        home = replace(home, nodes=(busy, home.nodes[1]))
+        copy = copy_of(started, holds=(("n0", first.requests),))
+    found = placed(plan_for(home, started, second, copies=(copy,)))
+    assert found["second"].kept_off == (() if bound else want)
+
+
 @pytest.mark.parametrize("off", [(), ("n0",)])
 def test_pods_that_are_not_bound_yet_are_assumed_where_they_may_go(off: tuple[str, ...]) -> None:
-    """A whole node is left for the next exactly if the one that waits for its node is not thought to be on it."""
+    """On the fuller node, or, where it is kept off that one, on the other."""
     started = job("started", 2, 9000.0, placement=placement("onprem", "a", kept_off=off))
     home = cluster("onprem", (pool("onprem", "a"),), (node("a", "n0"), node("a", "n1")))
     other = job("other", 7, 9000.0)
@@ -127,10 +149,10 @@ def test_what_was_started_and_finds_no_node_has_room_kept_for_it() -> None:
     stranded = job("stranded", 8, 500.0, at=-100.0, placement=placement("onprem", "a"))
     waits = copy_of(stranded, pods_bound=0, started_at=None)
     home = cluster("onprem", (pool("onprem", "a"),), (one, two))
-    late, soon, other = job("late", 2, 1500.0), job("soon", 3, 500.0), job("other", 4, 1500.0)
+    others = (job("late", 2, 1500.0), job("more", 4, 1500.0), job("soon", 3, 500.0), job("then", 3, 500.0))
     copies = (first_copy, second_copy, waits)
-    found = placed(plan_for(home, first, second, stranded, late, soon, other, copies=copies))
-    assert {name: where.kept_off for name, where in found.items()} == {"late": ("n0",), "soon": ()}
+    found = placed(plan_for(home, first, second, stranded, *others, copies=copies))
+    assert {name: where.kept_off for name, where in found.items()} == {"late": ("n0",), "soon": ("n0",), "then": ()}
     plan = plan_for(home, first, second, stranded, job("late", 6, 1500.0), copies=copies)
     assert not plan.placements
     assert not [each for each in plan.decisions if each.workload.name == "stranded"], "it has been decided on already"
@@ -155,7 +177,7 @@ def test_nodes_that_it_is_kept_off_are_written_and_read_back() -> None:
         ({"domain": (TOPOLOGY_NODE, "n1")}, False),
     ],
 )
-def test_a_machine_of_a_replay_obeys(changes: dict[str, object], want: bool) -> None:
+def test_a_machine_of_a_replay_obeys(changes: dict[str, Any], want: bool) -> None:
     where = placement("onprem", "a", **changes)
     machine = Machine(PoolRef(where.cluster, where.pool), node("a", "n0").name, NODE_SIZE, NOW, None, NODE_SIZE)
     assert machine.is_open_to(where) is want
