@@ -11,7 +11,9 @@ still the programme's answer.
 The bound: while its queue has quota and no workload of a higher priority comes, one that some pool could hold starts at
 the latest after `afterWait` and one longest run (with its start) for each workload before it in the line and one more,
 whatever smaller ones come meanwhile: the first in line has its instant at most one longest run ahead, nobody let in
-moves that, and the next is first when it has started.
+moves that, and the next is first when it has started. Nobody let in moves it whichever nodes members choose: who ends
+later is kept off its nodes or held to one where there is enough for both (`rooms`), until it is bound itself. One that
+was started but whose pods found no node, because others were bound there, has not left the line.
 """
 
 from __future__ import annotations
