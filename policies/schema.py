@@ -21,6 +21,7 @@ from policies.values import (
     Quantity,
     ResourceName,
     Text,
+    WaitOrNever,
     Weight,
     quantity,
 )
@@ -163,8 +164,9 @@ class DisruptionSpec(Strict):
 class ReservationSpec(Strict):
     """When room is kept for a workload that does not fit yet, so that smaller ones cannot keep it waiting for ever."""
 
-    after_wait: DurationOrNever = 21600.0
-    """How long it waits before that, or never. Others may use the room meanwhile if they end in time. Default 6h."""
+    after_wait: WaitOrNever = 21600.0
+    """How long it waits before that (0s: from the start), or never. Others may use the room meanwhile if they end in
+    time. Default 6h."""
 
 
 class ExplorationSpec(Strict):

@@ -50,10 +50,14 @@ def _positive_duration(value: object) -> float:
     return seconds
 
 
-def _duration_or_never(value: object) -> float | None:
+def _wait_or_never(value: object) -> float | None:
     if isinstance(value, str) and not value[:1].isdigit() and value != "never":
         raise refuse_value(f"{shown(value)} is not a duration; write for example 15m, or never")
-    return None if value == "never" else _positive_duration(value)
+    return None if value == "never" else _duration(value)
+
+
+def _duration_or_never(value: object) -> float | None:
+    return None if _wait_or_never(value) is None else _positive_duration(value)
 
 
 def _money(value: object) -> Decimal:
@@ -173,9 +177,10 @@ LongText = Annotated[str, StringConstraints(min_length=1, max_length=4000)]
 Duration = Annotated[float, BeforeValidator(_duration), _DURATION_SCHEMA]
 """In seconds."""
 PositiveDuration = Annotated[float, BeforeValidator(_positive_duration), _DURATION_SCHEMA]
-DurationOrNever = Annotated[
-    float | None, BeforeValidator(_duration_or_never), _schema("string", pattern=f"^(never|{durations.PATTERN})$")
-]
+_OR_NEVER_SCHEMA: Final = _schema("string", pattern=f"^(never|{durations.PATTERN})$")
+DurationOrNever = Annotated[float | None, BeforeValidator(_duration_or_never), _OR_NEVER_SCHEMA]
+WaitOrNever = Annotated[float | None, BeforeValidator(_wait_or_never), _OR_NEVER_SCHEMA]
+"""The same, where not to wait at all is an answer, too: 0s."""
 Money = Annotated[
     Decimal, BeforeValidator(_money), _schema(_NUMERIC, pattern=r"^\d{1,15}(\.\d{1,9})?$", minimum=0, examples=["4.50"])
 ]

@@ -67,8 +67,9 @@ _FIELDS: Final[dict[str, type]] = {
     "decision": str,
     "reason": str,
 }
-_OPTIONAL_FIELDS: Final = frozenset({"movedFrom", "domain", "explorationUsd", "part"})
+_OPTIONAL_FIELDS: Final = frozenset({"movedFrom", "domain", "keptOff", "explorationUsd", "part"})
 _LABEL: Final = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_NODE: Final = re.compile(r"[a-z0-9][-a-z0-9.]{0,252}")
 _SPEED: Final = re.compile(r"([A-Za-z0-9*][-A-Za-z0-9_. ]{0,62})=([0-9]{1,9}(?:\.[0-9]{1,9})?)@([0-9a-z.]{1,20})")
 _USD: Final = re.compile(r"[0-9]{1,15}(\.[0-9]{1,15})?")
 _DURATION: Final = re.compile(r"(?:\d{1,9}(?:\.\d{1,9})?(?:ms|[dhms]))+")
@@ -159,6 +160,7 @@ def format_placement(placement: Placement) -> str:
             "reason": placement.reason,
             **({} if placement.moved_from is None else {"movedFrom": placement.moved_from}),
             **({} if placement.domain is None else {"domain": "=".join(placement.domain)}),
+            **({"keptOff": ",".join(placement.kept_off)} if placement.kept_off else {}),
             **({} if placement.exploration_usd is None else {"explorationUsd": f"{placement.exploration_usd:f}"}),
             **({"part": placement.part} if placement.part else {}),
         }
@@ -190,6 +192,7 @@ def parse_placement(text: str) -> Placement:
         reason=fields["reason"],
         moved_from=ClusterId(fields["movedFrom"]) if "movedFrom" in fields else None,
         domain=_domain(fields["domain"]) if "domain" in fields else None,
+        kept_off=_node_names(fields["keptOff"]) if "keptOff" in fields else (),
         exploration_usd=_usd(fields["explorationUsd"]) if "explorationUsd" in fields else None,
         part=fields.get("part", ""),
     )
@@ -389,6 +392,14 @@ def _domain(text: str) -> tuple[str, str]:
     if not equals or not _LABEL.fullmatch(key):
         raise _bad_placement(f"field domain {text[:40]!r} is no label with its value")
     return key, value
+
+
+def _node_names(text: str) -> tuple[NodeName, ...]:
+    names = text.split(",")
+    for name in names:
+        if not _NODE.fullmatch(name):
+            raise _bad_placement(f"field keptOff: {name[:40]!r} is no name of a node")
+    return tuple(NodeName(name) for name in names)
 
 
 def _topology(annotations: Mapping[str, Any], problems: list[str]) -> str:

@@ -180,6 +180,8 @@ class Placement(Answer):
     exploration_usd: Exact | None
     """What it counts for in the policy's exploration budget, where it was placed to learn."""
     domain: tuple[str, str] | None
+    kept_off: tuple[str, ...]
+    """Nodes that it must not use: room was kept there for another when it was placed."""
     part: str
     """Of a service that was divided before: which part its copy was."""
 

@@ -325,6 +325,7 @@ class Writes:
                 held_to = () if placement.domain is None else (placement.domain,)
                 said = (raw["metadata"].get("annotations") or {}).get(ANNOTATION_EXCLUDED_NODES)
                 excluded = tuple(node for cluster, node in parse_places(said) if cluster == placement.cluster)
+                excluded += tuple(node for node in placement.kept_off if node not in excluded)
                 hub = self._mirror.federation.hub.name
                 labels = member.member.labels if member is not None else ()
                 return MemberFacts(placement.cluster, hub, (*pool.selector, *held_to), taints, excluded, labels)

@@ -79,7 +79,8 @@ class Assignment:
         left = (each for each in hopeful if each.ref.uid not in self.front.placed)
         board = None if bulk is None else lambda: bulk.board
         self.guide = guide_of(world, self._weigher, left, self.front.reservations.earliest, board)
-        # To arrays room that is kept for somebody is gone: they do not see who may use it meanwhile.
+        # To arrays room that is kept for somebody is gone: they do not see who may use it meanwhile, nor who is to be
+        # kept off which nodes.
         self._bulk = None if self.front.keeps_room else bulk
         turns = Turns(pending, world.quotas, world.capacity)
         most = 1 if self._bulk is None else turn_size(len(pending))
@@ -320,7 +321,8 @@ class Assignment:
             chosen = next(each for each in weighed if each.room.pool.ref == elsewhere)
         world, room, fit = self._world, chosen.room, chosen.fit
         assert fit is not None
-        if not room.assume(ask.shape.pod_sets, buy=not fit.now):
+        guarded = world.has_waited(workload, ask.policy)
+        if not room.assume(ask.shape.pod_sets, buy=not fit.now, guarded=guarded):
             raise AssertionError(f"{workload.ref} was weighed as fitting on {room.pool.ref} but does not")
         if self._bulk is not None:
             self._bulk.touched(room)
@@ -338,7 +340,7 @@ class Assignment:
         pool = room.pool
         placement = Placement(
             pool.ref.cluster, pool.ref.pool, pool.capacity_type, pool.bought, state, attempt, world.now, decision.id,
-            domain=room.domain if fit.now else None,
+            domain=room.domain if fit.now else None, kept_off=room.kept_off,
             exploration_usd=None if exploration is None else exploration.usd,
         )  # fmt: skip
         self.placements.append(SetPlacement(workload.ref, placement, workload.placement, decision.id))

@@ -11,7 +11,9 @@ still the programme's answer.
 The bound: while its queue has quota and no workload of a higher priority comes, one that some pool could hold starts at
 the latest after `afterWait` and one longest run (with its start) for each workload before it in the line and one more,
 whatever smaller ones come meanwhile: the first in line has its instant at most one longest run ahead, nobody let in
-moves that, and the next is first when it has started.
+moves that, and the next is first when it has started. Nobody let in moves it whichever nodes members choose: who ends
+later is kept off its nodes or held to one where there is enough for both (`rooms`), until it is bound itself. One that
+was started but whose pods found no node, because others were bound there, has not left the line.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Final
 
 from scheduler.engine.candidates import Weighed, Weigher, in_time
@@ -31,6 +34,7 @@ from scheduler.engine.settlement import Move
 from scheduler.engine.world import World
 from scheduler.model.ids import QueueId, Uid
 from scheduler.model.policy import PlacementPolicy
+from scheduler.model.resources import Resources
 from scheduler.model.verdict import Reason
 from scheduler.model.workload import Workload
 
@@ -71,7 +75,7 @@ class Front:
             self._strict[workload.queue].append(workload.ref.uid)
         if self._preemption is not None:
             self._make_room(self._preemption, waiting)
-        self._serve_the_patient([each for each in waiting if self._has_waited(*each)])
+        self._serve_the_patient([*(each for each in waiting if self._world.has_waited(*each)), *self._stranded()])
 
     def _maybe_concerned(self, pending: Iterable[Workload]) -> Iterable[Workload]:
         """Those of strict queues, and those who have waited for as long as the least patient policy says: found without
@@ -92,8 +96,8 @@ class Front:
 
     @property
     def keeps_room(self) -> bool:
-        """Whether some room is kept for somebody in this cycle."""
-        return bool(self.reservations)
+        """Whether some nodes are kept for somebody in this cycle."""
+        return bool(self.reservations) or any(room.reserved for room in self._world.rooms.values())
 
     # -- capacity that a queue gets back -----------------------------------------------------------------------
 
@@ -126,6 +130,9 @@ class Front:
                 break
             if workload.ref.uid in self.placed or self.reservations.of(workload) is not None:
                 continue
+            if workload.ref.uid in self._world.stranded:
+                self._keep_for_stranded(workload)
+                continue
             ask = self._world.ask_of(workload, policy)
             if ask.number in hopeless or not self._is_next(workload):
                 continue
@@ -137,7 +144,7 @@ class Front:
         weighed = self._weigh(workload, ask)
         if self._started(workload, ask, weighed):
             return True
-        full = [each for each in weighed if _is_full(each) and not self.reservations.on(each.room)]
+        full = [each for each in weighed if _is_full(each) and not self.reservations.awaited(each.room)]
         self._looks += len(full)
         found = [
             (at, each.order, each.room)
@@ -151,9 +158,24 @@ class Front:
         self.reservations.keep(workload, ask.shape, room, at, Reason(RESERVED, text))
         return True
 
-    def _has_waited(self, workload: Workload, policy: PlacementPolicy) -> bool:
-        patience = policy.reservation.after_wait_seconds
-        return patience is not None and self._world.now >= workload.queued_at + patience
+    def _stranded(self) -> list[tuple[Workload, PlacementPolicy]]:
+        """Those that have been started, but have pods left that fit nowhere: their member has bound others where these
+        were to go. They go on waiting in the line, or smaller ones could pass them for ever."""
+        workloads = (self._world.roll.restless[uid] for uid in self._world.stranded)
+        return [(each, policy) for each in workloads if (policy := self._world.policy_of(each)) is not None]
+
+    def _keep_for_stranded(self, workload: Workload) -> None:
+        """Keep room for the rest of it; its member binds it there by itself."""
+        assert workload.placement is not None
+        room = self._world.room_of(workload.placement)
+        assert room is not None
+        sets = self._world.stranded[workload.ref.uid]
+        requests = sum((each.requests.times(each.count) for each in sets), Resources())
+        shape = replace(self._world.shape_of(workload), pod_sets=sets, requests=requests)
+        self._looks += 1
+        at = self.reservations.earliest(shape, room)
+        if at is not None:
+            self.reservations.keep(workload, shape, room, at, Reason(RESERVED, f"its pods wait on {room.pool.ref}"))
 
     # -- both --------------------------------------------------------------------------------------------------
 

@@ -37,6 +37,8 @@ class Bin:
     """Pods assumed onto it in this cycle."""
     cluster: str = ""
     """Of a node that exists."""
+    kept_for: int = 0
+    """For how many reservations room of it is kept; a copy is kept for none."""
 
     def copy(self) -> Bin:
         """Another one with the same room. By hand: `dataclasses.replace` is five times slower, and looking ahead copies
@@ -82,7 +84,9 @@ class Bin:
     def admits(self, pod_set: PodSet) -> bool:
         """Whether its labels and taints let the pods in, and nobody keeps them off."""
         if pod_set.node_selector and not self.labels.issuperset(pod_set.node_selector):
-            return False
+            missing = set(pod_set.node_selector) - self.labels
+            if any(key != TOPOLOGY_NODE or domain_of(self, key) != value for key, value in missing):
+                return False
         if pod_set.excluded_nodes and (self.cluster, self.key) in pod_set.excluded_nodes:
             return False
         return not self.taints or all(tolerated(taint, pod_set.tolerations) for taint in self.taints)

@@ -96,7 +96,7 @@ class Preemption:
         """Keep for it what is on its way out, or stop as little work as possible; the runs that are stopped."""
         if (ask.number, workload.priority) in self._hopeless:
             return []
-        rooms = [room for room in rooms if not self._reservations.on(room) and self._would_take(ask, room)]
+        rooms = [room for room in rooms if not self._reservations.awaited(room) and self._would_take(ask, room)]
         trials = [_Trial(self._forecast, room, ask.shape, self._world.now) for room in rooms]
         found = self._without_stopping(workload, trials)
         if found is None and not self.owed(workload) and not any(self._awaits_pods(room) for room in rooms):

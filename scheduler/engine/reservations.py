@@ -35,6 +35,8 @@ class Reservation:
     reason: Reason
     kept: list[tuple[Bin, Resources]] = field(default_factory=list)
     """What nobody may take for longer than until `at`, of the nodes that are there or on their way."""
+    nodes: list[str] = field(default_factory=list)
+    """All that it is to use, those too of which others leave it enough."""
     new_nodes: int = 0
     """Likewise, of those that may still be bought."""
 
@@ -56,6 +58,10 @@ class Reservations:
 
     def on(self, room: PoolRoom) -> bool:
         return room.pool.ref in self._by_pool
+
+    def awaited(self, room: PoolRoom) -> bool:
+        """Whether one of them is for a workload that has not been placed yet."""
+        return any(each.workload.placement is None for each in self._by_pool.get(room.pool.ref, ()))
 
     def earliest(self, shape: Shape, room: PoolRoom) -> Instant | None:
         """When the gang will fit there if nobody else comes; None: not while what never ends is there. Where its pods
@@ -88,6 +94,7 @@ class Reservations:
         made = Reservation(workload, room, at, reason, new_nodes=sum(bool(each.taken) for each in opener.opened))
         for real, later in zip((*room.ready, *room.coming), (*ready, *coming), strict=True):
             if later.taken > real.taken:
+                made.nodes.append(real.key)
                 # Of what is free now, all that it will need beyond what others leave by then.
                 needed = positive(amount_of(real) - amount_of(later))
                 self._forecast.claim(room, real.key, positive(there[id(later)] - amount_of(later) - needed))
@@ -144,6 +151,8 @@ def _take(reservation: Reservation) -> None:
     for bin_, needed in reservation.kept:
         shift(bin_, needed, -1)
         bin_.taken += 1
+        bin_.kept_for += 1
+    room.reserved.update(reservation.nodes)
     room.kept_nodes += reservation.new_nodes
     room.version += 1
 
@@ -153,5 +162,7 @@ def _give(reservation: Reservation) -> None:
     for bin_, needed in reservation.kept:
         shift(bin_, needed, 1)
         bin_.taken -= 1
+        bin_.kept_for -= 1
+    room.reserved.subtract(reservation.nodes)
     room.kept_nodes -= reservation.new_nodes
     room.version += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -23,8 +24,8 @@ from scheduler.engine.packing import (
     undo,
 )
 from scheduler.model.cluster import Cluster, Node, NodePool, Taint
-from scheduler.model.contract import TAINT_DRAINING
-from scheduler.model.ids import Instant
+from scheduler.model.contract import TAINT_DRAINING, TOPOLOGY_NODE
+from scheduler.model.ids import Instant, NodeName
 from scheduler.model.resources import Resources
 from scheduler.model.snapshot import Backoff
 from scheduler.model.verdict import Reason
@@ -104,7 +105,11 @@ class PoolRoom:
         self.kept_nodes = 0
         """Nodes that may be bought, but are kept for a reservation."""
         self.domain: tuple[str, str] | None = None
-        """Where the gang that was assumed last is, if it asks for a topology."""
+        """What the gang that was assumed last is to be held to, if anything."""
+        self.kept_off: tuple[NodeName, ...] = ()
+        """Nodes that it is to be kept off."""
+        self.reserved: Counter[str] = Counter()
+        """Nodes that reservations and guarded gangs are to use, those too of which nothing has to be kept free."""
         self._fits: dict[tuple[int, bool], tuple[int, Fit | None]] = {}
         real = {_key(node.allocatable): node.allocatable for node in usable if node.workload_pods}
         self.sizes = (self.node_size, *(real[key] for key in sorted(real)))
@@ -156,7 +161,7 @@ class PoolRoom:
             return known[1]
         opener = self._opener(self.can_open) if grow else None
         stages = (self.ready, self.coming, self.opened) if grow else (self.ready,)
-        takes = pack(shape.pod_sets, stages, opener)
+        takes = self._pack(shape.pod_sets, stages, opener)
         fit = None
         if takes is not None:
             undo(takes)
@@ -164,38 +169,75 @@ class PoolRoom:
         self._fits[shape.number, grow] = (self.version, fit)
         return fit
 
-    def assume(self, pod_sets: Sequence[PodSet], *, coming: bool = False, buy: bool = False) -> bool:
+    def assume(
+        self, pod_sets: Sequence[PodSet], *, coming: bool = False, buy: bool = False, guarded: bool = False
+    ) -> bool:
         """Put the whole gang on ready nodes, with `coming` also on those on their way, with `buy` also on nodes to
-        buy; False when it does not fit (nothing is assumed then)."""
+        buy; False when it does not fit (nothing is assumed then). `guarded`: whoever is placed after it in this cycle
+        is kept off its nodes, as the member might bind that one there first."""
         opener = self._opener(self.can_open) if buy else None
         stages = (self.ready, self.coming, self.opened) if coming or buy else (self.ready,)
-        takes = pack(pod_sets, stages, opener)
+        takes = self._pack(pod_sets, stages, opener)
         if takes is None:
             return False
-        self.domain = domain_taken(pod_sets, takes)
+        self._hold(pod_sets, takes)
+        if guarded:
+            self.reserved.update(take.bin.key for take in takes)
         self.version += 1
         if opener is not None:
             self.opened += [bin_ for bin_ in opener.opened if bin_.taken]
         return True
 
-    def assume_what_fits(self, pod_sets: Sequence[PodSet], *, buy: bool) -> int:
-        """Assume as many pods as fit, and say how many: for a started workload, whose member binds what it can."""
-        whole = 0
+    def assume_what_fits(self, pod_sets: Sequence[PodSet], *, buy: bool, guarded: bool) -> tuple[PodSet, ...]:
+        """Assume as many pods as fit, and say which do not: for a started workload, whose member binds what it can."""
+        stranded: list[PodSet] = []
         for pod_set in pod_sets:
             left = pod_set.count
             while left:
                 count = left
-                while count and not self.assume((replace(pod_set, count=count),), coming=True, buy=buy):
+                while count:
+                    some = replace(pod_set, count=count)
+                    if self.assume((some,), coming=True, buy=buy, guarded=guarded):
+                        break
                     count //= 2
                 if not count:
                     break
                 left -= count
-            whole += pod_set.count - left
-        return whole
+            if left:
+                stranded.append(replace(pod_set, count=left))
+        return tuple(stranded)
 
     def fresh_bin(self) -> Bin:
         """An empty node of the pool."""
         return make_bin("new", self.node_size, self.pool.labels)
+
+    def _pack(
+        self, pod_sets: Sequence[PodSet], stages: Sequence[Sequence[Bin]], opener: Opener | None
+    ) -> list[Take] | None:
+        """As `pack`, beside the nodes on which room is kept. The member binds pods to whatever nodes it is let, so a
+        gang on several nodes has none of these; what is left on one is for a gang that it holds whole."""
+        if not self.reserved:
+            return pack(pod_sets, stages, opener)
+        takes = pack(pod_sets, [[bin_ for bin_ in stage if not bin_.kept_for] for stage in stages], opener)
+        if takes is not None or not pod_sets:
+            return takes
+        pod = pod_sets[0].requests
+        beside = [bin_ for bin_ in self.ready if bin_.kept_for and bin_.room_for(pod, 1)]
+        beside.sort(key=lambda each: (each.gpus, each.cpu_milli, each.key))
+        return next((found for bin_ in beside if (found := pack(pod_sets, ([bin_],)))), None)
+
+    def _hold(self, pod_sets: Sequence[PodSet], takes: Sequence[Take]) -> None:
+        """Note where the gang may be bound, so that it takes no room that is kept."""
+        beside = next((take.bin for take in takes if take.bin.kept_for), None)
+        if beside is not None:
+            value = domain_of(beside, TOPOLOGY_NODE)
+            assert value is not None
+            self.domain, self.kept_off = (TOPOLOGY_NODE, value), ()
+            return
+        self.domain = domain_taken(pod_sets, takes)
+        if self.reserved:
+            off = {name for name, count in self.reserved.items() if count} - {take.bin.key for take in takes}
+            self.kept_off = tuple(node.name for node in self.nodes if node.name in off)
 
     def _opener(self, limit: int) -> Opener:
         return Opener(self.node_size, self.pool.labels, limit, len(self.opened))

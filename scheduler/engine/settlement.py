@@ -99,11 +99,11 @@ def _settle_paused(world: World, workload: Workload, placement: Placement) -> li
 
 
 def _held_to(placement: Placement, sets: tuple[PodSet, ...]) -> tuple[PodSet, ...]:
-    """Its copy's pods go nowhere but to the domain that it was placed in."""
-    domain = placement.domain
-    if domain is None:
-        return sets
-    return tuple(replace(each, node_selector=tuple(sorted({*each.node_selector, domain}))) for each in sets)
+    """Its copy's pods go nowhere but to the domain that it was placed in, and not where they are kept off."""
+    domain, off = placement.domain, tuple((placement.cluster, name) for name in placement.kept_off)
+    if domain is not None:
+        sets = tuple(replace(each, node_selector=tuple(sorted({*each.node_selector, domain}))) for each in sets)
+    return tuple(replace(each, excluded_nodes=(*each.excluded_nodes, *off)) for each in sets) if off else sets
 
 
 def _if_given_up(world: World, workload: Workload, placement: Placement) -> list[Move] | None:
@@ -130,8 +130,11 @@ def _settle_started(world: World, workload: Workload, placement: Placement) -> l
         return []
     unbound = _unbound(world, workload, placement)
     if unbound:
-        fitted = room.assume_what_fits(_held_to(placement, unbound), buy=_may_buy(world, room))
-        world.fitted[workload.ref.uid] = fitted
+        sets, guarded = _held_to(placement, unbound), world.has_waited(workload, world.policy_of(workload))
+        stranded = room.assume_what_fits(sets, buy=_may_buy(world, room), guarded=guarded)
+        world.fitted[workload.ref.uid] = sum(each.count for each in unbound) - sum(each.count for each in stranded)
+        if stranded and not workload.part:
+            world.stranded[workload.ref.uid] = stranded
     return []
 
 
@@ -186,7 +189,7 @@ def _settle_reserved(world: World, weigher: Weigher, workload: Workload, placeme
     if reason is not None:
         return [release(world, workload, placement, reason, policy)]
     assert room is not None
-    sets = world.shape_of(workload).pod_sets
+    sets = _held_to(placement, world.shape_of(workload).pod_sets)
     if room.cluster.available and room.assume(sets):
         return [_start(world, workload, placement, room, Reason("Started", "its nodes are there"))]
     reason = _overdue(world, room, placement) or _shortage(world, room, placement, sets)

@@ -23,7 +23,7 @@ from scheduler.model.policy import PlacementPolicy, PolicySet
 from scheduler.model.ports import Prediction, Predictor
 from scheduler.model.resources import Resources
 from scheduler.model.snapshot import Snapshot
-from scheduler.model.workload import Placement, Workload
+from scheduler.model.workload import Placement, PodSet, Workload
 
 
 class World:
@@ -55,6 +55,8 @@ class World:
         self.wakes: set[Instant] = set()
         self.released: set[Uid] = set()
         """Whose placement this cycle has ended."""
+        self.stranded: dict[Uid, tuple[PodSet, ...]] = {}
+        """Of started workloads, pods that are on no node yet and now fit on none."""
         self.fitted: dict[Uid, int] = {}
         """Of started workloads, how many pods that are not on a node yet have been given room in this cycle."""
         self.backed_off = tuple(room.backoff for room in self.rooms.values() if room.backoff is not None)
@@ -109,6 +111,12 @@ class World:
         if ask is None:
             ask = self._ask_of_class[traits, waited] = self.ask_of(workload, policy)
         return ask
+
+    def has_waited(self, workload: Workload, policy: PlacementPolicy | None) -> bool:
+        """Whether it has waited, or had when it was placed, for as long as its policy says that nobody has to."""
+        patience = None if policy is None else policy.reservation.after_wait_seconds
+        until = self.now if workload.placement is None else workload.placement.decided_at
+        return patience is not None and until >= workload.queued_at + patience
 
     def room_of(self, placement: Placement) -> PoolRoom | None:
         """The pool it is placed on; None when that is no longer there."""

@@ -126,7 +126,10 @@ class Placement:
     moved_from: ClusterId | None = None
     """Where its former copy may still be: nothing is created before that is known to be gone."""
     domain: tuple[str, str] | None = None
-    """Label and value of the nodes that it is held to, where its pod sets ask for a topology."""
+    """Label and value of the nodes that it is held to, where its pod sets ask for a topology, or where it fits only
+    beside room that is kept on one node."""
+    kept_off: tuple[NodeName, ...] = ()
+    """Nodes of its pool that it must not use: room is kept there for another."""
     exploration_usd: Usd | None = None
     """What it is reckoned at in its policy's budget for exploration; None: it was not placed to learn."""
     part: str = ""

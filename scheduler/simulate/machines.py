@@ -9,6 +9,7 @@ from scheduler.model.cluster import Node, NodePool, Shortage
 from scheduler.model.contract import TOPOLOGY_NODE
 from scheduler.model.ids import Instant, NodeName, PoolRef
 from scheduler.model.resources import Resources
+from scheduler.model.workload import Placement
 from scheduler.simulate.assumptions import DEFAULT_PROVISIONING_SECONDS, Assumptions, draw, exponential, normal
 
 
@@ -57,11 +58,13 @@ class Machine:
         self.idle_since = now if self.pods == 0 else None
         self._node = None
 
-    def is_in(self, domain: tuple[str, str] | None) -> bool:
-        """Whether it has that label; an unlabelled one is named by its name."""
-        if domain is None:
+    def is_open_to(self, placement: Placement) -> bool:
+        """Whether pods of a workload so placed may be bound to it; an unlabelled one is named by its name."""
+        if self.name in placement.kept_off:
+            return False
+        if placement.domain is None:
             return True
-        key, value = domain
+        key, value = placement.domain
         return dict(self._labels).get(key, self.name if key == TOPOLOGY_NODE else None) == value
 
     def set_closed(self, *, closed: bool) -> None:

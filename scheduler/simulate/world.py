@@ -244,7 +244,7 @@ class SimulatedFederation:
         spots: list[tuple[Machine, Resources, int]] = []
         for pod_set in sorted(run.job.pod_sets, key=lambda each: -each.requests.gpus):
             left = pod_set.count
-            there = (each for each in pool.machines.values() if each.is_in(placement.domain))
+            there = (each for each in pool.machines.values() if each.is_open_to(placement))
             for machine in sorted(there, key=lambda each: (each.free.gpus, each.name)):
                 count = machine.room_for(pod_set.requests, left)
                 if count:

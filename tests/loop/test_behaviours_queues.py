@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from scheduler.daemon.parts import Daemon
-from scheduler.model.contract import ANNOTATION_PRIORITY
+from scheduler.model.contract import ANNOTATION_PRIORITY, LABEL_ORIGIN_UID, PODS
 from scheduler.model.ids import Uid
 from tests.loop.harness import PodCounter, World, a_world, counting, tiny_scenario, until
 
@@ -140,3 +140,37 @@ async def test_a_gang_never_starts_in_part(tmp_path: Path) -> None:
 
 def _began(counter: PodCounter, uid: str) -> bool:
     return bool(counter.copies.get(uid))
+
+
+async def test_who_may_run_on_beside_a_waiting_gang_is_kept_off_its_nodes(tmp_path: Path) -> None:
+    """One node is half full for long, one is busy, one empty; the gang waits for the last two."""
+    policies = OWNED_ONLY + "  reservation:\n    afterWait: 0s\n"
+    async with (
+        a_world(tmp_path, policies=policies, scenario=tiny_scenario(3)) as world,
+        world.daemon() as (daemon, _),
+    ):
+        where: dict[str, str] = {}
+        for name, gpus, hours in (("half", 4, 100), ("busy", 8, 50)):
+            expected = {"overspill.dev/expected-duration": f"{hours}h"}
+            await world.submit(name, gpus=gpus, seconds=hours * HOUR, annotations=expected)
+            [uid] = await _uids(world, name)
+            where[name] = await until(lambda uid=uid: _node_of(world, uid), f"{name} runs")  # type: ignore[misc]
+        await world.submit("gang", pods=2, gpus=8, seconds=HOUR)
+        [gang] = await _uids(world, "gang")
+        assert (await _decision(daemon, gang))[0] == "Reserved"
+        await world.submit("late", gpus=4, seconds=HOUR)
+        [late] = await _uids(world, "late")
+        assert await until(lambda: _node_of(world, late), "late runs") == where["half"]
+        [(_, copy)] = await world.copies(late)
+        node_affinity = copy["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
+        [term] = node_affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+        off = [value for field in term["matchFields"] for value in field["values"]]
+        assert len(off) == 2
+        assert where["busy"] in off
+        assert where["half"] not in off
+
+
+async def _node_of(world: World, uid: Uid) -> str | None:
+    """Where its only pod runs on-prem."""
+    pods = await world.member("onprem").list(PODS, label_selector=f"{LABEL_ORIGIN_UID}={uid}")
+    return next((str(pod["spec"]["nodeName"]) for pod in pods.items if pod["spec"].get("nodeName")), None)

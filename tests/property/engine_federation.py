@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 from scheduler.engine.cycle import cycle
 from scheduler.engine.spend import NodeLifetime, SpendLedger, advance
 from scheduler.model.cluster import Cluster, Node, NodePool
+from scheduler.model.contract import TOPOLOGY_NODE
 from scheduler.model.ids import Instant, NodeName, PoolRef, Uid
 from scheduler.model.money import Usd
 from scheduler.model.plan import Plan
 from scheduler.model.policy import PolicySet
 from scheduler.model.resources import Resources
 from scheduler.model.snapshot import Snapshot
-from scheduler.model.workload import MOVED, Copy, PlacementState, Workload
+from scheduler.model.workload import MOVED, Copy, Placement, PlacementState, Workload
 from scheduler.predict.first import FirstPredictor
 from tests.unit.engine_world import copy_of, node
 
@@ -46,6 +47,9 @@ class Federation:
     releases: list[tuple[Instant, Uid, str]] = field(default_factory=list)
     """(when, who, why) of every placement that was released."""
     moves: list[tuple[Instant, Uid]] = field(default_factory=list)
+    spreads: bool = False
+    """Whether members bind each pod to the emptiest node that fits (as kube-scheduler does unless it is told
+    otherwise), and not to the fullest."""
 
     def snapshot(self) -> Snapshot:
         self.ledger = advance(self.ledger, self.lifetimes.values(), self.now)
@@ -178,7 +182,7 @@ class Federation:
         return workload.placement is not None and workload.placement.state in states
 
     def _bind_all(self) -> None:
-        """Each member's scheduler: the first node of the pool where a pod fits."""
+        """Each member's scheduler: the whole gang, big pods first, on nodes of its pool that it is not kept off."""
         for uid, workload in sorted(self.workloads.items()):
             placement = workload.placement
             if placement is None or placement.state is not PlacementState.STARTED or uid in self.bound:
@@ -196,15 +200,16 @@ class Federation:
         placement = workload.placement
         assert placement is not None
         cluster = next(each for each in self.clusters if each.id == placement.cluster)
-        free = {n.name: n.allocatable - n.used for n in cluster.nodes if n.pool == placement.pool and n.usable}
+        there = [n for n in cluster.nodes if n.pool == placement.pool and n.usable and _lets_in(placement, n)]
+        free = {n.name: n.allocatable - n.used for n in there}
         spots: list[tuple[str, NodeName, Resources]] = []
-        # Big pods first, each on the tightest node: a member that packs well.
+        sign = -1 if self.spreads else 1
         for pod_set in sorted(workload.pod_sets, key=lambda each: each.requests.gpus, reverse=True):
             for _ in range(pod_set.count):
                 fitting = [name for name in free if pod_set.requests.fits_in(free[name])]
                 if not fitting:
                     return None
-                name = min(fitting, key=lambda each: (free[each].gpus, free[each].cpu_milli, each))
+                name = min(fitting, key=lambda each: (sign * free[each].gpus, sign * free[each].cpu_milli, each))
                 free[name] = free[name] - pod_set.requests
                 spots.append((cluster.id, name, pod_set.requests))
         return spots
@@ -279,6 +284,15 @@ class Federation:
             if cluster.id == pool.ref.cluster:
                 pools = tuple(pool if each.ref == pool.ref else each for each in cluster.pools)
                 self.clusters[index] = replace(cluster, pools=pools)
+
+
+def _lets_in(placement: Placement, node: Node) -> bool:
+    """Whether the placement lets the copy's pods onto the node; one without labels is named by its name."""
+    if placement.domain is not None:
+        key, value = placement.domain
+        if dict(node.labels).get(key, node.name if key == TOPOLOGY_NODE else None) != value:
+            return False
+    return node.name not in placement.kept_off
 
 
 def check_room(snapshot: Snapshot, plan: Plan) -> None:

@@ -41,6 +41,28 @@ def job(name: str, gpus: int, seconds: float | None, *, at: float = 0.0, count: 
     return replace(base, **changes)  # type: ignore[arg-type]
 
 
+BOUND_ELSEWHERE = [
+    *(job(f"b{index}", 1, 60.0) for index in range(9)),
+    job("a", 3, 1060.0),
+    job("gang", 2, 1000.0, at=60.0, count=2, queue="blue"),
+    job("c", 5, 530.0, at=739.0),
+    job("whole", 8, 60.0, at=747.0),
+    job("d", 1, 1461.0, at=762.0),
+    job("e", 1, 1503.0, at=763.0),
+    job("f", 1, 514.0, at=2222.0),
+]
+"""There is room for `d` that nobody keeps, but a member that fills nodes binds it to the node that is kept for
+`whole`."""
+STRANDED = [
+    job("a", 5, 1500.0),
+    job("b", 3, 1500.0),
+    job("c", 8, 1500.0),
+    *(job(f"d{index}", 1, 1500.0, at=700.0 + index) for index in range(3)),
+    *(job(f"e{index}", 1, 1500.0, at=1500.0 + index * 300.0) for index in range(10)),
+]
+"""`a`, `b` and `c` fill two nodes, but a member that spreads leaves no node whole for `c`."""
+
+
 def rule(after_wait: float | None, value: ValueOfTime | None = None) -> PlacementPolicy:
     return policy(burst=None, reservation=ReservationRule(after_wait), value_of_time=value)
 
@@ -89,26 +111,13 @@ def jobs(draw: st.DrawFn) -> list[Workload]:
     ]
 
 
-@given(
-    small=jobs(),
-    nodes=st.integers(1, 3),
-    big=st.lists(st.tuples(st.integers(1, 3), st.integers(2, 8), st.integers(0, 3600)), min_size=1, max_size=3),
-    after_wait=st.sampled_from((0.0, 900.0)),
-    value=st.sampled_from((None, ValueOfTime(Decimal(1)), ValueOfTime(Decimal(0), Decimal(2)))),
-)
-@CAREFUL
-def test_the_bound(
-    small: list[Workload], nodes: int, big: list[tuple[int, int, int]], after_wait: float, value: ValueOfTime | None
-) -> None:
+def check_the_bound(everybody: list[Workload], nodes: int, rules: PlacementPolicy, *, spreads: bool) -> None:
     """Each starts at most `after_wait` and (those before it in the line and still waiting when it joined + 1) longest
     runs after it came."""
-    gangs = [
-        job(f"g{index}", gpus, 1000.0, at=float(at), count=min(count, nodes), queue="blue")
-        for index, (count, gpus, at) in enumerate(big)
-    ]
-    everybody = [*small, *gangs]
+    after_wait = rules.reservation.after_wait_seconds
+    assert after_wait is not None
     home = cluster("onprem", (pool("onprem", "a"),), tuple(node("a", f"n{index}") for index in range(nodes)))
-    world = Federation(NOW - 1, [home], policy_set(rule(after_wait, value)), {}, arrivals=list(everybody))
+    world = Federation(NOW - 1, [home], policy_set(rules), {}, arrivals=list(everybody), spreads=spreads)
     world.run(until=NOW + 30 * 86400)
     assert not world.workloads, "everything ends"
     for each in everybody:
@@ -121,6 +130,38 @@ def test_the_bound(
         ]
         bound = joined + (len(before) + 1) * (LONGEST + POD_START_SECONDS)
         assert world.first_started[each.ref.uid] <= bound, f"{each.ref} waits beyond the bound"
+
+
+@given(
+    small=jobs(),
+    nodes=st.integers(1, 3),
+    big=st.lists(st.tuples(st.integers(1, 3), st.integers(2, 8), st.integers(0, 3600)), min_size=1, max_size=3),
+    after_wait=st.sampled_from((0.0, 900.0)),
+    value=st.sampled_from((None, ValueOfTime(Decimal(1)), ValueOfTime(Decimal(0), Decimal(2)))),
+    spreads=st.booleans(),
+)
+@CAREFUL
+def test_the_bound(
+    small: list[Workload],
+    nodes: int,
+    big: list[tuple[int, int, int]],
+    after_wait: float,
+    value: ValueOfTime | None,
+    spreads: bool,
+) -> None:
+    gangs = [
+        job(f"g{index}", gpus, 1000.0, at=float(at), count=min(count, nodes), queue="blue")
+        for index, (count, gpus, at) in enumerate(big)
+    ]
+    check_the_bound([*small, *gangs], nodes, rule(after_wait, value), spreads=spreads)
+
+
+@pytest.mark.parametrize("spreads", [False, True])
+@pytest.mark.parametrize("history", [BOUND_ELSEWHERE, STRANDED], ids=["bound elsewhere", "stranded"])
+def test_the_bound_where_members_bind_pods_to_other_nodes_than_was_reckoned(
+    history: list[Workload], spreads: bool
+) -> None:
+    check_the_bound(history, 2, rule(0.0), spreads=spreads)
 
 
 def reserved_by(name: str, *others: Workload, **changes: object) -> dict[str, PlacementState]:

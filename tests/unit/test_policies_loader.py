@@ -144,6 +144,13 @@ def test_what_is_left_out_has_the_models_defaults() -> None:
     assert found.queues == (QueueSpec("x"),)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("text", "want"), [("never", None), ("0s", 0.0), ("10m", 600.0)])
+def test_room_may_be_kept_from_the_start_or_never(text: str, want: float | None) -> None:
+    head = "apiVersion: overspill.dev/v1alpha1\nkind: PlacementPolicy\nmetadata: {name: x}\n"
+    found = loaded(f"{head}spec: {{reservation: {{afterWait: {text}}}}}\n")
+    assert found.policies == (PlacementPolicy("x", reservation=ReservationRule(want)),)
+
+
 SAME = [
     ("other key order and comments", "kind: Queue # c\nspec: {weight: 2, cohort: a}\nmetadata: {name: q}\n"),
     ("quoted and with trailing zeros", 'kind: "Queue"\nspec:\n  cohort: "a"\n  weight: "2.00"\nmetadata:\n  name: q\n'),
