@@ -55,6 +55,29 @@ def test_a_log_is_predicted_by_one_openmp_thread(tmp_path: Path, monkeypatch: py
     assert within == [{1}]
 
 
+NAMES = ("learned", "factorisation_rank_1", "gradient_boosting", "global_median")
+
+
+def test_no_word_of_the_tables_is_cut_in_80_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = dict.fromkeys(("median_ape", "mean_ape", "rmsle", "within_2x", "concordance", "coverage_90"), 12.345)
+    left = {"runs": 123_456, "median_ape": 12.345, "mean_log_error": 12.345, "coverage_90": 0.9}
+    found = scores | {
+        "baselines": dict.fromkeys(NAMES[1:], scores),
+        "coverage_90_by_gpu": {f"gpu-{at}": 0.9 for at in range(9)},
+        "remaining": {"216000": left | {"baselines": dict.fromkeys(NAMES[1:], left)}},
+    }
+    monkeypatch.setattr(model_durations, "evaluate_durations", lambda path, from_day: found)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert invoke(["model", "evaluate", "--durations", "any.csv"]) == 0
+    told = capsys.readouterr().out
+    assert max(map(len, told.splitlines())) <= 80
+    for word in (*NAMES, "median", "mean", "concordance", "coverage", "log", "error", "123456", "12.345", "gpu-8"):
+        assert word in told.split(), told
+    assert told.count("coverage") == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "want"),
     [
