@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -76,6 +76,8 @@ def evaluate_command(
         print_json(found)
     else:
         console().print(_table(found))
+        if held := _held(found):
+            console().print(held)
         if found.get("remaining"):
             console().print(_remaining_table(found["remaining"]))
         if "note" in found:
@@ -117,33 +119,43 @@ def evaluate_serving(path: Path) -> dict[str, Any]:
 
 
 def _table(found: dict[str, Any]) -> Any:
-    from rich.box import SIMPLE
-    from rich.table import Column, Table
-
     columns = ("median_ape", "mean_ape", "rmsle", "within_2x", "concordance", "coverage_90")
-    # Heads of several lines and no frame: no name is cut off in 80 columns.
-    heads = (Column(column.replace("_", " "), min_width=max(map(len, column.split("_")))) for column in columns)
-    table = Table(Column("model", no_wrap=True), *heads, box=SIMPLE, padding=(0, 1, 0, 0))
+    table = _scores_table(("model",), columns)
     for name, one in [("learned", found), *found["baselines"].items()]:
-        table.add_row(name, *(f"{one[key]:.3f}" if math.isfinite(one.get(key, math.nan)) else "-" for key in columns))
-    by = "gpu" if "coverage_90_by_gpu" in found else "queue"
-    groups, errors = found.get(f"coverage_90_by_{by}"), found.get(f"coverage_90_standard_error_by_{by}", {})
-    if groups:
-        off = {name: f" ± {100 * error:.1f}" for name, error in errors.items()}
-        held = ", ".join(f"{name} {100 * share:.1f}{off.get(name, '')} %" for name, share in groups.items())
-        table.caption = f"90 % intervals hold: {held}"
+        table.add_row(name, *(_number(one.get(key)) for key in columns))
     return table
 
 
 def _remaining_table(found: dict[str, Any]) -> Any:
-    from rich.table import Table
-
     from scheduler.cli.output import duration
 
     columns = ("median_ape", "mean_log_error", "coverage_90")
-    table = Table("gone on for", "runs", "what is left, by", *columns)
+    table = _scores_table(("gone_on for", "runs", "what is_left, by"), columns)
     for age, one in found.items():
         for name, row in [("learned", one), *one["baselines"].items()]:
-            cells = (f"{row[key]:.3f}" if key in row else "-" for key in columns)
-            table.add_row(duration(float(age)), str(one["runs"]), name, *cells)
+            table.add_row(duration(float(age)), str(one["runs"]), name, *(_number(row.get(key)) for key in columns))
     return table
+
+
+def _scores_table(names: Iterable[str], columns: Iterable[str]) -> Any:
+    """Heads are broken where they have an underscore, and there is no frame: in 80 columns no word is cut off."""
+    from rich.box import SIMPLE
+    from rich.table import Column, Table
+
+    heads = (Column(name.replace("_", "\n"), no_wrap=True) for name in (*names, *columns))
+    return Table(*heads, box=SIMPLE, padding=(0, 1, 0, 0))
+
+
+def _number(value: float | None) -> str:
+    return f"{value:.3f}" if value is not None and math.isfinite(value) else "-"
+
+
+def _held(found: dict[str, Any]) -> str:
+    """By GPU or by queue; nothing where it is not known by any."""
+    by = "gpu" if "coverage_90_by_gpu" in found else "queue"
+    groups, errors = found.get(f"coverage_90_by_{by}"), found.get(f"coverage_90_standard_error_by_{by}", {})
+    if not groups:
+        return ""
+    off = {name: f" ± {100 * error:.1f}" for name, error in errors.items()}
+    held = ", ".join(f"{name} {100 * share:.1f}{off.get(name, '')} %" for name, share in groups.items())
+    return f"90 % intervals hold: {held}"

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from scheduler.cli.output import CommandError
 from scheduler.predict.durations import Run
@@ -27,7 +28,9 @@ _LEAST_OF_A_QUEUE: Final = 500
 def evaluate_durations(path: Path, from_day: float) -> dict[str, Any]:
     """Scores of the model and of each baseline over the same runs. Raises: CommandError, InvalidObjectError."""
     log = read_runs(open_table(path))
-    said = predict_all(log)
+    # The blocks that boosting works on are small: more OpenMP threads than one only wait for each other, and spin.
+    with threadpool_limits(limits=1, user_api="openmp"):
+        said = predict_all(log)
     seconds = np.array([one.seconds for one in log])
     days = np.array([one.run.submitted_at for one in log]) / _DAY
     usable = (days >= from_day) & np.isfinite(said.model)

@@ -44,6 +44,9 @@ _WEIGHT_SPREAD: Final = 1.0
 _CHUNK: Final = 256
 """Rows worked out together: small enough for their matrices to stay in the cache."""
 NORMAL_95: Final = 1.6449
+_AS_EXPECTED: Final = 40
+"""Configurations that a model's excess is shrunk by."""
+_LEAST_EXCESS, _MOST_EXCESS = 0.5, 2.0
 _UNLIT: Final = 1e-8
 _UNLIKE: Final = 100.0
 """Log seconds: a level that is not known is like no other."""
@@ -100,13 +103,17 @@ class Fit:
     gpus: Mapping[str, int]
     pairs: frozenset[tuple[str, str]]
     margins: Margins
+    excess: Mapping[str, float]
+    """By model: how far off its known speeds are, each foretold from all others, over how far they should be."""
 
     def margin(self, asked: Sequence[Configuration], seen: Sequence[Configuration] = ()) -> Floats:
+        """What standard deviations are multiplied by for 90 % intervals that hold."""
         pairs = self.pairs | {(one.model, one.gpu) for one in seen}
         models = {model for model, _ in pairs}
         return np.array(
             [
                 self.margins.of(one.gpu)[0 if (one.model, one.gpu) in pairs else 1 if one.model in models else 2]
+                * self.excess.get(one.model, 1.0)
                 for one in asked
             ]
         )
@@ -236,7 +243,18 @@ def solve(
         gpus,
         pairs,
         margins,
+        _excess(configurations, alpha**2 / np.diag(inverse)),
     )
+
+
+def _excess(configurations: Sequence[Configuration], squares: Floats) -> dict[str, float]:
+    """By model, from the squares of standardised leave-one-out residuals (Rasmussen and Williams, 2006, eq. 5.12): the
+    root of their mean, as if 40 more were as expected, between a half and two."""
+    own: dict[str, list[float]] = {}
+    for one, square in zip(configurations, squares.tolist(), strict=True):
+        own.setdefault(one.model, []).append(square)
+    means = {model: (_AS_EXPECTED + sum(each)) / (_AS_EXPECTED + len(each)) for model, each in own.items()}
+    return {model: min(max(math.sqrt(mean), _LEAST_EXCESS), _MOST_EXCESS) for model, mean in means.items()}
 
 
 def learn(cells: Sequence[tuple[Configuration, float]]) -> Learned:

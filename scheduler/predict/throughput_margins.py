@@ -1,16 +1,17 @@
 """How wide the throughput model's intervals have to be to hold: what was seen is foretold as if it had not been.
 
-Split conformal prediction on residuals over their standard deviation (J. Lei et al., "Distribution-free predictive
+Split conformal prediction on residuals over what they were expected to be (J. Lei et al., "Distribution-free predictive
 inference for regression", Journal of the American Statistical Association 113, 2018, ch. 5.2), by how much is known of
-what is asked. Each fold leaves out what such a question lacks: a whole model, a model but on one GPU, a model on a GPU
-but for two configurations.
+what is asked: a residual is divided by its standard deviation and by its model's `Fit.excess`. Each fold leaves out
+what such a question lacks: a whole model, a model but on one GPU, a model on a GPU but for two configurations; the
+variances that it is foretold with are learned without that model (cross-conformal prediction: V. Vovk,
+"Cross-conformal predictors", Annals of Mathematics and Artificial Intelligence 74, 2015).
 
-A model is one draw however many rows it has: each model's residuals weigh the same (Y. Lee, R. Barber and R. Willett,
-"Distribution-free inference with hierarchical data", 2023, hierarchical conformal prediction; without its correction
-for few groups, which under nine models would widen without bound). Each GPU model has its own margin (Mondrian
-conformal prediction: V. Vovk, A. Gammerman and G. Shafer, "Algorithmic Learning in a Random World", 2005, ch. 4.5), of
-which n models stand n / (n + 4) of the way from the margin of all (partial pooling: A. Gelman and J. Hill, "Data
-Analysis Using Regression and Multilevel Models", 2006, ch. 12.2).
+Each GPU model has its own margin (Mondrian conformal prediction: V. Vovk, A. Gammerman and G. Shafer, "Algorithmic
+Learning in a Random World", 2005, ch. 4.5), of which n models stand n / (n + 2) of the way from the margin of all
+(partial pooling: A. Gelman and J. Hill, "Data Analysis Using Regression and Multilevel Models", 2006, ch. 12.2). Every
+row weighs the same, as in what is promised: 90 % of outcomes. A correction for few models (a quantile of n + 1 instead
+of n) would widen without bound under nine of them.
 """
 
 from __future__ import annotations
@@ -34,17 +35,17 @@ Fold = tuple[list[int], list[int]]
 _MOST_FOLDS: Final = 42
 _MOST_CELLS: Final = 400
 _FEWEST_MODELS: Final = 3
-_ALONE: Final = 4
+_ALONE: Final = 2
 """Models seen on a GPU after which its margin stands half-way between all GPUs' and its own."""
 _HELD: Final = 0.9
-_THIRDS: Final = 3
+_PARTS: Final = 6
 _NARROWEST, _WIDEST = 0.7, 4.0
 _UNLEARNED: Final = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """How many standard deviations what was foretold of a model in a fold was off, and on which GPU."""
+    """How far off what was foretold of a model in a fold was, over what was expected, and on which GPU."""
 
     model: str
     gpus: tuple[str, ...]
@@ -67,11 +68,11 @@ def learn_margins(cells: Cells) -> Margins:
 
 
 def _weights_without(cells: Cells) -> dict[str, Floats]:
-    """For each model, weights learned without it and the others of its third."""
+    """For each model, weights learned without it and, where there are more than six, the others of its sixth."""
     names = sorted({one.model for one, _ in cells})
     found: dict[str, Floats] = {}
-    for third in range(min(_THIRDS, len(names))):
-        out = set(names[third::_THIRDS])
+    for part in range(min(_PARTS, len(names))):
+        out = set(names[part::_PARTS])
         learned = learn_weights(*columns([cell for cell in cells if cell[0].model not in out]))
         found |= dict.fromkeys(out, learned)
     return found
@@ -92,26 +93,31 @@ def elsewhere(cells: Cells) -> Iterator[Fold]:
 
 
 def few_seen(cells: Cells) -> Iterator[Fold]:
-    """Each model seen on one GPU, and twice on another; asked for the rest there."""
+    """Each model seen on one GPU, and twice on another, as it happens; asked for the rest there."""
+    draw = np.random.default_rng(0)  # always the same: chosen evenly, they would tell more than what happens to be seen
     for known, asked in elsewhere(cells):
         for gpu in sorted({cells[at][0].gpu for at in asked}):
             there = [at for at in asked if cells[at][0].gpu == gpu]
-            shown = [there[len(there) // 4], there[3 * len(there) // 4]]
+            shown = [there[at] for at in sorted(draw.permutation(len(there))[:2].tolist())]
             yield known + shown, [at for at in there if at not in shown]
 
 
 def margin(missed: Sequence[Missed], gpu: str | None = None) -> float:
-    """That 90 % of what was missed lies within, each model counting the same; `gpu`: shrunk from all towards what was
-    missed there, on the log scale."""
+    """That 90 % of what was missed lies within; `gpu`: shrunk from all towards what was missed there, on the log
+    scale."""
     every = _by_model(missed)
     if len(every) < _FEWEST_MODELS:
         return _UNLEARNED
-    pooled = evenly_held(every, _HELD) / NORMAL_95
+    found = _held(every)
     own = [] if gpu is None else _by_model(missed, gpu)
     if len(own) >= _FEWEST_MODELS:
         part = len(own) / (len(own) + _ALONE)
-        pooled = pooled ** (1.0 - part) * (evenly_held(own, _HELD) / NORMAL_95) ** part
-    return float(np.clip(pooled, _NARROWEST, _WIDEST))
+        found = found ** (1.0 - part) * _held(own) ** part
+    return float(np.clip(found, _NARROWEST, _WIDEST))
+
+
+def _held(by_model: Sequence[Floats]) -> float:
+    return evenly_held([np.concatenate(by_model)], _HELD) / NORMAL_95
 
 
 def _by_model(missed: Sequence[Missed], gpu: str | None = None) -> list[Floats]:
@@ -141,6 +147,7 @@ def _missed(cells: Cells, weights: dict[str, Floats], folds: Iterator[Fold]) -> 
         there = [cells[at][0] for at in asked]
         fitted = solve(*columns([cells[at] for at in known]), weights[there[0].model])
         said, spread = fitted.predict(there)
-        ratios = np.abs(said - np.array([cells[at][1] for at in asked])) / spread
+        off = np.abs(said - np.array([cells[at][1] for at in asked]))
+        ratios = off / spread / fitted.excess.get(there[0].model, 1.0)
         found.append(Missed(there[0].model, tuple(one.gpu for one in there), ratios))
     return found

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
+from scheduler.cli import model_durations
 from scheduler.cli.main import invoke
 from scheduler.predict.champion import Choice, choose
+from scheduler.predict.prequential import Ended, Predictions, predict_all
 
 
 def write_log(path: Path, runs: int) -> Path:
@@ -31,6 +35,47 @@ def test_it_knows_queues_apart_and_says_how_sure_it_is(tmp_path: Path, capsys: p
     assert found["within_2x"] > 0.99
     assert 0.86 < found["coverage_90"] < 0.94
     assert found["baselines"]["global_median"]["within_2x"] < 0.6
+
+
+def test_a_log_is_predicted_by_one_openmp_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def threads() -> set[int]:
+        return {each["num_threads"] for each in threadpool_info() if each["user_api"] == "openmp"}
+
+    within: list[set[int]] = []
+
+    def watched(log: Sequence[Ended]) -> Predictions:
+        within.append(threads())
+        return predict_all(log)
+
+    monkeypatch.setattr(model_durations, "predict_all", watched)
+    log = write_log(tmp_path / "few.csv", 20)
+    with threadpool_limits(limits=2, user_api="openmp"):
+        assert invoke(["model", "evaluate", "--durations", str(log)]) == 2
+        assert threads() == {2}  # as they were
+    assert within == [{1}]
+
+
+NAMES = ("learned", "factorisation_rank_1", "gradient_boosting", "global_median")
+
+
+def test_no_word_of_the_tables_is_cut_in_80_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = dict.fromkeys(("median_ape", "mean_ape", "rmsle", "within_2x", "concordance", "coverage_90"), 12.345)
+    left = {"runs": 123_456, "median_ape": 12.345, "mean_log_error": 12.345, "coverage_90": 0.9}
+    found = scores | {
+        "baselines": dict.fromkeys(NAMES[1:], scores),
+        "coverage_90_by_gpu": {f"gpu-{at}": 0.9 for at in range(9)},
+        "remaining": {"216000": left | {"baselines": dict.fromkeys(NAMES[1:], left)}},
+    }
+    monkeypatch.setattr(model_durations, "evaluate_durations", lambda path, from_day: found)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert invoke(["model", "evaluate", "--durations", "any.csv"]) == 0
+    told = capsys.readouterr().out
+    assert max(map(len, told.splitlines())) <= 80
+    for word in (*NAMES, "median", "mean", "concordance", "coverage", "log", "error", "123456", "12.345", "gpu-8"):
+        assert word in told.split(), told
+    assert told.count("coverage") == 2
 
 
 @pytest.mark.parametrize(
