@@ -7,8 +7,8 @@ workloads, the fence before each write, retries, and what is told to people on t
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from scheduler.daemon.keys import KeyQueue
 from scheduler.daemon.member_mirror import CopyEntry
 from scheduler.daemon.mirror import HubEntry, Mirror
 from scheduler.daemon.telemetry import Telemetry
+from scheduler.daemon.turns import Turns
 from scheduler.daemon.writes import Writes
 from scheduler.engine import lifecycle
 from scheduler.engine.lifecycle import Step, View, next_step, wants_suspension
@@ -46,7 +47,6 @@ _STEPS_AT_ONCE: Final = 12
 _WORKERS: Final = 64
 _AT_ONCE_ON_A_MEMBER: Final = 16
 """A member that hangs holds no more workers than this; what else is due there comes back a little later."""
-_MEMBER_BUSY_SECONDS: Final = 0.05
 _HELD_TOLD_AFTER_SECONDS: Final = 1.0
 """A workload that is held for no longer than this is not told so: most are placed in the next moment."""
 _PROGRESS_TOLD_AFTER_SECONDS: Final = 0.1
@@ -95,9 +95,8 @@ class Reconciler:
         self._emit = emit
         self._wanted: dict[Uid, _Wanted] = {}
         self._progress_due: dict[Uid, float] = {}
-        self._on_member: Counter[ClusterId] = Counter()
-        """Writes under way, by member."""
         self.keys = KeyQueue()
+        self._turns = Turns(_AT_ONCE_ON_A_MEMBER, self.keys.add)
         self.divided: Callable[[Uid], Awaitable[bool]] = _nobody
         """Takes a divided service as far as it goes now; False: it is none."""
         self.on_write: Callable[[Uid, str, Instant, Instant, str], None] | None = None
@@ -134,7 +133,7 @@ class Reconciler:
 
     @property
     def idle(self) -> bool:
-        return not len(self.keys) and not self.keys.later
+        return not len(self.keys) and not self.keys.later and not self._turns.waiting
 
     # -- workers -------------------------------------------------------------------------------------------------
 
@@ -161,6 +160,8 @@ class Reconciler:
                 self._failed(uid, error, None)
             else:
                 self.keys.done(uid)
+            finally:
+                self._turns.let_go(uid)
             self._telemetry.keys.set(len(self.keys))
 
     def _failed(self, uid: Uid, error: Exception, after_seconds: float | None) -> None:
@@ -224,10 +225,7 @@ class Reconciler:
     def _must_wait(self, uid: Uid, step: Step) -> bool:
         """Whether the member that the step is for has all the workers that it may have."""
         member = _member_of(step)
-        if member is None or self._on_member[member] < _AT_ONCE_ON_A_MEMBER:
-            return False
-        self.keys.add_later(uid, _MEMBER_BUSY_SECONDS)
-        return True
+        return member is not None and not self._turns.is_open(uid, member)
 
     def _view(self, uid: Uid) -> View:
         entry = self._mirror.hub.get(uid)
@@ -272,10 +270,9 @@ class Reconciler:
         member = _member_of(step)
         cluster = member or "hub"
         self._fence()
-        if member is not None:
-            self._on_member[member] += 1
         try:
-            await self._perform(uid, step)
+            with self._turns.taken(uid, member) if member is not None else nullcontext():
+                await self._perform(uid, step)
         except OutcomeUnknownError:
             self._writes.uncertain.add(uid)
             self._telemetry.writes.labels(cluster, name, "unknown").inc()
@@ -287,9 +284,6 @@ class Reconciler:
             elif isinstance(error, _REFUSALS):
                 await self._report_refusal(uid, f"{cluster} refuses it: {error}")
             raise
-        finally:
-            if member is not None:
-                self._on_member[member] -= 1
         self._telemetry.writes.labels(cluster, name, "ok").inc()
 
     async def _perform(self, uid: Uid, step: Step) -> None:
