@@ -311,7 +311,11 @@ class MemberMirror:
     # -- copies ------------------------------------------------------------------------------------------------
 
     def apply_copy(self, kind: WorkloadKind, raw: RawObject) -> None:
-        copy, resource = kind.parse_copy(raw, self.member.id), resource_of(kind, raw)
+        resource, meta = resource_of(kind, raw), raw["metadata"]
+        old = self.copies.get((resource.key, str(meta.get("namespace")), str(meta.get("name"))))
+        if old is not None and is_same(raw, old.raw) and not old.copy.deleting:
+            return  # One that is merely marked is read again: its API may say that it stays after all.
+        copy = kind.parse_copy(raw, self.member.id)
         key = (resource.key, copy.namespace, copy.name)
         old = self.copies.get(key)
         if old is not None and not is_newer(raw, old.raw):
@@ -462,6 +466,14 @@ def is_newer(raw: RawObject, old: RawObject) -> bool:
         return int(new_meta["resourceVersion"]) >= int(old_meta["resourceVersion"])
     except (KeyError, ValueError):
         return True
+
+
+def is_same(raw: RawObject, old: RawObject) -> bool:
+    """Whether `raw` is the very version that is known, as the watch tells again what the answer to a write told: its
+    like need not be read again. A resourceVersion belongs to one state of one object."""
+    new_meta, old_meta = raw["metadata"], old["metadata"]
+    version = new_meta.get("resourceVersion")
+    return bool(version) and version == old_meta.get("resourceVersion") and new_meta.get("uid") == old_meta.get("uid")
 
 
 def outranked(raw: RawObject) -> RawObject:

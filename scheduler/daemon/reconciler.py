@@ -49,6 +49,9 @@ _AT_ONCE_ON_A_MEMBER: Final = 16
 """A member that hangs holds no more workers than this; what else is due there comes back a little later."""
 _HELD_TOLD_AFTER_SECONDS: Final = 1.0
 """A workload that is held for no longer than this is not told so: most are placed in the next moment."""
+_HELD_RETOLD_AFTER_SECONDS: Final = 3.0
+"""One that is told already why it is held, and is now held for the same reason in other words (fewer are before it),
+is told the newest of them so much later: under a backlog the words change with each cycle, for everyone in it."""
 _PROGRESS_TOLD_AFTER_SECONDS: Final = 0.1
 """Progress of a copy is gathered for so long before it is mirrored; its end is mirrored at once."""
 
@@ -125,11 +128,22 @@ class Reconciler:
         uid = decision.workload.uid
         wanted = self._wanted.setdefault(uid, _Wanted())
         now = asyncio.get_running_loop().time()
-        due = now + (_HELD_TOLD_AFTER_SECONDS if decision.outcome == "held" else 0.0)
+        due = now + self._told_after_seconds(decision)
         # One that is held for another reason each moment is told so all the same.
         wanted.told_at = due if wanted.decision is None else min(due, wanted.told_at)
         wanted.decision = decision
         self.keys.add_later(uid, wanted.told_at - now)
+
+    def _told_after_seconds(self, decision: Decision) -> float:
+        if decision.outcome != "held":
+            return 0.0
+        return _HELD_RETOLD_AFTER_SECONDS if self._only_words(decision) else _HELD_TOLD_AFTER_SECONDS
+
+    def _only_words(self, decision: Decision) -> bool:
+        """Whether the hub object gives that reason for its being held already, if not in these words."""
+        hub = self._mirror.hub.get(decision.workload.uid)
+        said = hub.workload.condition if hub is not None else None
+        return decision.outcome == "held" and said is not None and said[0] == decision.reason.code
 
     @property
     def idle(self) -> bool:
@@ -171,22 +185,16 @@ class Reconciler:
         log.warning(
             "write_failed",
             workload=name,
-            decision=self._decision_of(uid),
+            decision=self._mirror.decision_of(uid),
             error=str(error)[:300],
             retry_seconds=round(pause, 3),
         )
 
     async def reconcile(self, uid: Uid) -> None:
         """Take the workload as far as it goes now."""
-        with bound_contextvars(decision=self._decision_of(uid)):
+        # Every line that is logged meanwhile names the decision that is carried out, as the trace does.
+        with bound_contextvars(decision=self._mirror.decision_of(uid)):
             await self._reconcile(uid)
-
-    def _decision_of(self, uid: Uid) -> str | None:
-        """The one that is carried out: every line that is logged meanwhile names it, as the trace does."""
-        workload = self._mirror.workload(uid)
-        if workload is not None and workload.intent is not None:
-            return workload.intent.decision
-        return None if workload is None or workload.placement is None else workload.placement.decision
 
     async def _reconcile(self, uid: Uid) -> None:
         if uid in self._writes.uncertain:
@@ -394,7 +402,10 @@ class Reconciler:
                 return
             placing = decision.outcome in _PLACING
             sentence = decision.sentence if placing else with_note(decision.sentence, self._mirror.note(hub.workload))
+            only_words = self._only_words(decision)
             await self._say(hub, decision.reason.code, sentence, placed=placing)
+            self._told(uid, decision, emit=not only_words)
+            return
         self._told(uid, decision)
 
     async def _take_back_refusal(self, hub: HubEntry | None) -> None:
@@ -408,12 +419,13 @@ class Reconciler:
         if placement is not None and _current_copy(workload, self._mirror.copies(workload.ref.uid)) is not None:
             await self._say(hub, "Placed", f"on {placement.pool_ref}", placed=True)
 
-    def _told(self, uid: Uid, decision: Decision | None) -> None:
+    def _told(self, uid: Uid, decision: Decision | None, *, emit: bool = True) -> None:
+        """The hub object says so. `emit` False: that is no transition, and no Event tells of it."""
         wanted = self._wanted.get(uid)
         if wanted is None:
             return
         workload = self._mirror.workload(uid)
-        if decision is not None and workload is not None:
+        if emit and decision is not None and workload is not None:
             self._emit(workload, decision.reason.code, decision.sentence)
         if wanted.decision is decision:
             wanted.decision = None
