@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 HIDDEN: Final = "(hidden)"
@@ -39,8 +40,10 @@ def hide(text: str) -> str:
     """The text without anything that has the form of a credential."""
     lower = text.lower()
     for needles, form, replacement in _FORMS:
-        if any(needle in lower for needle in needles):
-            text = form.sub(replacement, text)
+        for needle in needles:
+            if needle in lower:
+                text = form.sub(replacement, text)
+                break
     return text
 
 
@@ -60,6 +63,7 @@ def hide_in(value: Any, depth: int = 0) -> Any:
     return value
 
 
+@lru_cache(maxsize=1024)
 def names_a_secret(key: str) -> bool:
     """Whether what is kept under this key is to be hidden whatever it says."""
     return any(word in key.lower() for word in _SECRET_KEYS)
