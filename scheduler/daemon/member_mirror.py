@@ -312,8 +312,9 @@ class MemberMirror:
 
     def apply_copy(self, kind: WorkloadKind, raw: RawObject) -> None:
         resource, meta = resource_of(kind, raw), raw["metadata"]
+        kept = {**raw, "metadata": _kept_metadata(meta)}
         old = self.copies.get((resource.key, str(meta.get("namespace")), str(meta.get("name"))))
-        if old is not None and is_same(raw, old.raw) and not old.copy.deleting:
+        if old is not None and is_same(kept, old.raw) and not old.copy.deleting:
             return  # One that is merely marked is read again: its API may say that it stays after all.
         copy = kind.parse_copy(raw, self.member.id)
         key = (resource.key, copy.namespace, copy.name)
@@ -322,7 +323,7 @@ class MemberMirror:
             return
         if old is not None and old.copy.origin != copy.origin:
             self.drop_copy(key)
-        self.copies[key] = CopyEntry(copy, {**raw, "metadata": _kept_metadata(raw["metadata"])}, resource)
+        self.copies[key] = CopyEntry(copy, kept, resource)
         self.copies_of.setdefault(copy.origin, set()).add(key)
         self._touched(copy.origin)
 
@@ -468,12 +469,10 @@ def is_newer(raw: RawObject, old: RawObject) -> bool:
         return True
 
 
-def is_same(raw: RawObject, old: RawObject) -> bool:
-    """Whether `raw` is the very version that is known, as the watch tells again what the answer to a write told: its
-    like need not be read again. A resourceVersion belongs to one state of one object."""
-    new_meta, old_meta = raw["metadata"], old["metadata"]
-    version = new_meta.get("resourceVersion")
-    return bool(version) and version == old_meta.get("resourceVersion") and new_meta.get("uid") == old_meta.get("uid")
+def is_same(kept: RawObject, old: RawObject) -> bool:
+    """Whether what would be kept of an object is what is kept of it: the watch tells again what the answer to a write
+    told, and that need not be read twice. Compared whole, for one of the two may have been garbled on its way."""
+    return kept["metadata"].get("resourceVersion") == old["metadata"].get("resourceVersion") and kept == old
 
 
 def outranked(raw: RawObject) -> RawObject:

@@ -107,10 +107,11 @@ class Mirror:
         meta = raw["metadata"]
         uid = Uid(str(meta["uid"]))
         old = self.hub.get(uid)
-        if old is not None and (is_same(raw, old.raw) or not is_newer(raw, old.raw)):
+        kept = _kept(raw)
+        if old is not None and (is_same(kept, old.raw) or not is_newer(raw, old.raw)):
             return
         workload = kind.parse(raw)
-        self.hub[uid] = HubEntry(workload, _kept(raw, done=workload.finished and not workload.has_finalizer))
+        self.hub[uid] = HubEntry(workload, _bare(raw) if workload.finished and not workload.has_finalizer else kept)
         if uid in self._intents and self._intents[uid] == workload.intent:
             del self._intents[uid]
         self._sort_in(uid, workload)
@@ -474,9 +475,12 @@ class _Tolerating:
         return True
 
 
-def _kept(raw: RawObject, *, done: bool) -> RawObject:
-    """What need be kept of a hub object: not who manages which field, and of one that is done with its name only."""
+def _kept(raw: RawObject) -> RawObject:
+    """What need be kept of a hub object: not who manages which field."""
+    return {**raw, "metadata": {name: value for name, value in raw["metadata"].items() if name != "managedFields"}}
+
+
+def _bare(raw: RawObject) -> RawObject:
+    """Of one that is done with its name only."""
     meta = raw["metadata"]
-    if done:
-        return {"metadata": {name: meta.get(name) for name in ("namespace", "name", "uid", "resourceVersion")}}
-    return {**raw, "metadata": {name: value for name, value in meta.items() if name != "managedFields"}}
+    return {"metadata": {name: meta.get(name) for name in ("namespace", "name", "uid", "resourceVersion")}}

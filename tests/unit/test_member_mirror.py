@@ -54,6 +54,16 @@ def test_a_version_that_is_known_is_not_read_again() -> None:
     assert entry.raw["metadata"]["resourceVersion"] == "2"
 
 
+def test_the_same_version_in_other_words_is_read_again() -> None:
+    """One of the two was garbled on its way, and nobody knows which."""
+    kind, member = Counted(), Fleet(shared()).members[ClusterId("c")]
+    copy = _copy("train", "u1")
+    member.apply_copy(kind, {**copy, "spec": {**copy["spec"], "suspend": True}})
+    member.apply_copy(kind, copy)
+    (entry,) = member.copies_for(Uid("u1"))
+    assert (kind.read, entry.copy.suspended) == (2, False)
+
+
 def test_another_object_with_the_same_name_and_version_is_read() -> None:
     kind, member = Counted(), Fleet(shared()).members[ClusterId("c")]
     copy = _copy("train", "u1")
