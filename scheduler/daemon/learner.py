@@ -49,6 +49,9 @@ _ROUND_SECONDS: Final = 300.0
 """Between two looks at the spot nodes, in the federation's time; what was learned is saved then, too."""
 _AT_LEAST_WALL_SECONDS: Final = 1.0
 """Between two batches: a busy federation is learned from in steps."""
+_REFIT_SHARE: Final = 0.05
+"""Of the wall time, at most, goes into learning anew: where thousands of short runs end in a minute, so much is new
+every second or two that it would otherwise take a good part of the process."""
 _ONE_SCALE_UP_SECONDS: Final = 240.0
 _DAYS: Final = 7
 _THROTTLED_AT_MOST: Final = 0.05
@@ -63,6 +66,7 @@ class _Round:
 
     predictor: LearnedPredictor
     changes: list[Change]
+    refitted: bool
     refit_seconds: float
     told: dict[str, dict[str, Record]]
     """The last seven days, by what and name."""
@@ -91,6 +95,8 @@ class Learner:
         self._came: dict[PoolRef, Instant] = {}
         self._failed: dict[PoolRef, Instant] = {}
         self._unsaved = False
+        self._refit_not_before = 0.0
+        """By the event loop's clock."""
         self.predictor: Predictor = LearnedPredictor()
 
     async def load(self) -> None:
@@ -212,7 +218,11 @@ class Learner:
         if not batch and not anyway:
             return
         now, learning, self._unsaved = self._clock.now(), self._learning, self._unsaved or bool(batch)
+        wall = asyncio.get_running_loop().time
+        refit = refit and wall() >= self._refit_not_before
         done = await self._off_loop(lambda: _absorb(learning, batch, now, refit=refit))
+        if done.refitted:
+            self._refit_not_before = wall() + done.refit_seconds / _REFIT_SHARE
         self.predictor = done.predictor
         self._tell(done)
 
@@ -339,11 +349,13 @@ def _read(text: str, now: Instant) -> tuple[Learning, LearnedPredictor]:
 
 def _absorb(learning: Learning, batch: list[_Observation], now: Instant, *, refit: bool) -> _Round:
     """In the worker thread."""
-    for observation in batch:
-        observation(learning)
+    with learning.together():
+        for observation in batch:
+            observation(learning)
     learning.outlive(now)
     began, changes = time.perf_counter(), []
-    if refit and learning.wants_refit:
+    refit = refit and learning.wants_refit
+    if refit:
         changes = learning.learn_anew(now)
     took = time.perf_counter() - began
     since = now - _DAYS * 86400.0
@@ -352,4 +364,4 @@ def _absorb(learning: Learning, batch: list[_Observation], now: Instant, *, refi
     for group in learning.calibration.groups():
         queue = group.partition("|")[2]
         drifting[queue] = drifting.get(queue, False) or learning.calibration.drifting(group)
-    return _Round(learning.predictor(now), changes, took, told, drifting, learning.corrections())
+    return _Round(learning.predictor(now), changes, refit, took, told, drifting, learning.corrections())

@@ -319,14 +319,19 @@ class MemberMirror:
     # -- copies ------------------------------------------------------------------------------------------------
 
     def apply_copy(self, kind: WorkloadKind, raw: RawObject) -> None:
-        copy, resource = kind.parse_copy(raw, self.member.id), resource_of(kind, raw)
+        resource, meta = resource_of(kind, raw), raw["metadata"]
+        kept = {**raw, "metadata": _kept_metadata(meta)}
+        old = self.copies.get((resource.key, str(meta.get("namespace")), str(meta.get("name"))))
+        if old is not None and is_same(kept, old.raw) and not old.copy.deleting:
+            return  # One that is merely marked is read again: its API may say that it stays after all.
+        copy = kind.parse_copy(raw, self.member.id)
         key = (resource.key, copy.namespace, copy.name)
         old = self.copies.get(key)
         if old is not None and not is_newer(raw, old.raw):
             return
         if old is not None and old.copy.origin != copy.origin:
             self.drop_copy(key)
-        self.copies[key] = CopyEntry(copy, {**raw, "metadata": _kept_metadata(raw["metadata"])}, resource)
+        self.copies[key] = CopyEntry(copy, kept, resource)
         self.copies_of.setdefault(copy.origin, set()).add(key)
         self._touched(copy.origin)
 
@@ -470,6 +475,12 @@ def is_newer(raw: RawObject, old: RawObject) -> bool:
         return int(new_meta["resourceVersion"]) >= int(old_meta["resourceVersion"])
     except (KeyError, ValueError):
         return True
+
+
+def is_same(kept: RawObject, old: RawObject) -> bool:
+    """Whether what would be kept of an object is what is kept of it: the watch tells again what the answer to a write
+    told, and that need not be read twice. Compared whole, for one of the two may have been garbled on its way."""
+    return kept["metadata"].get("resourceVersion") == old["metadata"].get("resourceVersion") and kept == old
 
 
 def outranked(raw: RawObject) -> RawObject:

@@ -10,7 +10,7 @@ import structlog
 from clusters.kubernetes.annotations import format_placement, parse_placement
 from clusters.kubernetes.codec import PodFacts
 from scheduler.daemon.federation import Federation, Member
-from scheduler.daemon.member_mirror import NODES, PODS, POOLS, CopyEntry, MemberMirror, is_newer
+from scheduler.daemon.member_mirror import NODES, PODS, POOLS, CopyEntry, MemberMirror, is_newer, is_same
 from scheduler.daemon.routes import routes_between
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.engine.serving.parts import as_copies, as_workloads
@@ -70,6 +70,8 @@ class Mirror:
         self._hub_failing: dict[str, str] = {}
         self._assumed: dict[Uid, Placement] = {}
         self._told: dict[Uid, tuple[str, str]] = {}
+        self._decided: dict[Uid, tuple[Workload, Placement | None, tuple[str, str] | None, Workload]] = {}
+        """What `_as_decided` made last, and of what: the same object as long as that is the same."""
         self.backoffs: dict[PoolRef, Backoff] = {}
         self.on_key: Callable[[Uid], None] = lambda uid: None
         """Called when anything about a workload changed."""
@@ -105,10 +107,11 @@ class Mirror:
         meta = raw["metadata"]
         uid = Uid(str(meta["uid"]))
         old = self.hub.get(uid)
-        if old is not None and not is_newer(raw, old.raw):
+        kept = _kept(raw)
+        if old is not None and (is_same(kept, old.raw) or not is_newer(raw, old.raw)):
             return
         workload = kind.parse(raw)
-        self.hub[uid] = HubEntry(workload, _kept(raw, done=workload.finished and not workload.has_finalizer))
+        self.hub[uid] = HubEntry(workload, _bare(raw) if workload.finished and not workload.has_finalizer else kept)
         if uid in self._intents and self._intents[uid] == workload.intent:
             del self._intents[uid]
         self._sort_in(uid, workload)
@@ -147,6 +150,7 @@ class Mirror:
         self.services.pop(uid, None)
         self.lasting.discard(uid)
         self._parts.pop(uid, None)
+        self._decided.pop(uid, None)
         if self.hub.pop(uid, None) is not None:
             self._assumed.pop(uid, None)
             self._intents.pop(uid, None)
@@ -223,6 +227,18 @@ class Mirror:
         entry = self.hub.get(uid)
         return self._as_decided(uid, entry.workload) if entry is not None else None
 
+    def decision_of(self, uid: Uid) -> str | None:
+        """The one that is carried out; None: it is neither placed nor divided."""
+        entry = self.hub.get(uid)
+        if entry is None:
+            return None
+        intent = self._intents.get(uid, entry.workload.intent)
+        if intent is not None:
+            return intent.decision
+        placement = None if uid in self._intents else entry.workload.placement
+        placement = self._assumed.get(uid) or placement
+        return None if placement is None else placement.decision
+
     def _as_decided(self, uid: Uid, workload: Workload) -> Workload:
         """The workload as it will be once what is decided has been written."""
         assumed, told = self._assumed.get(uid), self._told.get(uid)
@@ -232,8 +248,14 @@ class Mirror:
             placement = None if intent is not None else assumed
             return replace(workload, intent=intent, placement=placement, condition=told or workload.condition)
         if assumed is None and told is None:
+            self._decided.pop(uid, None)
             return workload
-        return replace(workload, placement=assumed or workload.placement, condition=told or workload.condition)
+        known = self._decided.get(uid)
+        if known is not None and known[0] is workload and known[1] is assumed and known[2] is told:
+            return known[3]
+        made = replace(workload, placement=assumed or workload.placement, condition=told or workload.condition)
+        self._decided[uid] = workload, assumed, told, made
+        return made
 
     def pool(self, ref: PoolRef) -> NodePool | None:
         """As it is known now; None: there is none."""
@@ -453,9 +475,12 @@ class _Tolerating:
         return True
 
 
-def _kept(raw: RawObject, *, done: bool) -> RawObject:
-    """What need be kept of a hub object: not who manages which field, and of one that is done with its name only."""
+def _kept(raw: RawObject) -> RawObject:
+    """What need be kept of a hub object: not who manages which field."""
+    return {**raw, "metadata": {name: value for name, value in raw["metadata"].items() if name != "managedFields"}}
+
+
+def _bare(raw: RawObject) -> RawObject:
+    """Of one that is done with its name only."""
     meta = raw["metadata"]
-    if done:
-        return {"metadata": {name: meta.get(name) for name in ("namespace", "name", "uid", "resourceVersion")}}
-    return {**raw, "metadata": {name: value for name, value in meta.items() if name != "managedFields"}}
+    return {"metadata": {name: meta.get(name) for name in ("namespace", "name", "uid", "resourceVersion")}}

@@ -7,8 +7,8 @@ workloads, the fence before each write, retries, and what is told to people on t
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from scheduler.daemon.keys import KeyQueue
 from scheduler.daemon.member_mirror import CopyEntry
 from scheduler.daemon.mirror import HubEntry, Mirror
 from scheduler.daemon.telemetry import Telemetry
+from scheduler.daemon.turns import Turns
 from scheduler.daemon.writes import Writes
 from scheduler.engine import lifecycle
 from scheduler.engine.lifecycle import Step, View, next_step, wants_suspension
@@ -46,9 +47,11 @@ _STEPS_AT_ONCE: Final = 12
 _WORKERS: Final = 64
 _AT_ONCE_ON_A_MEMBER: Final = 16
 """A member that hangs holds no more workers than this; what else is due there comes back a little later."""
-_MEMBER_BUSY_SECONDS: Final = 0.05
 _HELD_TOLD_AFTER_SECONDS: Final = 1.0
 """A workload that is held for no longer than this is not told so: most are placed in the next moment."""
+_HELD_RETOLD_AFTER_SECONDS: Final = 3.0
+"""One that is told already why it is held, and is now held for the same reason in other words (fewer are before it),
+is told the newest of them so much later: under a backlog the words change with each cycle, for everyone in it."""
 _PROGRESS_TOLD_AFTER_SECONDS: Final = 0.1
 """Progress of a copy is gathered for so long before it is mirrored; its end is mirrored at once."""
 
@@ -95,9 +98,8 @@ class Reconciler:
         self._emit = emit
         self._wanted: dict[Uid, _Wanted] = {}
         self._progress_due: dict[Uid, float] = {}
-        self._on_member: Counter[ClusterId] = Counter()
-        """Writes under way, by member."""
         self.keys = KeyQueue()
+        self._turns = Turns(_AT_ONCE_ON_A_MEMBER, self.keys.add)
         self.divided: Callable[[Uid], Awaitable[bool]] = _nobody
         """Takes a divided service as far as it goes now; False: it is none."""
         self.on_write: Callable[[Uid, str, Instant, Instant, str], None] | None = None
@@ -126,15 +128,26 @@ class Reconciler:
         uid = decision.workload.uid
         wanted = self._wanted.setdefault(uid, _Wanted())
         now = asyncio.get_running_loop().time()
-        due = now + (_HELD_TOLD_AFTER_SECONDS if decision.outcome == "held" else 0.0)
+        due = now + self._told_after_seconds(decision)
         # One that is held for another reason each moment is told so all the same.
         wanted.told_at = due if wanted.decision is None else min(due, wanted.told_at)
         wanted.decision = decision
         self.keys.add_later(uid, wanted.told_at - now)
 
+    def _told_after_seconds(self, decision: Decision) -> float:
+        if decision.outcome != "held":
+            return 0.0
+        return _HELD_RETOLD_AFTER_SECONDS if self._only_words(decision) else _HELD_TOLD_AFTER_SECONDS
+
+    def _only_words(self, decision: Decision) -> bool:
+        """Whether the hub object gives that reason for its being held already, if not in these words."""
+        hub = self._mirror.hub.get(decision.workload.uid)
+        said = hub.workload.condition if hub is not None else None
+        return decision.outcome == "held" and said is not None and said[0] == decision.reason.code
+
     @property
     def idle(self) -> bool:
-        return not len(self.keys) and not self.keys.later
+        return not len(self.keys) and not self.keys.later and not self._turns.waiting
 
     # -- workers -------------------------------------------------------------------------------------------------
 
@@ -161,6 +174,8 @@ class Reconciler:
                 self._failed(uid, error, None)
             else:
                 self.keys.done(uid)
+            finally:
+                self._turns.let_go(uid)
             self._telemetry.keys.set(len(self.keys))
 
     def _failed(self, uid: Uid, error: Exception, after_seconds: float | None) -> None:
@@ -170,22 +185,16 @@ class Reconciler:
         log.warning(
             "write_failed",
             workload=name,
-            decision=self._decision_of(uid),
+            decision=self._mirror.decision_of(uid),
             error=str(error)[:300],
             retry_seconds=round(pause, 3),
         )
 
     async def reconcile(self, uid: Uid) -> None:
         """Take the workload as far as it goes now."""
-        with bound_contextvars(decision=self._decision_of(uid)):
+        # Every line that is logged meanwhile names the decision that is carried out, as the trace does.
+        with bound_contextvars(decision=self._mirror.decision_of(uid)):
             await self._reconcile(uid)
-
-    def _decision_of(self, uid: Uid) -> str | None:
-        """The one that is carried out: every line that is logged meanwhile names it, as the trace does."""
-        workload = self._mirror.workload(uid)
-        if workload is not None and workload.intent is not None:
-            return workload.intent.decision
-        return None if workload is None or workload.placement is None else workload.placement.decision
 
     async def _reconcile(self, uid: Uid) -> None:
         if uid in self._writes.uncertain:
@@ -224,10 +233,7 @@ class Reconciler:
     def _must_wait(self, uid: Uid, step: Step) -> bool:
         """Whether the member that the step is for has all the workers that it may have."""
         member = _member_of(step)
-        if member is None or self._on_member[member] < _AT_ONCE_ON_A_MEMBER:
-            return False
-        self.keys.add_later(uid, _MEMBER_BUSY_SECONDS)
-        return True
+        return member is not None and not self._turns.is_open(uid, member)
 
     def _view(self, uid: Uid) -> View:
         entry = self._mirror.hub.get(uid)
@@ -272,10 +278,9 @@ class Reconciler:
         member = _member_of(step)
         cluster = member or "hub"
         self._fence()
-        if member is not None:
-            self._on_member[member] += 1
         try:
-            await self._perform(uid, step)
+            with self._turns.taken(uid, member) if member is not None else nullcontext():
+                await self._perform(uid, step)
         except OutcomeUnknownError:
             self._writes.uncertain.add(uid)
             self._telemetry.writes.labels(cluster, name, "unknown").inc()
@@ -287,9 +292,6 @@ class Reconciler:
             elif isinstance(error, _REFUSALS):
                 await self._report_refusal(uid, f"{cluster} refuses it: {error}")
             raise
-        finally:
-            if member is not None:
-                self._on_member[member] -= 1
         self._telemetry.writes.labels(cluster, name, "ok").inc()
 
     async def _perform(self, uid: Uid, step: Step) -> None:
@@ -400,7 +402,10 @@ class Reconciler:
                 return
             placing = decision.outcome in _PLACING
             sentence = decision.sentence if placing else with_note(decision.sentence, self._mirror.note(hub.workload))
+            only_words = self._only_words(decision)
             await self._say(hub, decision.reason.code, sentence, placed=placing)
+            self._told(uid, decision, emit=not only_words)
+            return
         self._told(uid, decision)
 
     async def _take_back_refusal(self, hub: HubEntry | None) -> None:
@@ -414,12 +419,13 @@ class Reconciler:
         if placement is not None and _current_copy(workload, self._mirror.copies(workload.ref.uid)) is not None:
             await self._say(hub, "Placed", f"on {placement.pool_ref}", placed=True)
 
-    def _told(self, uid: Uid, decision: Decision | None) -> None:
+    def _told(self, uid: Uid, decision: Decision | None, *, emit: bool = True) -> None:
+        """The hub object says so. `emit` False: that is no transition, and no Event tells of it."""
         wanted = self._wanted.get(uid)
         if wanted is None:
             return
         workload = self._mirror.workload(uid)
-        if decision is not None and workload is not None:
+        if emit and decision is not None and workload is not None:
             self._emit(workload, decision.reason.code, decision.sentence)
         if wanted.decision is decision:
             wanted.decision = None

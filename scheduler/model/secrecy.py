@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 HIDDEN: Final = "(hidden)"
@@ -16,27 +17,33 @@ _NAMES: Final = (
     "clientSecret|id_token|password|private_key|refresh_token|secret|secretAccessKey|sessionToken|token"
 )
 _FORMS: Final = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", HIDDEN),
-        (r"\bk8s-aws-v1\.[A-Za-z0-9_=-]+", f"k8s-aws-v1.{HIDDEN}"),
-        (r"\beyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]{6,}(?:\.[A-Za-z0-9_-]*)?", HIDDEN),
-        (r"\bya29\.[A-Za-z0-9_.-]+", HIDDEN),
-        (r"(?i)\b(bearer|basic)(\s+)(?=\S{20}|\S*\d)[A-Za-z0-9._~+/-]{8,}=*", rf"\1\2{HIDDEN}"),
-        (r"(?i)\b(X-Amz-(?:Signature|Credential|Security-Token)|Signature|sig)=[^&\s\"'<>,]+", rf"\1={HIDDEN}"),
-        (rf"\b({_NAMES})=[^&\s\"'<>,;]+", rf"\1={HIDDEN}"),
-        (rf"([\"'])({_NAMES})\1(\s*:\s*)([\"'])(?:(?!\4).)+\4", rf"\1\2\1\3\4{HIDDEN}\4"),
-        (r"(\w://[^/\s:@]*):[^/\s@]+@", rf"\1:{HIDDEN}@"),
+    (needles, re.compile(pattern), replacement)
+    for needles, pattern, replacement in (
+        (("-----begin ",), r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", HIDDEN),
+        (("k8s-aws-v1.",), r"\bk8s-aws-v1\.[A-Za-z0-9_=-]+", f"k8s-aws-v1.{HIDDEN}"),
+        (("eyj",), r"\beyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]{6,}(?:\.[A-Za-z0-9_-]*)?", HIDDEN),
+        (("ya29.",), r"\bya29\.[A-Za-z0-9_.-]+", HIDDEN),
+        # Not the whole words: without regard to case other letters, too, are an "s" or an "i".
+        (("bearer", "ba"), r"(?i)\b(bearer|basic)(\s+)(?=\S{20}|\S*\d)[A-Za-z0-9._~+/-]{8,}=*", rf"\1\2{HIDDEN}"),
+        (("=",), r"(?i)\b(X-Amz-(?:Signature|Credential|Security-Token)|Signature|sig)=[^&\s\"'<>,]+", rf"\1={HIDDEN}"),
+        (("=",), rf"\b({_NAMES})=[^&\s\"'<>,;]+", rf"\1={HIDDEN}"),
+        (('"', "'"), rf"([\"'])({_NAMES})\1(\s*:\s*)([\"'])(?:(?!\4).)+\4", rf"\1\2\1\3\4{HIDDEN}\4"),
+        (("://",), r"(\w://[^/\s:@]*):[^/\s@]+@", rf"\1:{HIDDEN}@"),
     )
 )
+"""Each with what a text must have one of, in lower case, to have that form: most texts are spared the search for it."""
 _SECRET_KEYS: Final = ("token", "secret", "password", "authorization")
 _DEEPEST: Final = 8
 
 
 def hide(text: str) -> str:
     """The text without anything that has the form of a credential."""
-    for form, replacement in _FORMS:
-        text = form.sub(replacement, text)
+    lower = text.lower()
+    for needles, form, replacement in _FORMS:
+        for needle in needles:
+            if needle in lower:
+                text = form.sub(replacement, text)
+                break
     return text
 
 
@@ -56,6 +63,7 @@ def hide_in(value: Any, depth: int = 0) -> Any:
     return value
 
 
+@lru_cache(maxsize=1024)
 def names_a_secret(key: str) -> bool:
     """Whether what is kept under this key is to be hidden whatever it says."""
     return any(word in key.lower() for word in _SECRET_KEYS)

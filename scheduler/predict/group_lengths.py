@@ -6,7 +6,8 @@ Mutable, for one thread; `view` gives what is told now.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
@@ -29,18 +30,38 @@ class GroupLengths:
 
     def __init__(self) -> None:
         self._told: Recent[str, Span] = Recent(MOST_LENGTHS)
+        self._due: dict[str, tuple[int, Run]] | None = None
+        """What is to be told at the end of `together`: for each group, of which level and as of which run."""
 
     def view(self) -> Mapping[str, Span]:
         """Changes with this."""
         return self._told.view()
 
+    @contextmanager
+    def together(self, model: DurationModel) -> Iterator[None]:
+        """For many runs at once: what is told meanwhile is told of each group once, at the end, as of its last run.
+        Until then the groups are told of as before."""
+        self._due = {}
+        try:
+            yield
+        finally:
+            due, self._due = self._due, None
+            for name, (level, run) in due.items():
+                self._put(name, level, run, model)
+
     def tell(self, run: Run, model: DurationModel) -> None:
         """Of the runs alike this one, and of its queue and GPUs, as of its submission."""
         fine, coarse, queue = run.groups
-        for level, groups in ((0, run.groups), (1, ("", coarse, queue))):
-            if model.history.finished(level, groups[level]) >= LEAST_ALIKE:
-                row = model.history.features(replace(run, groups=groups))
-                self._told.put(fine if level == 0 else coarse, _span(row, model))
+        for name, level, groups in ((fine, 0, run.groups), (coarse, 1, ("", coarse, queue))):
+            if self._due is None:
+                self._put(name, level, replace(run, groups=groups), model)
+            else:
+                self._due.pop(name, None)
+                self._due[name] = level, replace(run, groups=groups)
+
+    def _put(self, name: str, level: int, run: Run, model: DurationModel) -> None:
+        if model.history.finished(level, run.groups[level]) >= LEAST_ALIKE:
+            self._told.put(name, _span(model.history.features(run), model))
 
     def tell_all(self, now: float, model: DurationModel) -> None:
         """After a refit, of what is going: others are told when one of them starts."""

@@ -6,7 +6,8 @@ Mutable, for one thread; `predictor` gives the frozen view that others use. `lea
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
@@ -105,6 +106,12 @@ class Learning:
         return self.open.calibration
 
     # -- observations ------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """For many observations at once: how long runs alike take is told anew at its end, once for each group."""
+        with self._lengths.together(self.durations):
+            yield
 
     def began(self, run: Began) -> None:
         """A run has started: what is known now is what its end will be compared with."""

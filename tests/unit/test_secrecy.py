@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.model.errors import AuthError
-from scheduler.model.secrecy import HIDDEN, hide, hide_in
+from scheduler.model.secrecy import _FORMS, HIDDEN, hide, hide_in
 
 SECRET = "s3cr3tS3cr3tS3cr3t"
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJib3QifQ.c2lnbmF0dXJl"
@@ -76,3 +76,16 @@ def test_values_of_logs_are_searched_and_their_keys_too() -> None:
 @given(st.text())
 def test_hiding_twice_hides_nothing_more(text: str) -> None:
     assert hide(hide(text)) == hide(text)
+
+
+_PIECES = st.sampled_from(
+    [*HIDES, *KEEPS, "BEARER ", "ba\u017f\u0131c ", "SIG=", "Token=x", SECRET, "'token' : 'x y'", "a://b:c@d"]
+)
+
+
+@given(st.lists(_PIECES | st.text(max_size=5), max_size=5).map("".join))
+def test_no_form_is_missed_for_want_of_a_needle(text: str) -> None:
+    every = text
+    for _needles, form, replacement in _FORMS:
+        every = form.sub(replacement, every)
+    assert hide(text) == every
