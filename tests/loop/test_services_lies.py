@@ -1,4 +1,4 @@
-"""Measurements that lie and SLOs that nothing can keep: it is said, and what runs is kept until they are right again."""
+"""Measurements that lie and SLOs that nothing can keep: it is said, and what runs is kept until all is right."""
 
 from __future__ import annotations
 
