@@ -12,8 +12,9 @@ import orjson
 
 from clusters.clock import SystemClock
 from clusters.kubernetes.client import HttpKubeApi
-from scheduler.model.errors import TransientError
+from scheduler.model.errors import NotFoundError, NotServedError, TransientError
 from scheduler.model.ids import Instant
+from scheduler.model.ports import Resource
 
 _REVIEWS: Final = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _DATE_RESOLUTION_SECONDS: Final = 1.0
@@ -76,6 +77,19 @@ async def may(
     if not isinstance(allowed, bool):
         raise TransientError(f"cluster {api.name}: POST {_REVIEWS}: no word on whether it is allowed", code="Malformed")
     return allowed
+
+
+async def serves(api: HttpKubeApi, resource: Resource) -> bool:
+    """Whether the API knows this kind, by its discovery, which every account may read. Raises: ExternalError when it
+    cannot be asked."""
+    path = f"/apis/{resource.group}/{resource.version}" if resource.group else f"/api/{resource.version}"
+    try:
+        answer, _ = await api.exchange("GET", path)
+    except (NotFoundError, NotServedError):
+        return False
+    listed = _object(answer, path, api).get("resources")
+    names = {one.get("name") for one in listed if isinstance(one, dict)} if isinstance(listed, list) else set()
+    return resource.plural in names
 
 
 def _skew(date: str | None, asked_at: Instant, took: float) -> float | None:

@@ -35,6 +35,11 @@ VARIABLES: Final = {
         'label_values(overspill_workload_phase{queue=~"$queue"}, workload)',
         several=False,
     ),
+    "service": Choice(
+        "Service",
+        "Workloads that a ServingSLO divides; of not more than listen.workloadMetrics of the federation file.",
+        "label_values(overspill_service_condition, service)",
+    ),
 }
 """In the order in which they are shown: one may name those before it."""
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Final
 
 from deploy.grafana.boards import Board
-from deploy.grafana.views import bursts, fleet, incidents, predictions, queues, spend, workload
+from deploy.grafana.views import bursts, fleet, incidents, predictions, queues, services, spend, workload
 
 FOLDER: Final = Path(__file__).parent
 BOARDS: Final[tuple[Board, ...]] = (
     fleet.BOARD, queues.BOARD, spend.BOARD, bursts.BOARD, predictions.BOARD, incidents.BOARD, workload.BOARD,
+    services.BOARD,
 )  # fmt: skip
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def revision_of(raw: Any) -> str:
 
 async def test_a_bad_revision_is_taken_back_and_not_tried_again(tmp_path: Path) -> None:
     played = Played(6.0)
-    async with a_serving_world(tmp_path) as world, divided(world, played):
+    async with a_serving_world(tmp_path) as world, divided(world, played) as daemon:
         uid = await submit(world)
         await until_ready(world, uid, {"onprem": 5}, "five carry it")
         (old,) = await revisions(world, uid)
@@ -144,6 +144,7 @@ async def test_a_bad_revision_is_taken_back_and_not_tried_again(tmp_path: Path) 
 
         await until(only_old, "the old one serves alone")
         assert "latency +40 %" in (await condition(world))["message"]
+        assert daemon.outside.telemetry.registry.get_sample_value("overspill_service_rollbacks_total") == 1.0
         await patch(world, {"spec": {"template": deployment(image="serve:better")}})
         better = revision_of(await hub_object(world))
 

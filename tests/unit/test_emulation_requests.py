@@ -71,6 +71,17 @@ def test_a_replica_that_warms_up_does_half() -> None:
     assert capacities[5:] == pytest.approx([2.0] * 5)
 
 
+def test_a_slower_replica_takes_longer_and_does_less_beside_others_at_the_same_load() -> None:
+    one = load(("onprem", 0.0), basePerSecond=1.5, peakPerSecond=1.5)
+    one.ready("onprem", "slow", Answering("default", "slow", 2.0 / 1.3, 0.0, 1.3))
+    one.advance(600.0)
+    quick, slow = one.replicas("onprem")
+    assert slow.answered * 1.3 == pytest.approx(quick.answered)
+    assert slow.latency_seconds / slow.answered == pytest.approx(1.3 * quick.latency_seconds / quick.answered)
+    assert slow.buckets[20] / slow.answered < quick.buckets[20] / quick.answered
+    assert one.minutes[-1].p95_seconds == pytest.approx(1.3 * 0.5 / (1 - 1.5 / (2.0 + 2.0 / 1.3)))
+
+
 def test_what_is_sent_where_nobody_is_ready_fails_and_is_a_gap() -> None:
     one = load(("eks", 0.0))
     one.advance(60.0)

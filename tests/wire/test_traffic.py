@@ -53,11 +53,17 @@ DEFINITIONS = (ROOT / "tests" / "crds", ROOT / "scheduler" / "cli" / "demo")
 CLUSTERS = ("hub", "onprem")
 GATEWAY = ("httproutes", "backendtrafficpolicies")
 KNATIVE = ("knativeservices", "knativeroutes")
+TARGET = {"group": HTTP_ROUTES.group, "kind": "HTTPRoute", "name": "front"}
 
 
 def route(*backends: tuple[str, int | None], name: str = "front", rules: int = 1) -> dict[str, Any]:
     refs = [{"name": one, "port": 80, **({} if weight is None else {"weight": weight})} for one, weight in backends]
-    rule = {"matches": [{"path": {"type": "PathPrefix", "value": "/v1"}}], "backendRefs": refs}
+    rule = {
+        "matches": [{"path": {"type": "PathPrefix", "value": "/v1"}}],
+        "filters": [{"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": ["x-debug"]}}],
+        "timeouts": {"request": "30s"},
+        "backendRefs": refs,
+    }
     other = {"matches": [{"path": {"type": "PathPrefix", "value": "/"}}], "backendRefs": [{"name": "web", "port": 80}]}
     return {
         "apiVersion": HTTP_ROUTES.api_version,
@@ -225,8 +231,10 @@ async def test_weights_of_a_route_follow_and_nothing_else_of_it_changes(tmp_path
         assert await world.weights_of(rule=1) == {"chat-onprem": 700, "chat-eks": 300, "another": 7}
         assert world.traffic.weights(REF) == tuple(sorted(weights(onprem_r1=600, onprem_r0=100, eks_r1=300)))
         after = await world.apis["hub"].get(HTTP_ROUTES, "default", "front")
-        (old, *_), (new, *_) = before["spec"]["rules"], after["spec"]["rules"]
+        (old, was), (new, is_) = before["spec"]["rules"], after["spec"]["rules"]
         assert old == new
+        assert {**was, "backendRefs": []} == {**is_, "backendRefs": []}
+        assert "filters" in is_
         assert {**before["spec"], "rules": []} == {**after["spec"], "rules": []}
         # The same again writes nothing, at once or a minute later.
         for seconds in (1.0, 61.0):
@@ -364,14 +372,14 @@ async def test_a_rate_limit_follows_what_is_ready_in_its_own_unit(tmp_path: Path
             "apiVersion": BACKEND_TRAFFIC_POLICIES.api_version,
             "kind": "BackendTrafficPolicy",
             "metadata": {"name": "front", "namespace": "default"},
-            "spec": {"targetRefs": [{"kind": "HTTPRoute", "name": "front"}], "rateLimit": limits},
+            "spec": {"targetRefs": [TARGET], "rateLimit": limits},
         }
         await world.apis["hub"].create(BACKEND_TRAFFIC_POLICIES, "default", body)
         world.traffic_spec = {"rateLimits": [{"name": "front", "headroomPercent": 150}]}
 
         async def limit() -> int:
             raw = await world.apis["hub"].get(BACKEND_TRAFFIC_POLICIES, "default", "front")
-            assert raw["spec"]["targetRefs"] == [{"kind": "HTTPRoute", "name": "front"}]
+            assert raw["spec"]["targetRefs"] == [TARGET]
             return int(raw["spec"]["rateLimit"]["local"]["rules"][0]["limit"]["requests"])
 
         await world.apply(division(ready=20.0, onprem_r1=1000))

@@ -18,6 +18,8 @@ from scheduler.model.ports import Clock, RawObject
 
 _log = structlog.get_logger(__name__)
 _GPU_MODEL: Final = "nvidia.com/gpu.product"
+SLOWER: Final = "sandbox.overspill.dev/slower"
+"""On a pod: how much longer than others it takes for an answer, such as 1.3: a revision that is 30 % slower."""
 
 
 class Clients:
@@ -98,7 +100,8 @@ class Clients:
         ready_at = parse_time(str(since)) if since else self._clock.now()
         speed = load.plan.speeds.get(self._model(cluster, pod), load.plan.speeds.get(""))
         if speed is not None:
-            replica = Answering(str(meta["namespace"]), str(meta["name"]), speed, ready_at)
+            slower = _slower(pod)
+            replica = Answering(str(meta["namespace"]), str(meta["name"]), speed / slower, ready_at, slower)
             load.ready(cluster, str(meta["uid"]), replica)
 
     def _model(self, cluster: str, pod: RawObject) -> str:
@@ -120,6 +123,15 @@ class Clients:
                 _replica(page, load, one, load.waiting(cluster) / len(replicas), now)
             if cluster == next(iter(self._members), None):
                 _gateway(page, key, load, now)
+
+
+def _slower(pod: RawObject) -> float:
+    """What its annotation says, from 0.1 to 10; 1 for anything else."""
+    try:
+        told = float((pod["metadata"].get("annotations") or {}).get(SLOWER, 1.0))
+    except ValueError:
+        return 1.0
+    return told if 0.1 <= told <= 10.0 else 1.0
 
 
 def _replica(page: Page, load: ServiceLoad, one: Answering, waiting: float, at: Instant) -> None:

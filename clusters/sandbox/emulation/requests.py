@@ -103,6 +103,8 @@ class Answering:
     name: str
     per_second: float
     ready_at: Instant
+    slower: float = 1.0
+    """How much longer it takes for an answer than others; `per_second` is what it does so."""
     answered: float = 0.0
     latency_seconds: float = 0.0
     buckets: list[float] = field(default_factory=lambda: [0.0] * len(BOUNDS))
@@ -247,14 +249,17 @@ class ServiceLoad:
         place.waiting = place.waiting + asked - served
         load = min(_MOST_LOAD, asked / seconds / power)
         p95 = place.p95_seconds = self._p95(load, len(place.replicas), power) + place.waiting / power
-        minute.p95_seconds = max(minute.p95_seconds, p95 if served > 0 else 0.0)
-        median = p95 / math.exp(_P95 * _SIGMA)
-        mean = median * math.exp(_SIGMA**2 / 2)
-        below = [_normal((math.log(bound) - math.log(median)) / _SIGMA) for bound in BOUNDS]
+        slowest = max(one.slower for one in place.replicas.values())
+        minute.p95_seconds = max(minute.p95_seconds, p95 * slowest if served > 0 else 0.0)
         minute.answered += served
-        minute.late += served * (1.0 - _normal((math.log(self.plan.slo_seconds) - math.log(median)) / _SIGMA))
+        whole = sum(each.per_second for each in place.replicas.values())
+        told: dict[float, tuple[float, list[float], float]] = {}
         for one in place.replicas.values():
-            part = served * one.per_second / sum(each.per_second for each in place.replicas.values())
+            if one.slower not in told:
+                told[one.slower] = _latencies(p95 * one.slower, self.plan.slo_seconds)
+            mean, below, late = told[one.slower]
+            part = served * one.per_second / whole
+            minute.late += part * late
             one.answered += part
             one.latency_seconds += part * mean
             one.buckets = [old + part * share for old, share in zip(one.buckets, below, strict=True)]
@@ -272,6 +277,14 @@ class ServiceLoad:
             self.minutes.append(Minute(start))
             del self.minutes[:-_MOST_MINUTES]
         return self.minutes[-1]
+
+
+def _latencies(p95: float, slo_seconds: float) -> tuple[float, list[float], float]:
+    """Of log-normal latencies: their mean, the parts below each bound, and the part above the SLO."""
+    median = p95 / math.exp(_P95 * _SIGMA)
+    below = [_normal((math.log(bound) - math.log(median)) / _SIGMA) for bound in BOUNDS]
+    late = 1.0 - _normal((math.log(slo_seconds) - math.log(median)) / _SIGMA)
+    return median * math.exp(_SIGMA**2 / 2), below, late
 
 
 def _normal(deviations: float) -> float:

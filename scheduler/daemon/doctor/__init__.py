@@ -26,6 +26,7 @@ from scheduler.daemon.doctor.kubernetes import check_cluster
 from scheduler.daemon.doctor.metrics import check_metrics
 from scheduler.daemon.doctor.policies import check_policies
 from scheduler.daemon.doctor.prices import check_prices
+from scheduler.daemon.doctor.traffic import check_traffic
 from scheduler.daemon.federation import Federation, Member
 from scheduler.daemon.main import lease_settings, open_member, open_provider
 from scheduler.daemon.permissions import HUB, MEMBER
@@ -71,6 +72,8 @@ async def examine(
         ]
         if policies:
             areas.append(_area("policies", lambda report: _policies(policies, federation, report)))
+        if not shadow:
+            areas.append(_area("traffic", lambda report: _traffic(policies, federation, report, asked)))
         reports = await asyncio.gather(*areas)
     return in_order(finding for report in reports for finding in report.findings)
 
@@ -87,6 +90,10 @@ class _Asked:
     dependents: frozenset[str]
     shards: tuple[str, ...]
 
+    async def open(self, member: Member) -> HttpKubeApi:
+        provider = self.parting.later(open_provider(member, self.clock))
+        return self.parting.later(await open_member(member, provider, self.limits))
+
     async def check(self, api: HttpKubeApi, report: Report, place: str) -> None:
         rest = {"dependents": self.dependents, "shards": self.shards}
         await check_cluster(api, report, place, shadow=self.shadow, lease=self.lease, **rest)
@@ -95,13 +102,9 @@ class _Asked:
 def _member_areas(member: Member, asked: _Asked) -> list[Coroutine[Any, Any, Report]]:
     """Its Kubernetes API and its cloud. Each has a provider of its own, so that one cannot hold up the other."""
 
-    async def opened() -> HttpKubeApi:
-        provider = asked.parting.later(open_provider(member, asked.clock))
-        return asked.parting.later(await open_member(member, provider, asked.limits))
-
     async def kubernetes(report: Report) -> None:
         mend = "correct the member's kubeconfig or login"
-        api = await report.attempt("cannot be opened", opened(), _OPEN_SECONDS, mend)
+        api = await report.attempt("cannot be opened", asked.open(member), _OPEN_SECONDS, mend)
         if api is not None:
             await asked.check(api, report, MEMBER)
 
@@ -118,11 +121,28 @@ def _member_areas(member: Member, asked: _Asked) -> list[Coroutine[Any, Any, Rep
 
 
 async def _hub(federation: Federation, report: Report, asked: _Asked) -> None:
-    hub = federation.hub
-    opening = HttpKubeApi.connect(name=hub.name, kubeconfig=hub.kubeconfig, context=hub.context, limits=asked.limits)
+    opening = _open_hub(federation, asked)
     api = await report.attempt("cannot be opened", opening, _OPEN_SECONDS, "correct spec.hub.kubeconfig")
     if api is not None:
-        await asked.check(asked.parting.later(api), report, HUB)
+        await asked.check(api, report, HUB)
+
+
+async def _open_hub(federation: Federation, asked: _Asked) -> HttpKubeApi:
+    hub, limits = federation.hub, asked.limits
+    opening = HttpKubeApi.connect(name=hub.name, kubeconfig=hub.kubeconfig, context=hub.context, limits=limits)
+    return asked.parting.later(await opening)
+
+
+async def _traffic(policies: Sequence[Path], federation: Federation, report: Report, asked: _Asked) -> None:
+    members = {str(member.id): member for member in federation.members}
+
+    async def opened(cluster: str) -> HttpKubeApi:
+        if cluster == HUB:
+            return await _open_hub(federation, asked)
+        return await asked.open(members[cluster])
+
+    posts = federation.dns is not None
+    await check_traffic(opened, tuple(members), policies, federation.names, report, posts_dns=posts)
 
 
 async def _policies(paths: Sequence[Path], federation: Federation, report: Report) -> None:

@@ -11,6 +11,7 @@ from clusters.kubernetes.client import HttpKubeApi
 from clusters.kubernetes.probing import Probe, may, probe
 from scheduler.daemon.doctor.finding import Report
 from scheduler.daemon.permissions import (
+    EXAMPLE_LEASE,
     HUB,
     SHARDS_FILE,
     Permission,
@@ -64,7 +65,7 @@ async def check_cluster(
     if not shadow:
         wanted |= dict.fromkeys(granted_dependents(place, dependents), dependents_file(place))
         wanted |= dict.fromkeys(granted_shards(shards) if place == HUB else (), SHARDS_FILE)
-    asking = _permissions(api, report, wanted, lease)
+    asking = ask_permissions(api, report, wanted, lease)
     await report.attempt("permissions cannot be asked", asking, _REVIEW_SECONDS, "see the credentials of this cluster")
 
 
@@ -125,8 +126,10 @@ async def _definitions(api: HttpKubeApi, report: Report) -> None:
         report.ok("FederatedWorkload is defined")
 
 
-async def _permissions(api: HttpKubeApi, report: Report, wanted: Mapping[Permission, str], lease: str) -> None:
-    """`wanted`: each with the file that grants it."""
+async def ask_permissions(
+    api: HttpKubeApi, report: Report, wanted: Mapping[Permission, str], lease: str = EXAMPLE_LEASE
+) -> None:
+    """`wanted`: each with the file that grants it. `lease`: the name of the federation's own."""
     places = asyncio.Semaphore(_REVIEWS_AT_ONCE)
 
     async def ask(one: Permission) -> bool:

@@ -35,8 +35,6 @@ from scheduler.model.errors import (
     NotFoundError,
     OutcomeUnknownError,
     RefusedError,
-    ThrottledError,
-    TransientError,
 )
 from scheduler.model.ids import ClusterId, DecisionId, Instant, Uid
 from scheduler.model.ports import Clock, DivisibleKind, RawObject, Said
@@ -53,8 +51,6 @@ _REFUSING_SECONDS: Final = 600.0
 _TOLD_APART_SECONDS: Final = 0.1
 """Counts of replicas are gathered for so long before they are told."""
 _REFUSALS: Final = (RefusedError, AuthError, InvalidObjectError)
-_FOR_NOW: Final = (TransientError, ConflictError, OutcomeUnknownError, ThrottledError)
-"""What steers requests is there, and will do what it is asked later."""
 _REFUSED: Final = "CopyRefused"
 
 
@@ -157,7 +153,8 @@ class ServiceActuator:
                 await self._tell(uid, kind)
             return waits
         unsteered = await self._steer(uid)
-        first = await self._act(uid, kind, hold=isinstance(unsteered, _FOR_NOW)) or unsteered
+        hold = unsteered is not None and self._traffic.astray(entry.workload.ref)
+        first = await self._act(uid, kind, hold=hold) or unsteered
         if uid in self._mirror.hub and not self._mirror.hub[uid].workload.deleting:
             await self._tell(uid, kind)
         if first is not None:

@@ -66,6 +66,10 @@ class TrafficKeeper(Protocol):
         """As they are set now; empty: none are, or nobody steers it."""
         ...
 
+    def astray(self, ref: WorkloadRef) -> bool:
+        """Whether requests may still go where they were sent before, for what sends them there could not be set."""
+        ...
+
 
 class Unmeasured:
     """Nothing is measured, nothing is foretold, nobody judges and nobody steers: what is true where nothing is set up
@@ -91,3 +95,6 @@ class Unmeasured:
 
     def weights(self, ref: WorkloadRef) -> tuple[TrafficWeight, ...]:
         return ()
+
+    def astray(self, ref: WorkloadRef) -> bool:
+        return False

@@ -61,11 +61,16 @@ class Teller:
         self._decisions = decisions
         self._emit = emit
         self._told: dict[Uid, tuple[str, ...]] = {}
+        self._rejected: dict[Uid, frozenset[str]] = {}
 
     def divided(self, workload: Workload, found: Looked, before: ServiceIntent | None, digest: str) -> None:
         """After each look: what has changed is told once."""
         uid, division = workload.ref.uid, found.division
         codes = tuple(one.reason for one in division.conditions)
+        rejected = frozenset(found.memory.rejected)
+        # What was taken back before this process began was counted then.
+        self._telemetry.service_rollbacks.inc(len(rejected - self._rejected.get(uid, rejected)))
+        self._rejected[uid] = rejected
         moved = before is None or before.targets != found.intent.targets
         if not moved and self._told.get(uid) == codes:
             return
@@ -96,3 +101,4 @@ class Teller:
 
     def forget(self, uid: Uid) -> None:
         self._told.pop(uid, None)
+        self._rejected.pop(uid, None)

@@ -6,7 +6,8 @@ is tried; the first error is raised when all were.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -14,6 +15,7 @@ from typing import Final
 from scheduler.daemon.fence import Lead, fenced
 from scheduler.daemon.member_mirror import MemberMirror
 from scheduler.daemon.mirror import HubEntry, Mirror
+from scheduler.daemon.permissions import MEMBER, traffic_file
 from scheduler.daemon.services import routes
 from scheduler.daemon.services.dns_hook import Hook, by_cluster
 from scheduler.daemon.services.replicas import Places
@@ -31,6 +33,7 @@ from scheduler.model.contract import (
 from scheduler.model.division import Division
 from scheduler.model.errors import (
     AlreadyExistsError,
+    AuthError,
     ConflictError,
     ExternalError,
     InvalidObjectError,
@@ -49,11 +52,14 @@ _POST_AGAIN_SECONDS: Final = 600.0
 _MOST_SERVICES: Final = 10_000
 _FINE: Final = 1000
 """Parts of a weight, where several copies share it."""
-_REMEDIES: Final = {
+_NOT_THERE: Final = (NotFoundError, NotServedError)
+"""No request comes by what is not there."""
+REMEDIES: Final = {
     HTTP_ROUTES.key: "install the Gateway API's CRDs",
     KNATIVE_ROUTES.key: "install Knative Serving",
     BACKEND_TRAFFIC_POLICIES.key: "install Envoy Gateway's CRDs",
 }
+"""Where a kind is not served."""
 
 
 _Change = Callable[[RawObject], RawObject | None]
@@ -68,6 +74,15 @@ class _Set:
     told: tuple[object, ...]
     """What else it follows from."""
     at: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One object to be set."""
+
+    run: Callable[[], Awaitable[None]]
+    steers: bool = True
+    """Whether it says where requests go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +131,8 @@ class Traffic:
         self._set: Recent[Uid, _Set] = Recent(_MOST_SERVICES)
         self._posted: Recent[Uid, _Posted] = Recent(_MOST_SERVICES)
         self._post_after: Recent[Uid, Instant] = Recent(_MOST_SERVICES)
+        self._astray: Recent[Uid, bool] = Recent(_MOST_SERVICES)
+        """Whose requests go where they were sent before: what says so is there and could not be set."""
         self.on_set: Callable[[Division, DecisionId, Instant], None] = lambda division, decision, began: None
         """All that a decision says is set, begun then."""
 
@@ -124,12 +141,21 @@ class Traffic:
         found = self._set.get(ref.uid)
         return () if found is None else found.weights
 
+    def astray(self, ref: WorkloadRef) -> bool:
+        return ref.uid in self._astray
+
     async def apply(self, service: HubEntry, division: Division) -> None:
         """Have the weights set; idempotent. Empty ones change nothing: nothing is ready. Raises: typed errors, with the
         object that is wrong or missing and the remedy."""
+        ref = service.workload.ref
         if not division.weights:
+            self._astray.pop(ref.uid)
             return
-        ref, spec = service.workload.ref, traffic_of(service.raw)
+        try:
+            spec = traffic_of(service.raw)
+        except InvalidObjectError:
+            self._astray.put(ref.uid, True)
+            raise
         current = self._current_revision(service)
         wanted = _Wanted(ref, spec, tuple(sorted(division.weights)), current, division.ready_per_second)
         told = (spec, current, self._ready_copies(wanted) if spec.knative_route else ())
@@ -140,11 +166,17 @@ class Traffic:
         if not same:
             self._set.pop(ref.uid)
         errors: list[OverspillError] = []
+        astray = False
         for step in self._steps(wanted):
             try:
-                await step()
+                await step.run()
             except (ExternalError, InvalidObjectError) as error:
                 errors.append(error)
+                astray = astray or (step.steers and not isinstance(error, _NOT_THERE))
+        if astray:
+            self._astray.put(ref.uid, True)
+        else:
+            self._astray.pop(ref.uid)
         if errors:
             self._telemetry.service_traffic.labels("failed").inc()
             raise errors[0]
@@ -154,15 +186,15 @@ class Traffic:
             intent = service.workload.intent
             self.on_set(division, DecisionId("") if intent is None else intent.decision, now)
 
-    def _steps(self, wanted: _Wanted) -> list[Callable[[], Awaitable[None]]]:
+    def _steps(self, wanted: _Wanted) -> list[_Step]:
         spec = wanted.spec
-        steps: list[Callable[[], Awaitable[None]]] = [partial(self._set_route, wanted, one) for one in spec.routes]
+        steps = [_Step(partial(self._set_route, wanted, one)) for one in spec.routes]
         if spec.knative_route:
             there = (cluster for cluster, member in self._mirror.members.items() if member.available)
-            steps += [partial(self._set_knative, wanted, cluster) for cluster in there]
+            steps += [_Step(partial(self._set_knative, wanted, cluster)) for cluster in there]
         if spec.hostname:
-            steps.append(partial(self._post, wanted))
-        steps += [partial(self._set_limit, wanted, one) for one in spec.rate_limits]
+            steps.append(_Step(partial(self._post, wanted)))
+        steps += [_Step(partial(self._set_limit, wanted, one), steers=False) for one in spec.rate_limits]
         return steps
 
     # -- Gateway API -------------------------------------------------------------------------------------------------
@@ -195,7 +227,11 @@ class Traffic:
             version = {"resourceVersion": raw["metadata"]["resourceVersion"]}
             return {"metadata": version, "spec": {"selector": {LABEL_REVISION: revision}}}
 
-        await self._patch(SERVICES, wanted.ref.namespace, backend.name, backend.cluster, selecting)
+        try:
+            await self._patch(SERVICES, wanted.ref.namespace, backend.name, backend.cluster, selecting)
+        except NotFoundError as error:
+            # The route to it is there, and requests go by it.
+            raise InvalidObjectError(str(error)) from error
 
     async def _set_limit(self, wanted: _Wanted, limit: RateLimit) -> None:
         ready = wanted.ready_per_second
@@ -243,17 +279,19 @@ class Traffic:
             if entry.copy.name in names and entry.resource.key == KNATIVE_SERVICES.key
         ]
         body = routes.knative_route(name, ref.namespace, ref.uid, parts, owners)
-        try:
-            there = await self._get(KNATIVE_ROUTES, ref.namespace, name, cluster)
-        except NotFoundError:
-            await api.create(KNATIVE_ROUTES, ref.namespace, body)
-            return
+        with _with_remedy(KNATIVE_ROUTES, ref.namespace, name, cluster):
+            try:
+                there = await api.get(KNATIVE_ROUTES, ref.namespace, name)
+            except NotFoundError:
+                await api.create(KNATIVE_ROUTES, ref.namespace, body)
+                return
         if (there["metadata"].get("labels") or {}).get(LABEL_ORIGIN_UID) != ref.uid:
             text = f"Knative Route {ref.namespace}/{name} in {cluster} is another's; name another one in spec.traffic"
             raise AlreadyExistsError(text)
         patch = routes.knative_patch(there, body)
         if patch is not None:
-            await api.patch(KNATIVE_ROUTES, ref.namespace, name, patch)
+            with _with_remedy(KNATIVE_ROUTES, ref.namespace, name, cluster):
+                await api.patch(KNATIVE_ROUTES, ref.namespace, name, patch)
 
     # -- DNS ---------------------------------------------------------------------------------------------------------
 
@@ -278,35 +316,46 @@ class Traffic:
 
     async def _patch(self, resource: Resource, namespace: str, name: str, cluster: str, change: _Change) -> None:
         """Read, changed and written; once more where somebody else was quicker."""
-        for last in (False, True):
-            patch = change(await self._get(resource, namespace, name, cluster))
-            if patch is None:
-                return
-            try:
-                await self._api(cluster).patch(resource, namespace, name, patch)
-            except ConflictError:
-                if last:
-                    raise
-            else:
-                return
-
-    async def _get(self, resource: Resource, namespace: str, name: str, cluster: str) -> RawObject:
-        """Raises: NotServedError, NotFoundError, and others, with the remedy."""
-        try:
-            return await self._api(cluster).get(resource, namespace, name)
-        except NotServedError as error:
-            remedy = _REMEDIES.get(resource.key, "see its API server")
-            text = f"{resource.kind}s are not served in {cluster}: {remedy}, or take {name} out of spec.traffic"
-            raise NotServedError(text, code=error.code) from error
-        except NotFoundError as error:
-            text = f"no {resource.kind} {namespace}/{name} in {cluster}: make it, or take it out of spec.traffic"
-            raise NotFoundError(text, code=error.code) from error
+        api = self._api(cluster)
+        with _with_remedy(resource, namespace, name, cluster):
+            for last in (False, True):
+                patch = change(await api.get(resource, namespace, name))
+                if patch is None:
+                    return
+                try:
+                    await api.patch(resource, namespace, name, patch)
+                except ConflictError:
+                    if last:
+                        raise
+                else:
+                    return
 
     def _api(self, cluster: str) -> KubeApi:
         api = self._apis.get(cluster)
         if api is None:
             raise InvalidObjectError(f"spec.traffic: no cluster {cluster[:63]!r}; there are {', '.join(self._apis)}")
         return api
+
+
+@contextmanager
+def _with_remedy(resource: Resource, namespace: str, name: str, cluster: str) -> Iterator[None]:
+    """What goes wrong with that object is told with the remedy. Raises: NotServedError, NotFoundError, AuthError, and
+    others as they are."""
+    try:
+        yield
+    except NotServedError as error:
+        remedy = REMEDIES.get(resource.key, "see its API server")
+        text = f"{resource.kind}s are not served in {cluster}: {remedy}, or take {name} out of spec.traffic"
+        raise NotServedError(text, code=error.code) from error
+    except NotFoundError as error:
+        text = f"no {resource.kind} {namespace}/{name} in {cluster}: make it, or take it out of spec.traffic"
+        raise NotFoundError(text, code=error.code) from error
+    except AuthError as error:
+        file = traffic_file(HUB if cluster == HUB else MEMBER)
+        text = (
+            f"{resource.kind} {namespace}/{name} in {cluster} may not be set: apply deploy/rbac/{file} there ({error})"
+        )
+        raise AuthError(text, code=error.code) from error
 
 
 def _ready_by_copy(member: MemberMirror, uid: Uid, places: Places) -> dict[tuple[str, str], int]:

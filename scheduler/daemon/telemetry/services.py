@@ -15,6 +15,16 @@ class Services(Metrics):
         "overspill_service_changes",
         "Divisions that asked for other replicas than the one before.",
     )
+    service_rollbacks = counter(
+        "overspill_service_rollbacks",
+        "New revisions of services that were taken back.",
+    )
+    service_slo = gauge(
+        "overspill_service_slo_ratio",
+        "Longest p95 of a service that was measured on a cluster that answers a twentieth of its requests or more, the "
+        "way from the clients included, by what its SLO allows: above 1 it is out. None where nothing is measured.",
+        ["service"],
+    )
     service_replicas = gauge(
         "overspill_service_replicas",
         "Replicas of a service, wanted and ready.",
