@@ -40,7 +40,9 @@ def offers(draw: st.DrawFn) -> tuple[ServingOffer, ...]:
         an_offer(
             name,
             most_replicas=draw(st.integers(0, 12)),
-            usd_per_replica_hour=Decimal(draw(st.integers(1, 40))) / 10,
+            usd_per_replica_hour=draw(
+                st.integers(1, 40).map(lambda tenths: Decimal(tenths) / 10) | st.just(Decimal("0.001"))
+            ),
             speed=draw(speeds),
             open=draw(st.sampled_from([True, True, True, False])),
         )
@@ -121,14 +123,15 @@ def test_demand_is_served_wherever_there_is_capacity_for_it(
 
 @FEW
 @given(views(), st.booleans())
-def test_nothing_quick_is_given_back_that_will_soon_be_needed(view: ServiceView, use_milp: bool) -> None:
+def test_nothing_quick_and_free_is_given_back_that_will_soon_be_needed(view: ServiceView, use_milp: bool) -> None:
     question = question_of(view)
     counts = solve(question, use_milp=use_milp).counts
     for one in question.rated:
         pool = one.offer.pool
         more = {**counts, pool: counts.get(pool, 0) + 1}
         there = min(question.have.get(pool, 0), question.most(one))
-        if question.quick(one) and counts.get(pool, 0) < there and question.keeps_limits(more):
+        free = question.usd_per_hour(one) <= 0.01 * max(map(question.usd_per_hour, question.rated))
+        if free and question.quick(one) and counts.get(pool, 0) < there and question.keeps_limits(more):
             assert carried(question.rated, counts) >= question.far_per_second - 1e-6
 
 

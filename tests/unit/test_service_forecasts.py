@@ -91,6 +91,20 @@ def test_an_interval_is_a_minute_however_often_it_is_told(tmp_path: Path) -> Non
     over(tmp_path, work)
 
 
+def test_leads_count_from_now_and_not_from_the_last_measurement(tmp_path: Path) -> None:
+    async def work(world: World) -> None:
+        for minute in range(90):
+            world.tell(10.0 + 0.5 * minute, every=60.0)
+            soon, later = world.expected()
+        world.clock.at += 120.0
+        aged = world.book.forecast(REF, (LEADS[1] - 120.0,), 0.95)
+        assert [one.per_second for one in aged] == [later]
+        assert later > soon
+        assert [one.ahead_seconds for one in aged] == [LEADS[1] - 120.0]
+
+    over(tmp_path, work)
+
+
 def test_one_absurd_value_is_no_lesson(tmp_path: Path) -> None:
     async def work(world: World) -> None:
         world.tell(*[10.0] * 60)

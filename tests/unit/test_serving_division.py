@@ -147,11 +147,12 @@ def test_what_is_on_order_elsewhere_is_not_counted_before_it_is_ready(use_milp: 
 
 
 @pytest.mark.parametrize("use_milp", [True, False])
-def test_what_is_there_and_soon_needed_is_not_given_back_in_between(use_milp: bool) -> None:
+def test_what_costs_nothing_and_is_soon_needed_is_not_given_back_in_between(use_milp: bool) -> None:
     service = a_service(a_group("onprem/a10", 10), a_group("aws/g5", 8), demand=10.0)
     rising = (ExpectedRate(100.0, 10.0), ExpectedRate(300.0, 14.0))
-    view = a_view(service, an_offer(), an_offer("aws/g5"), forecast=rising)
-    assert targets(view, use_milp=use_milp)["onprem/a10"] == 10
+    for usd, kept in (("0.001", 10), ("0.5", 9)):
+        view = a_view(service, an_offer(usd_per_replica_hour=Decimal(usd)), an_offer("aws/g5"), forecast=rising)
+        assert targets(view, use_milp=use_milp)["onprem/a10"] == kept, f"at {usd} USD an hour"
 
 
 def test_horizons_are_the_leads_of_what_may_be_used() -> None:

@@ -11,7 +11,7 @@ import orjson
 import structlog
 
 from scheduler.daemon.history import MEMORIES, History
-from scheduler.engine.serving.demand import ABSURD
+from scheduler.engine.serving.demand import ABSURD, STALE_SECONDS
 from scheduler.model.errors import OverspillError
 from scheduler.model.ids import Instant, Uid, WorkloadRef
 from scheduler.model.ports import Clock
@@ -82,11 +82,14 @@ class DemandForecasts:
         series.told, series.began = [], at
 
     def forecast(self, ref: WorkloadRef, leads_seconds: Sequence[float], confidence: float) -> tuple[ExpectedRate, ...]:
-        """Not exceeded in `confidence` of all cases, at each lead; empty: nothing is known."""
+        """Not exceeded in `confidence` of all cases, at each lead from now on; empty: nothing is known."""
         series = self._series.get(ref.uid)
         if series is None:
             return ()
-        found = ((ahead, series.forecaster.expected(ahead, confidence)) for ahead in leads_seconds)
+        # What was learned ends some time ago: a rise has gone on since.
+        learned_at = series.forecaster.at
+        age = 0.0 if learned_at is None else min(max(0.0, self._clock.now() - learned_at), STALE_SECONDS)
+        found = ((ahead, series.forecaster.expected(ahead + age, confidence)) for ahead in leads_seconds)
         return tuple(ExpectedRate(ahead, _rounded(rate)) for ahead, rate in found if rate is not None)
 
     # -- persistence -------------------------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ from scheduler.engine.serving.question import ROUNDING, Counts, Question
 from scheduler.model.ids import PoolRef
 
 _MOST_STEPS: Final = 20_000
+_FREE: Final = 0.01
+"""Of the dearest price: up to that nothing is saved by giving a replica back for a few minutes."""
 
 
 def fill(question: Question, counts: Counts) -> dict[PoolRef, int]:
@@ -98,12 +100,14 @@ def trim(question: Question, counts: Counts) -> dict[PoolRef, int]:
 
 
 def stay(question: Question, counts: Counts) -> dict[PoolRef, int]:
-    """With the quick replicas that are there and that `far` counts on: what would soon be asked for again is not given
-    back in between, however quickly it could come. The cheapest first."""
+    """With the quick replicas that are there, cost next to nothing beside others (owned ones, where on-prem goes
+    first), and that `far` counts on: they would only be asked for again in a minute. The cheapest first."""
     found = dict(counts)
+    dearest = max((question.usd_per_hour(one) for one in question.rated if question.most(one) > 0), default=0.0)
     for one in sorted(question.rated, key=lambda one: _price(question, one)):
         pool = one.offer.pool
-        there = min(question.have.get(pool, 0), question.most(one)) if question.quick(one) else 0
+        free = question.usd_per_hour(one) <= _FREE * dearest
+        there = min(question.have.get(pool, 0), question.most(one)) if free and question.quick(one) else 0
         while found.get(pool, 0) < there and carried(question.rated, found) + ROUNDING < question.far_per_second:
             trial = {**found, pool: found.get(pool, 0) + 1}
             if not question.keeps_limits(trial):
