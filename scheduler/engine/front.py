@@ -75,7 +75,7 @@ class Front:
             self._strict[workload.queue].append(workload.ref.uid)
         if self._preemption is not None:
             self._make_room(self._preemption, waiting)
-        self._serve_the_patient([*(each for each in waiting if self._world.has_waited(*each)), *self._stranded()])
+        self._serve_the_patient([*(each for each in waiting if self._is_patient(*each)), *self._stranded()])
 
     def _maybe_concerned(self, pending: Iterable[Workload]) -> Iterable[Workload]:
         """Those of strict queues, and those who have waited for as long as the least patient policy says: found without
@@ -157,6 +157,10 @@ class Front:
         text = f"has waited longest for {room.pool.ref}, where room is kept for it"
         self.reservations.keep(workload, ask.shape, room, at, Reason(RESERVED, text))
         return True
+
+    def _is_patient(self, workload: Workload, policy: PlacementPolicy) -> bool:
+        patience = policy.reservation.after_wait_seconds
+        return patience is not None and self._world.now >= workload.queued_at + patience
 
     def _stranded(self) -> list[tuple[Workload, PlacementPolicy]]:
         """Those that have been started, but have pods left that fit nowhere: their member has bound others where these
