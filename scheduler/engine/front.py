@@ -11,10 +11,11 @@ still the programme's answer.
 The bound: while its queue has quota and no workload of a higher priority comes, one that some pool could hold starts at
 the latest after `afterWait` and one longest run (with its start) for each workload before it in the line and one more,
 whatever smaller ones come meanwhile: the first in line has its instant at most one longest run ahead, nobody let in
-moves that, and the next is first when it has started. Nobody let in moves it whichever nodes members choose: all are kept
-off its nodes but for those that they are reckoned to be on, and who ends later is held to one where there is enough for
-both (`rooms`). A workload that is started but finds no node, because its member has bound others of the same moment
-elsewhere than was reckoned, has not left the line; it may cost each other one longest run more, once, when it is bound.
+moves that, and the next is first when it has started. Nobody let in moves it whichever nodes members choose: all are
+kept off its nodes but for those that they are reckoned to be on, and who ends later is held to one where there is
+enough for both (`rooms`). A workload that is started but finds no node, because its member has bound others of the same
+moment elsewhere than was reckoned, has not left the line; it may cost each of the others one longest run more, once,
+when it is bound.
 """
 
 from __future__ import annotations
