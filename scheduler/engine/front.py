@@ -11,9 +11,11 @@ still the programme's answer.
 The bound: while its queue has quota and no workload of a higher priority comes, one that some pool could hold starts at
 the latest after `afterWait` and one longest run (with its start) for each workload before it in the line and one more,
 whatever smaller ones come meanwhile: the first in line has its instant at most one longest run ahead, nobody let in
-moves that, and the next is first when it has started. Nobody let in moves it whichever nodes members choose: who ends
-later is kept off its nodes or held to one where there is enough for both (`rooms`), until it is bound itself. One that
-was started but whose pods found no node, because others were bound there, has not left the line.
+moves that, and the next is first when it has started. Nobody let in moves it whichever nodes members choose: all are
+kept off its nodes but for those that they are reckoned to be on, and who ends later is held to one where there is
+enough for both (`rooms`). A workload that is started but finds no node, because its member has bound others of the same
+moment elsewhere than was reckoned, has not left the line; it may cost each of the others one longest run more, once,
+when it is bound.
 """
 
 from __future__ import annotations
@@ -75,7 +77,7 @@ class Front:
             self._strict[workload.queue].append(workload.ref.uid)
         if self._preemption is not None:
             self._make_room(self._preemption, waiting)
-        self._serve_the_patient([*(each for each in waiting if self._world.has_waited(*each)), *self._stranded()])
+        self._serve_the_patient([*(each for each in waiting if self._is_patient(*each)), *self._stranded()])
 
     def _maybe_concerned(self, pending: Iterable[Workload]) -> Iterable[Workload]:
         """Those of strict queues, and those who have waited for as long as the least patient policy says: found without
@@ -157,6 +159,10 @@ class Front:
         text = f"has waited longest for {room.pool.ref}, where room is kept for it"
         self.reservations.keep(workload, ask.shape, room, at, Reason(RESERVED, text))
         return True
+
+    def _is_patient(self, workload: Workload, policy: PlacementPolicy) -> bool:
+        patience = policy.reservation.after_wait_seconds
+        return patience is not None and self._world.now >= workload.queued_at + patience
 
     def _stranded(self) -> list[tuple[Workload, PlacementPolicy]]:
         """Those that have been started, but have pods left that fit nowhere: their member has bound others where these

@@ -102,6 +102,8 @@ class Reservations:
                     made.kept.append((real, needed))
         self._by_pool.setdefault(room.pool.ref, []).append(made)
         self._by_uid[workload.ref.uid] = made
+        # Even one that ends in time goes only where it is reckoned to: finding no node at once, it might stay longer.
+        room.reserved.update(made.nodes)
         _take(made)
 
     @contextmanager
@@ -152,7 +154,6 @@ def _take(reservation: Reservation) -> None:
         shift(bin_, needed, -1)
         bin_.taken += 1
         bin_.kept_for += 1
-    room.reserved.update(reservation.nodes)
     room.kept_nodes += reservation.new_nodes
     room.version += 1
 
@@ -163,6 +164,5 @@ def _give(reservation: Reservation) -> None:
         shift(bin_, needed, 1)
         bin_.taken -= 1
         bin_.kept_for -= 1
-    room.reserved.subtract(reservation.nodes)
     room.kept_nodes -= reservation.new_nodes
     room.version += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -108,7 +107,7 @@ class PoolRoom:
         """What the gang that was assumed last is to be held to, if anything."""
         self.kept_off: tuple[NodeName, ...] = ()
         """Nodes that it is to be kept off."""
-        self.reserved: Counter[str] = Counter()
+        self.reserved: set[str] = set()
         """Nodes that reservations and guarded gangs are to use, those too of which nothing has to be kept free."""
         self._fits: dict[tuple[int, bool], tuple[int, Fit | None]] = {}
         real = {_key(node.allocatable): node.allocatable for node in usable if node.workload_pods}
@@ -236,7 +235,7 @@ class PoolRoom:
             return
         self.domain = domain_taken(pod_sets, takes)
         if self.reserved:
-            off = {name for name, count in self.reserved.items() if count} - {take.bin.key for take in takes}
+            off = self.reserved - {take.bin.key for take in takes}
             self.kept_off = tuple(node.name for node in self.nodes if node.name in off)
 
     def _opener(self, limit: int) -> Opener:

@@ -113,10 +113,10 @@ class World:
         return ask
 
     def has_waited(self, workload: Workload, policy: PlacementPolicy | None) -> bool:
-        """Whether it has waited, or had when it was placed, for as long as its policy says that nobody has to."""
+        """Whether it had to wait, or had when it was placed, for longer than its policy says that anybody is to."""
         patience = None if policy is None else policy.reservation.after_wait_seconds
         until = self.now if workload.placement is None else workload.placement.decided_at
-        return patience is not None and until >= workload.queued_at + patience
+        return patience is not None and until > workload.queued_at + patience
 
     def room_of(self, placement: Placement) -> PoolRoom | None:
         """The pool it is placed on; None when that is no longer there."""

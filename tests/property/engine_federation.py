@@ -47,6 +47,8 @@ class Federation:
     releases: list[tuple[Instant, Uid, str]] = field(default_factory=list)
     """(when, who, why) of every placement that was released."""
     moves: list[tuple[Instant, Uid]] = field(default_factory=list)
+    stranded: set[Uid] = field(default_factory=set)
+    """Those that were started at some time and not bound at once: others had been bound where they were to go."""
     spreads: bool = False
     """Whether members bind each pod to the emptiest node that fits (as kube-scheduler does unless it is told
     otherwise), and not to the fullest."""
@@ -188,7 +190,9 @@ class Federation:
             if placement is None or placement.state is not PlacementState.STARTED or uid in self.bound:
                 continue
             spots = self._spots(workload)
-            if spots is not None:
+            if spots is None:
+                self.stranded.add(uid)
+            else:
                 self.bound[uid] = spots
                 for cluster, name, pod in spots:
                     self._use(cluster, name, pod, 1)

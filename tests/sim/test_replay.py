@@ -237,12 +237,15 @@ def test_many_pools_that_cannot_deliver_are_no_unrest(monkeypatch: pytest.Monkey
     assert found.jobs[0].finished_at is None
 
 
-def test_a_run_without_checkpoints_longer_than_spot_lasts_is_given_up() -> None:
+def test_a_run_without_checkpoints_longer_than_spot_lasts_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After several times its own length; how long the longest budget's window is must not matter here."""
+    monkeypatch.setattr(driver, "_LONGEST_WINDOW_SECONDS", 2 * 86400.0)
     reclaimed_often = replace(EXACT, spot_reclaims_per_hour=3.0)
     found = run(trace(job("a", run=30 * 3600.0)), site(0, spot_pool()), assumptions=reclaimed_often)
     (one,) = found.jobs
     assert one.finished_at is None
     assert one.interruptions > 50
+    assert found.ended_at - found.started_at > 4 * 30 * 3600.0
     assert one.why
 
 
