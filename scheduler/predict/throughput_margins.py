@@ -36,7 +36,7 @@ _MOST_FOLDS: Final = 42
 _MOST_CELLS: Final = 400
 _FEWEST_MODELS: Final = 3
 _ALONE: Final = 2
-"""Models seen on a GPU after which its margin stands half-way between all GPUs' and its own."""
+"""Models seen on a GPU at which its margin stands half-way between all GPUs' and its own."""
 _HELD: Final = 0.9
 _PARTS: Final = 6
 _NARROWEST, _WIDEST = 0.7, 4.0
@@ -130,7 +130,9 @@ def _by_model(missed: Sequence[Missed], gpu: str | None = None) -> list[Floats]:
 
 
 def evenly_held(groups: Sequence[Floats], held: float) -> float:
-    """The least value that so much of the values lies at or under, each group counting the same; none is empty."""
+    """The least value that so much of the values lies at or under, each group counting the same; none is empty. Source:
+    Y. Lee, R. Barber and R. Willett, "Distribution-free inference with hierarchical data", 2023, hierarchical conformal
+    prediction; without its correction for few groups."""
     values = np.concatenate(groups)
     shares = np.concatenate([np.full(len(group), 1.0 / len(group) / len(groups)) for group in groups])
     order = np.argsort(values, kind="stable")
