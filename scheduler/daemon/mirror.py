@@ -402,8 +402,11 @@ class Mirror:
         seen = set()
         for raw in objects:
             with self.tolerating("hub", kind.name, raw):
-                seen.add(Uid(str(raw["metadata"]["uid"])))
+                uid = Uid(str(raw["metadata"]["uid"]))
+                seen.add(uid)
                 self.apply_hub(kind, raw)
+                # Changed or not: the watch was away, and a look too many costs little.
+                self.on_key(uid)
         for uid, entry in list(self.hub.items()):
             ref = entry.workload.ref
             if ref.kind == kind.name and uid not in seen:

@@ -59,6 +59,10 @@ class MemberSink:
                 self._apply(raw)
         for name in self._known_names() - present:
             self._drop(name)
+        for key, entry in self._member.copies.items():
+            if key[0] == self._resource:
+                # Changed or not: the watch was away, and a look too many costs little.
+                self._mirror.on_key(entry.copy.origin)
         if self._resource == NODES:
             self._mirror.on_nodes_listed(self._member.member.id)
         self._mirror.listed(self._member, self._resource)
