@@ -1,0 +1,176 @@
+"""CPU time of one look at many services over four clusters, and of what follows each round of metrics.
+
+    python -m tests.bench.many_services [--services 50,100,200] [--profile FILE]
+
+Everything runs in one process over the sandbox, whose time stands still while it is measured; each service has one
+replica and a demand that changes a little from look to look. Printed: seconds of CPU of the whole look (medians of
+three), of its deciding alone (the engine), of a round of measurements, and how they grow with the number of services
+(1: linearly).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import cProfile
+import json
+import logging
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from clusters.sandbox.scenario import ClusterPlan, PoolPlan, Scenario, default_scenario
+from scheduler.daemon.parts import Daemon
+from scheduler.daemon.services import keeper as keeping
+from scheduler.model.contract import ANNOTATION_REPLICA_SPEED, FEDERATED_WORKLOADS, LABEL_QUEUE
+from tests.loop.harness import POLICIES, World, until
+from tests.loop.services import SLO, SPEED, Played, a_serving_world, divided
+from tests.loop.test_behaviours_serving import deployment
+
+_OFTEN: Final = 3
+_SETTLED_SECONDS: Final = 400.0
+_POLICIES: Final = POLICIES + SLO.replace("minReplicas: 2", "minReplicas: 1")
+
+
+@dataclass
+class Figures:
+    services: int
+    look_seconds: float
+    deciding_seconds: float
+    round_seconds: float
+
+
+def _scenario() -> Scenario:
+    """Four clusters; on-prem has a GPU for each replica."""
+
+    def larger(pool: PoolPlan) -> PoolPlan:
+        if pool.spec.name != "a100":
+            return pool
+        return replace(pool, initial_nodes=40, spec=replace(pool.spec, min_nodes=40, max_nodes=40))
+
+    def member(one: ClusterPlan) -> ClusterPlan:
+        return replace(one, pools=tuple(map(larger, one.pools)))
+
+    whole = default_scenario()
+    return replace(whole, members=tuple(map(member, whole.members)), login_by_provider=False)
+
+
+async def _submit(world: World, number: int) -> None:
+    body: dict[str, Any] = {
+        "apiVersion": FEDERATED_WORKLOADS.api_version,
+        "kind": FEDERATED_WORKLOADS.kind,
+        "metadata": {
+            "name": f"chat-{number}",
+            "namespace": "default",
+            "labels": {LABEL_QUEUE: "research", "app": "chat"},
+            "annotations": {ANNOTATION_REPLICA_SPEED: SPEED},
+        },
+        "spec": {"template": deployment(replicas=1)},
+    }
+    await world.hub.create(FEDERATED_WORKLOADS, "default", body)
+
+
+async def _cpu(work: Callable[[], Awaitable[None]]) -> float:
+    began = time.process_time()
+    await work()
+    return time.process_time() - began
+
+
+async def _measure(world: World, daemon: Daemon, played: Played, services: int) -> Figures:
+    keeper = daemon.services.keeper
+    deciding: list[float] = []
+    decide = keeping._decide
+
+    def timed(*case: Any) -> Any:
+        began = time.thread_time()
+        try:
+            return decide(*case)
+        finally:
+            deciding[-1] += time.thread_time() - began
+
+    looks, rounds = [], []
+    keeping._decide = timed  # type: ignore[assignment]
+    try:
+        for number in range(_OFTEN):
+            played.per_second = 1.0 + 0.01 * number
+            deciding.append(0.0)
+            looks.append(await _cpu(keeper.look))
+            rounds.append(await _cpu(daemon.measuring.measures.on_round))
+    finally:
+        keeping._decide = decide
+    return Figures(services, *(statistics.median(each) for each in (looks, deciding, rounds)))
+
+
+async def _run(counts: Sequence[int], profile: Path | None) -> list[Figures]:
+    played, found = Played(1.0), []
+    with tempfile.TemporaryDirectory() as folder:
+        async with (
+            a_serving_world(Path(folder), _POLICIES, scenario=_scenario(), speed=60.0) as world,
+            divided(world, played) as daemon,
+        ):
+            there = 0
+            for count in counts:
+                for number in range(there, count):
+                    await _submit(world, number)
+                there = count
+
+                def settled(count: int = count) -> bool:
+                    looked = daemon.services.keeper.looked.values()
+                    return len(looked) == count and all(
+                        one.view is not None and sum(each.ready for each in one.view.service.groups) for one in looked
+                    )
+
+                await until(settled, f"{count} services run", _SETTLED_SECONDS)
+                world.sandbox.hold(world.sandbox.clock.now())
+                # Events may wait for their turn, which does not come while time stands still.
+                at_rest = lambda: daemon.services.idle and daemon.reconciler.idle and daemon.planner.idle  # noqa: E731
+                await until(at_rest, "at rest", _SETTLED_SECONDS)
+                found.append(await _measure(world, daemon, played, count))
+                print(json.dumps(found[-1].__dict__), flush=True)
+                if profile is not None and count == counts[-1]:
+                    with cProfile.Profile() as profiled:
+                        await daemon.services.keeper.look()
+                        await daemon.measuring.measures.on_round()
+                    profiled.dump_stats(profile)
+                world.sandbox.hold(None)
+    return found
+
+
+def _growth(few: float, many: float, times: float) -> float:
+    """The exponent: 1 is linear."""
+    return math.log(max(many, 1e-9) / max(few, 1e-9)) / math.log(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--services", default="50,100,200")
+    parser.add_argument("--profile", type=Path, help="pstats of the last look and round, of the event loop's thread")
+    options = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    counts = sorted(int(one) for one in options.services.split(","))
+    found = asyncio.run(_run(counts, options.profile))
+    print(f"{'services':>9} {'look s':>8} {'deciding s':>11} {'round s':>8}")
+    for one in found:
+        print(f"{one.services:>9} {one.look_seconds:>8.3f} {one.deciding_seconds:>11.3f} {one.round_seconds:>8.3f}")
+    if len(found) > 1:
+        first, last = found[0], found[-1]
+        times = last.services / first.services
+        grown = {
+            "look": _growth(first.look_seconds, last.look_seconds, times),
+            "apart_from_deciding": _growth(
+                first.look_seconds - first.deciding_seconds, last.look_seconds - last.deciding_seconds, times
+            ),
+            "round": _growth(first.round_seconds, last.round_seconds, times),
+        }
+        print(json.dumps({"exponents": {name: round(value, 2) for name, value in grown.items()}}))
+
+
+if __name__ == "__main__":
+    main()
