@@ -20,16 +20,18 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 import structlog
 
 from clusters.sandbox.scenario import ClusterPlan, PoolPlan, Scenario, default_scenario
 from scheduler.daemon.parts import Daemon
 from scheduler.daemon.services import keeper as keeping
+from scheduler.engine.serving.offers import Offers
 from scheduler.model.contract import ANNOTATION_REPLICA_SPEED, FEDERATED_WORKLOADS, LABEL_QUEUE
 from tests.loop.harness import POLICIES, World, until
 from tests.loop.services import SLO, SPEED, Played, a_serving_world, divided
@@ -89,35 +91,43 @@ async def _submit(world: World, number: int) -> None:
     await world.hub.create(FEDERATED_WORKLOADS, "default", body)
 
 
-async def _cpu(work: Callable[[], Awaitable[None]]) -> float:
-    began = time.process_time()
-    await work()
-    return time.process_time() - began
+class _Watch:
+    """Adds up the CPU time of calls, each in its own thread: what else the process does meanwhile (the sandbox) does
+    not count."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def over(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*given: Any, **named: Any) -> Any:
+            began = time.thread_time()
+            try:
+                return call(*given, **named)
+            finally:
+                self.seconds[name] = self.seconds.get(name, 0.0) + time.thread_time() - began
+
+        return timed
 
 
 async def _measure(daemon: Daemon, played: Played, services: int) -> Figures:
-    keeper = daemon.services.keeper
-    deciding: list[float] = []
-    decide = keeping._decide
-
-    def timed(*case: Any) -> Any:
-        began = time.thread_time()
-        try:
-            return decide(*case)
-        finally:
-            deciding[-1] += time.thread_time() - began
-
-    looks, rounds = [], []
-    keeping._decide = timed  # type: ignore[assignment]
-    try:
-        for number in range(_OFTEN):
-            played.per_second = 1.0 + 0.01 * number
-            deciding.append(0.0)
-            looks.append(await _cpu(keeper.look))
-            rounds.append(await _cpu(daemon.measuring.measures.on_round))
-    finally:
-        keeping._decide = decide
-    return Figures(services, *(statistics.median(each) for each in (looks, deciding, rounds)))
+    keeper, measures = daemon.services.keeper, daemon.measuring.measures
+    found = []
+    for number in range(_OFTEN):
+        played.per_second = 1.0 + 0.01 * number
+        watch = _Watch()
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("_case", "_forget", "_without_refusing", "_forecast", "_take"):
+                patch.setattr(keeper, name, watch.over("look", getattr(keeper, name)))
+            patch.setattr(keeper._mirror, "snapshot", watch.over("look", keeper._mirror.snapshot))
+            patch.setattr(Offers, "of", watch.over("look", Offers.of))
+            patch.setattr(keeping, "_decide", watch.over("deciding", keeping._decide))
+            patch.setattr(measures, "_look", watch.over("round", measures._look))
+            patch.setattr(measures, "_gateways", watch.over("round", measures._gateways))
+            await keeper.look()
+            await measures.on_round()
+        found.append(watch.seconds)
+    looks, deciding, rounds = (statistics.median(one[name] for one in found) for name in ("look", "deciding", "round"))
+    return Figures(services, looks + deciding, deciding, rounds)
 
 
 async def _run(count: int, profile: Path | None) -> Figures:

@@ -64,10 +64,15 @@ class Sights:
         self._readiness: Recent[tuple[Uid, Slot], Readiness] = Recent(_MOST)
         self._revisions: Recent[Uid, tuple[RawObject, StoredRevision]] = Recent(_MOST)
         self._first: Instant | None = None
+        self._divisible: dict[str, DivisibleKind | None] = {}
+        """Kinds that were asked for: to ask a protocol each time takes a quarter of a look."""
 
     def kind_of(self, workload: Workload) -> DivisibleKind | None:
-        kind = self._mirror.kinds.get(workload.ref.kind)
-        return kind if isinstance(kind, DivisibleKind) else None
+        name = workload.ref.kind
+        if name not in self._divisible:
+            kind = self._mirror.kinds.get(name)
+            self._divisible[name] = kind if isinstance(kind, DivisibleKind) else None
+        return self._divisible[name]
 
     def revision(self, uid: Uid, now: Instant) -> StoredRevision:
         """The one that is asked for now. Raises: InvalidObjectError for a template that nobody would take."""
