@@ -5,7 +5,7 @@
 Everything runs in one process over the sandbox, whose time stands still while it is measured; each service has one
 replica and a demand that changes a little from look to look. Printed: seconds of CPU of the whole look (medians of
 three), of its deciding alone (the engine), of a round of measurements, and how they grow with the number of services
-(1: linearly). Exits 1 where that is over the budget: 50 ms a service, and 1.3.
+(1: linearly). Exits 1 where that is over the budget: 50 ms a service, and 1.3 of the look.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def main() -> int:
     for one in found:
         print(f"{one.services:>9} {one.look_seconds:>8.3f} {one.deciding_seconds:>11.3f} {one.round_seconds:>8.3f}")
     last = found[-1]
-    within = last.look_seconds <= _MOST_SECONDS * last.services
+    within = last.look_seconds + last.round_seconds <= _MOST_SECONDS * last.services
     if len(found) > 1:
         first = found[0]
         times = last.services / first.services
@@ -191,7 +191,7 @@ def main() -> int:
             "round": _growth(first.round_seconds, last.round_seconds, times),
         }
         print(json.dumps({"exponents": {name: round(value, 2) for name, value in grown.items()}}))
-        within = within and max(grown.values()) <= _MOST_GROWTH
+        within = within and max(grown["look"], grown["apart_from_deciding"]) <= _MOST_GROWTH
     return 0 if within else 1
 
 
