@@ -39,6 +39,21 @@ def test_drawn_jobs_finish_exactly_once() -> None:
     assert "Traceback" not in progress
 
 
+@pytest.mark.timeout(600)
+def test_the_whole_demo_keeps_what_its_service_was_promised() -> None:
+    """Under a day's curve with a spike: it bursts, comes back, and its clients notice nothing."""
+    status, told, progress = demo("--jobs", "40", "--speed", "300", seconds=580.0)
+    service = told["service"]
+    assert service["minutes"] >= 190, progress
+    assert service["minutes_out"] <= 3, service
+    assert service["capacity_gap_seconds"] <= 30.0, service
+    assert service["most_replicas_in_clouds"] >= 1, service
+    assert service["came_back"], service
+    assert service["kept"]
+    assert told["ok"]
+    assert status == 0
+
+
 def test_a_trace_that_overflows_bursts_and_gives_back(tmp_path: Path) -> None:
     """Twelve runs of eight GPUs at once on 64 GPUs of its own: four must wait or be burst."""
     rows = "".join(f"{number},3600,8,team-{number % 2}\n" for number in range(12))

@@ -40,6 +40,7 @@ def test_a_day_that_holds_bursts_and_comes_back() -> None:
     day = read_day(told(minute(0), minute(1, replicas={"onprem": 2.0, "eks": 3.0}), minute(2)))
     assert day is not None
     assert day.as_json() == {
+        "kept": True,
         "minutes": 3,
         "minutes_out": 0,
         "out_at_seconds": [],
@@ -66,6 +67,24 @@ def test_a_minute_is_out_when_its_p95_is(changes: dict[str, float], want_out: in
     assert day is not None
     assert (day.minutes_out, day.gap_seconds) == (want_out, want_gap)
     assert not day.came_back
+
+
+@pytest.mark.parametrize(
+    ("whole", "out", "gap", "want"),
+    [(3, 0, 0.0, True), (3, 1, 0.0, True), (3, 2, 0.0, False), (260, 3, 0.0, True), (260, 4, 0.0, False),
+     (3, 0, 30.0, True), (3, 0, 31.0, False)],
+)  # fmt: skip
+def test_a_demo_is_well_only_when_its_service_is_kept_within_limits(
+    whole: int, out: int, gap: float, want: bool
+) -> None:
+    minutes = [minute(number, late=60.0 if number < out else 0.0) for number in range(whole)]
+    minutes[0]["gap_seconds"] = gap
+    day = read_day(told(*minutes))
+    assert day is not None
+    assert day.kept is want
+    assert replace(GOOD, service=day).ok is want
+    assert replace(GOOD, service=day, promised=False).ok, "other policies may promise it nothing"
+    assert GOOD.ok, "nor is a demo without one"
 
 
 def test_without_a_service_there_is_no_day_and_nonsense_is_refused() -> None:

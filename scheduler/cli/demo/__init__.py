@@ -33,7 +33,7 @@ class DemoOptions:
 
 
 def run(options: DemoOptions) -> int:
-    """Run the demo; 0 when every job finished exactly once and nothing was broken, else 1.
+    """Run the demo; 0 when every job finished exactly once and nothing was broken and its service was kept, else 1.
 
     Raises: InvalidObjectError for a wrong trace or policy file; CommandError when a part of it does not start.
     """

@@ -43,7 +43,8 @@ _EVEN_POLL_SECONDS: Final = 0.1
 """At an even pace nothing is leapt over, so a look now and then is enough."""
 _AT_ONCE: Final = 32
 _WHOLE_DEMO: Final = 40
-"""Jobs. A shorter demo ends with them, wherever its service's day is by then."""
+"""Jobs. A shorter demo ends with them, wherever its service's day is by then, and promises the service nothing: time
+does not wait for it to be measured."""
 _STEP_SECONDS: Final = 45.0
 """Of the federation's time beyond the last measurement: one is due every thirty."""
 
@@ -118,7 +119,9 @@ class Course:
                 await self._hub.delete(FEDERATED_WORKLOADS, manifests.NAMESPACE, manifests.SERVICE_NAME)
         if self._aborted is None:
             await self._until(self._all_given_back, time.monotonic() + _DRAIN_WALL_SECONDS)
-        return replace(await self._sum_up(ended_at), service=day), await self._explain_one()
+        whole = self._total >= _WHOLE_DEMO and not self._options.skip
+        promised = whole and self._options.policies is None
+        return replace(await self._sum_up(ended_at), service=day, promised=promised), await self._explain_one()
 
     async def _serve(self) -> None:
         """A model server; its clients come once it answers."""

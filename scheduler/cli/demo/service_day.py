@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,6 +11,10 @@ from scheduler.model.ids import Instant
 
 LATE: Final = 0.05
 """Part of the requests that may be late or fail in a minute: the objective is a p95."""
+MOST_OUT: Final = 0.01
+"""Part of the minutes that may be out, whole minutes: what a service over clusters is held to."""
+MOST_GAP_SECONDS: Final = 30.0
+"""With less capacity than was asked: two of the daemon's looks, for it runs on whatever machine the demo does."""
 ONPREM: Final = "onprem"
 _MOST_TOLD: Final = 60
 
@@ -56,6 +61,11 @@ class ServiceDay:
         return sum(one.gap_seconds for one in self.minutes)
 
     @property
+    def kept(self) -> bool:
+        """Whether what was promised was kept, within the limits above."""
+        return self.minutes_out <= math.ceil(MOST_OUT * len(self.minutes)) and self.gap_seconds <= MOST_GAP_SECONDS
+
+    @property
     def most_in_clouds(self) -> float:
         return max((one.in_clouds for one in self.minutes), default=0.0)
 
@@ -76,6 +86,7 @@ class ServiceDay:
 
     def as_json(self) -> dict[str, Any]:
         return {
+            "kept": self.kept,
             "minutes": len(self.minutes),
             "minutes_out": self.minutes_out,
             "out_at_seconds": [round(one.at - self.began) for one in self.minutes if one.out][:_MOST_TOLD],

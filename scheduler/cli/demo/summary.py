@@ -43,10 +43,12 @@ class Summary:
     notes: tuple[str, ...] = field(default=())
     service: ServiceDay | None = None
     """None: no service was under load."""
+    promised: bool = True
+    """Whether the whole demo ran, under its own policies: others may promise the service nothing."""
 
     @property
     def ok(self) -> bool:
-        """Every job finished exactly once and nothing was broken."""
+        """Every job finished exactly once, nothing was broken, and what the service was promised was kept."""
         return not (
             self.aborted
             or self.lost
@@ -54,6 +56,7 @@ class Summary:
             or self.violations
             or self.bought_nodes_left
             or self.finished != self.submitted
+            or (self.promised and self.service is not None and not self.service.kept)
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -98,8 +101,8 @@ class Summary:
         left = f"{self.bought_nodes_left} left" if self.bought_nodes_left else "none left"
         table.add_row("returns", f"{self.returns} bought machines given back, {left}")
         if self.service is not None:
-            held = self.service.gap_seconds == 0 and not self.service.minutes_out
-            table.add_row("service", Text(self.service.text(), style="green" if held else "yellow"))
+            style = "green" if self.service.kept else "red" if self.promised else "yellow"
+            table.add_row("service", Text(self.service.text(), style=style))
         table.add_row("spend", f"{usd(self.spend_usd)} by the daemon's ledger, {usd(self.metered_usd)} on the bill")
         table.add_row("invariants", self._invariants_text())
         for one in self.violations[:8]:

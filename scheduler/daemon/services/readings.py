@@ -85,14 +85,24 @@ class _Own:
     query: MetricQuery
 
 
+Gateways = dict[tuple[ClusterId, str, str], list[Growth]]
+"""What gateways count of backends of one name, by cluster, namespace and region."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Round:
     now: Instant
     readings: Readings
     replicas: Mapping[Uid, Mapping[tuple[ClusterId, str], Replica]]
-    gateways: Mapping[tuple[ClusterId, str, str, str], list[Growth]]
-    """By cluster, namespace, backend and region."""
-    own: Mapping[tuple[Uid, str, ClusterId], Reading]
+    gateways: Mapping[str, Gateways]
+    """By the backend's name, so that a service finds its own without looking at all others'."""
+    own: Mapping[Uid, Mapping[tuple[str, ClusterId], Reading]]
+    """Answers to services' own queries."""
+
+    def asked(self, uid: Uid, what: str) -> dict[ClusterId, Reading]:
+        """What this service's own query of that kind was answered, by cluster in order."""
+        mine = self.own.get(uid, {})
+        return {cluster: mine[each, cluster] for each, cluster in sorted(mine) if each == what}
 
 
 class ServiceMeasures:
@@ -160,7 +170,7 @@ class ServiceMeasures:
     ) -> None:
         """What was told in this round, by the best source that there is."""
         uid = entry.workload.ref.uid
-        own = {cluster: one for (who, what, cluster), one in look.own.items() if who == uid and what == _DEMAND}
+        own = look.asked(uid, _DEMAND)
         gateways = _of_gateways(entry, look, said.demand_from)
         if own or (said.demand and self._own_queries):
             found, kind = {cluster: _own_demand(one) for cluster, one in own.items()}, _OWN
@@ -193,7 +203,7 @@ class ServiceMeasures:
             gone = {
                 _GATEWAYS: reading is not None and reading.state in (OK, ABSENT),
                 _ANSWERED: cluster not in known.ready_since,
-                _OWN: (uid, _DEMAND, cluster) not in look.own,
+                _OWN: (_DEMAND, cluster) not in look.own.get(uid, {}),
             }[known.kind]
             old = look.now - part.at > STALE_SECONDS
             if member is None or not member.available or (old and gone):
@@ -241,7 +251,7 @@ class ServiceMeasures:
         for cluster, member in self._mirror.members.items():
             for region, seconds in member.member.client_latency:
                 found[region, cluster] = ClientLatency(region, cluster, seconds, look.now)
-        own = {cluster: one for (who, what, cluster), one in look.own.items() if who == uid and what == _WAY}
+        own = look.asked(uid, _WAY)
         common = [one for (_, metric), one in sorted(look.readings.items()) if metric == ROUND_TRIP]
         for reading in [*common, *(own[cluster] for cluster in sorted(own))]:
             for sample in reading.samples if reading.state == OK else ():
@@ -271,8 +281,8 @@ class ServiceMeasures:
 
     # -- what is asked -----------------------------------------------------------------------------------------------
 
-    def _gateways(self, readings: Readings) -> dict[tuple[ClusterId, str, str, str], list[Growth]]:
-        found: dict[tuple[ClusterId, str, str, str], list[Growth]] = {}
+    def _gateways(self, readings: Readings) -> dict[str, Gateways]:
+        found: dict[str, Gateways] = {}
         for (cluster, metric), reading in sorted(readings.items()):
             for sample in reading.samples if metric == GATEWAY and reading.state == OK else ():
                 labels = dict(sample.labels)
@@ -280,12 +290,12 @@ class ServiceMeasures:
                 namespace, name = labels.get("backend_namespace", ""), labels.get("backend", "")
                 if envoy := _ENVOY.match(name):
                     namespace, name = envoy[1], envoy[2]
-                key = cluster, namespace, name, labels.get(_REGION, "")
+                key = cluster, namespace, labels.get(_REGION, "")
                 if growth is not None:
-                    found.setdefault(key, []).append(growth)
+                    found.setdefault(name, {}).setdefault(key, []).append(growth)
         return found
 
-    async def _ask(self, services: list[HubEntry]) -> dict[tuple[Uid, str, ClusterId], Reading]:
+    async def _ask(self, services: list[HubEntry]) -> dict[Uid, dict[tuple[str, ClusterId], Reading]]:
         """Services' own queries, of each member that may know."""
         if not self._own_queries:
             return {}
@@ -295,11 +305,12 @@ class ServiceMeasures:
             if said.demand or said.latency or said.client_latency:
                 for cluster in self._mirror.members:
                     wanted.setdefault(cluster, []).extend(self._queries(entry, said, cluster))
-        found: dict[tuple[Uid, str, ClusterId], Reading] = {}
+        found: dict[Uid, dict[tuple[str, ClusterId], Reading]] = {}
         for cluster, queries in sorted(wanted.items()):
             chosen = self._turn(cluster, queries)
             answers = await self._readings.ask(cluster, [one.query for one in chosen])
-            found |= {(one.uid, one.what, cluster): answer for one, answer in zip(chosen, answers, strict=False)}
+            for one, answer in zip(chosen, answers, strict=False):
+                found.setdefault(one.uid, {})[one.what, cluster] = answer
         return found
 
     def _queries(self, entry: HubEntry, said: ServingQueries, cluster: ClusterId) -> list[_Own]:
@@ -351,9 +362,10 @@ def _of_gateways(entry: HubEntry, look: _Round, only: str) -> dict[ClusterId, tu
     ref = entry.workload.ref
     names = {ref.name, *_spec(entry).names}
     by_cluster: dict[ClusterId, dict[str, list[Growth]]] = {}
-    for (cluster, namespace, name, region), growths in look.gateways.items():
-        if name in names and namespace in ("", ref.namespace) and only in ("", cluster):
-            by_cluster.setdefault(cluster, {}).setdefault(region, []).extend(growths)
+    for name in sorted(names):
+        for (cluster, namespace, region), growths in look.gateways.get(name, {}).items():
+            if namespace in ("", ref.namespace) and only in ("", cluster):
+                by_cluster.setdefault(cluster, {}).setdefault(region, []).extend(growths)
     return {
         cluster: tuple(
             ClientDemand(region, per_second(growths), max(one.at for one in growths))
@@ -374,10 +386,8 @@ def _own_demand(reading: Reading) -> tuple[ClientDemand, ...]:
 
 def _with_own_latency(mine: list[Replica], uid: Uid, look: _Round) -> list[Replica]:
     """With what the service's own query says of p95, by pod or of all pods of a cluster alike."""
-    for (who, what, cluster), reading in look.own.items():
-        if who != uid or what != P95 or reading.state != OK:
-            continue
-        for sample in reading.samples:
+    for cluster, reading in look.asked(uid, P95).items():
+        for sample in reading.samples if reading.state == OK else ():
             pod = dict(sample.labels).get("pod")
             for one in mine:
                 if one.cluster == cluster and pod in (None, one.pod.name):
