@@ -28,7 +28,7 @@ from tests.loop.services import (
     until_ready,
 )
 from tests.loop.test_behaviours_serving import deployment
-from tests.loop.test_services_under_load import DAY, SAID, TRAFFIC, WHOLE, define, passed, route
+from tests.loop.test_services_under_load import DAY, SAID, TRAFFIC, WHOLE, Pace, define, route
 
 LEVEL = {**DAY, "basePerSecond": 9.0, "peakPerSecond": 9.5, "spikes": []}
 """Always about as many, so that nothing but the revision is new."""
@@ -45,9 +45,12 @@ class Rollout:
     uid: str
     old: str
 
+    def __post_init__(self) -> None:
+        self.pace = Pace(self.world, self.daemon)
+
     def now(self) -> float:
-        """Time waits for the daemon to have measured."""
-        passed(self.world, self.daemon, 0.0)
+        """Time waits for the daemon."""
+        self.pace.passed(0.0)
         return self.world.sandbox.clock.now()
 
     async def ask(self, image: str, **annotations: str) -> str:
