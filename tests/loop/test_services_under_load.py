@@ -33,8 +33,8 @@ DAY = {
     "backends": {f"chat-{name}": name for name in MEMBERS},
     "basePerSecond": 2.0,
     "peakPerSecond": 4.5,
-    "daySeconds": 14400.0,
-    "spikes": [{"atSeconds": 4800.0, "seconds": 6000.0, "perSecond": 8.0}],
+    "daySeconds": 10800.0,
+    "spikes": [{"atSeconds": 2400.0, "seconds": 6000.0, "perSecond": 8.0}],
     "regions": {"eu": 0.7, "us": 0.3},
     "speeds": SPEEDS,
     "idleP95Seconds": 0.4,
@@ -110,7 +110,7 @@ async def define(world: World) -> None:
 
 @pytest.mark.timeout(400)
 async def test_a_day_with_a_spike_bursts_before_its_slo_breaks_and_comes_back(tmp_path: Path) -> None:
-    async with a_serving_world(tmp_path, policies=WHOLE, scenario=tiny_scenario(1), speed=200.0) as world:
+    async with a_serving_world(tmp_path, policies=WHOLE, scenario=tiny_scenario(1), speed=600.0) as world:
         await define(world)
         async with world.daemon() as (daemon, _):
             await world.submit("beside", gpus=4, seconds=86400.0)
@@ -124,7 +124,7 @@ async def test_a_day_with_a_spike_bursts_before_its_slo_breaks_and_comes_back(tm
             await world.hub.create(HTTP_ROUTES, "default", route(DAY))
             began = world.sandbox.clock.now()
             pace = Pace(world, daemon)
-            await until(lambda: pace.passed(began + 14400.0), "a day has passed", 300)
+            await until(lambda: pace.passed(began + 10800.0), "a day has passed", 300)
             world.sandbox.hold(None)
             seen = day(world)
             assert seen.gap_seconds == 0.0, "at no time was more asked than all ready replicas could serve"

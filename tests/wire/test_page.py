@@ -142,8 +142,12 @@ async def by_keyboard(tab: Tab) -> None:
     assert await tab.run("document.querySelector('#detail').contains(document.activeElement)")
     assert await tab.run("document.querySelector('#detail-title').textContent") == f"job/{opened}"
     assert await complaints(tab) == ""
+    # Rows are written anew whenever something changes.
+    rows = "document.querySelectorAll('#workloads tbody tr')"
+    await tab.run(f"{rows}.forEach(row => row.replaceWith(row.cloneNode(true)))")
     await tab.press("Escape", 27)
     await tab.until("!document.querySelector('#detail').open")
+    await tab.until("document.activeElement.matches('#workloads tbody a')")
     assert await tab.run("document.activeElement.textContent") == opened
 
 

@@ -388,7 +388,10 @@ async function showDetail(name) {
   state.detail = name;
   $("detail-title").textContent = name;
   $("detail-body").replaceChildren(make("p", { class: "dim" }, "asking…"));
-  if (!$("detail").open) $("detail").showModal();
+  if (!$("detail").open) {
+    state.opener = document.activeElement?.getAttribute("href") ?? "";
+    $("detail").showModal();
+  }
   $("detail-title").focus();
   try {
     const answer = await ask(`explain?workload=${encodeURIComponent(name)}`);
@@ -566,6 +569,9 @@ $("detail-close").addEventListener("click", () => $("detail").close());
 $("detail").addEventListener("close", () => {
   state.detail = "";
   if (location.hash.startsWith("#workload/")) history.replaceState(null, "", location.pathname);
+  // Where its row has been written anew meanwhile, the browser gives focus back to what is not there any more.
+  const opener = state.opener && [...document.querySelectorAll("a")].find((link) => link.getAttribute("href") === state.opener);
+  if (opener) opener.focus();
 });
 window.addEventListener("hashchange", route);
 document.addEventListener("visibilitychange", refresh);
