@@ -33,7 +33,6 @@ from scheduler.daemon.parts import Daemon, Outside
 from scheduler.daemon.prices import open_book
 from scheduler.daemon.shards import Gathering
 from scheduler.daemon.telemetry import Telemetry
-from scheduler.daemon.threads import switch_soon
 from scheduler.model.errors import FencedError
 from scheduler.model.ids import ClusterId
 from scheduler.model.ports import Clock, NodePoolProvider
@@ -51,7 +50,6 @@ def run(config: Path, policies: Sequence[Path], *, mode: str | None) -> int:
     """
     configure_logging()
     collect_seldom()
-    switch_soon()
     return uvloop.run(_run(config, policies, mode))
 
 
