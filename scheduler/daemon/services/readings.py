@@ -236,14 +236,13 @@ class ServiceMeasures:
 
     def _more_waiting(self, one: Replica) -> float:
         """Requests per second by which the queue grew."""
-        waits = one.gauges.get(WAITING)
-        if waits is None:
+        waits, at = one.gauges.get(WAITING), one.waiting_at
+        if waits is None or at is None:
             return 0.0
         key = one.cluster, one.pod.uid
         before = self._waiting.get(key)
-        self._waiting.put(key, (waits, one.waiting_at))
-        seconds = 0.0 if before is None else one.waiting_at - before[1]
-        return (waits - before[0]) / seconds if before is not None and seconds > 0 else 0.0
+        self._waiting.put(key, (waits, at))
+        return 0.0 if before is None or at <= before[1] else (waits - before[0]) / (at - before[1])
 
     def _latency(self, uid: Uid, look: _Round) -> tuple[ClientLatency, ...]:
         """Measured, else as the federation file declares it."""

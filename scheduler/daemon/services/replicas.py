@@ -56,8 +56,8 @@ class Replica:
     place: Place | None
     grown: dict[str, Growth] = field(default_factory=dict)
     gauges: dict[str, float] = field(default_factory=dict)
-    waiting_at: Instant = 0.0
-    """When its queue was seen."""
+    waiting_at: Instant | None = None
+    """When its queue was seen; None: it was not."""
 
 
 Readings = Mapping[tuple[ClusterId, str], Reading]
@@ -92,7 +92,7 @@ def replicas_of(
                 both = sum if metric == WAITING else max
                 replica.gauges[metric] = sample.value if old is None else both((old, sample.value))
                 if metric == WAITING:
-                    replica.waiting_at = max(replica.waiting_at, sample.at)
+                    replica.waiting_at = max(replica.waiting_at or sample.at, sample.at)
     return found
 
 

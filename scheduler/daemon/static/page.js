@@ -4,7 +4,7 @@ const REFRESH_MS = 5000;
 const EVENTS_SHOWN = 100;
 const WORKLOADS_SHOWN = 300;
 const $ = (id) => document.getElementById(id);
-const state = { token: "", now: 0, at: 0, frozen: false, status: null, workloads: null, incidents: null, detail: "", lastEvent: "" };
+const state = { token: "", now: 0, at: 0, frozen: false, status: null, workloads: null, incidents: null, detail: "", opener: "", lastEvent: "" };
 
 // -- making and filling -------------------------------------------------------------------------------------------------
 
