@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -76,10 +77,25 @@ class _Server:
         return f"https://127.0.0.1:{self.port}"
 
 
+@dataclass(frozen=True, slots=True)
+class RealCluster:
+    """How it is reached, and how it is cut off."""
+
+    kubeconfig: Path
+    process: asyncio.subprocess.Process
+
+    def fall_silent(self) -> None:
+        """It takes connections, as a broken network seems to, and answers none."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def speak(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+
 @asynccontextmanager
-async def real_clusters(assets: Assets, folder: Path, names: Sequence[str]) -> AsyncIterator[dict[str, Path]]:
-    """The kubeconfig of each named cluster, while they run. They share one etcd, each under its own prefix; their logs
-    stay in `folder`."""
+async def real_clusters(assets: Assets, folder: Path, names: Sequence[str]) -> AsyncIterator[dict[str, RealCluster]]:
+    """Each named cluster, while they run. They share one etcd, each under its own prefix; their logs stay in
+    `folder`."""
     folder.mkdir(parents=True)  # noqa: ASYNC240
     certificate = make_server_certificate(folder, "apiserver")
     keys = _service_account_keys(folder)
@@ -99,7 +115,7 @@ async def real_clusters(assets: Assets, folder: Path, names: Sequence[str]) -> A
         tls = ssl.create_default_context(cafile=str(certificate.ca_file))
         for server in servers:
             await _until_ready(server, tls)
-        yield {server.name: server.kubeconfig for server in servers}
+        yield {server.name: RealCluster(server.kubeconfig, server.process) for server in servers}
 
 
 def _apiserver(
@@ -197,6 +213,7 @@ async def _process(log: Path, *arguments: str) -> AsyncIterator[asyncio.subproce
             yield child
         finally:
             with contextlib.suppress(ProcessLookupError):
+                child.send_signal(signal.SIGCONT)
                 child.terminate()
                 try:
                     async with asyncio.timeout(_STOP_SECONDS):

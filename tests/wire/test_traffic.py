@@ -44,7 +44,7 @@ from scheduler.model.ports import KubeApi, RawObject, Resource
 from scheduler.model.serving import TrafficWeight
 from scheduler.model.workload import Workload
 from tests.builders.measured import REF, Hand
-from tests.e2e.federations import _emulated
+from tests.e2e.federations import emulated
 from tests.e2e.real_cluster import find_assets, real_clusters
 from tests.loop.harness import until
 
@@ -203,10 +203,11 @@ async def steered(variant: str, folder: Path, *definitions: str) -> AsyncIterato
             assets = find_assets()
             if isinstance(assets, str):
                 pytest.skip(assets)
-            kubeconfigs = await stack.enter_async_context(real_clusters(assets, folder / "real", CLUSTERS))
+            real = await stack.enter_async_context(real_clusters(assets, folder / "real", CLUSTERS))
+            kubeconfigs = {name: one.kubeconfig for name, one in real.items()}
         else:
             clock = SharedClock.create(folder / "clock", start=1_790_000_000.0, speed=1.0)
-            kubeconfigs = {name: await _emulated(name, clock, folder, stack) for name in CLUSTERS}
+            kubeconfigs = {name: (await emulated(name, clock, folder, stack))[0] for name in CLUSTERS}
         apis: dict[str, KubeApi] = {}
         for name, path in kubeconfigs.items():
             api = await HttpKubeApi.connect(name=name, kubeconfig=path, context=None)

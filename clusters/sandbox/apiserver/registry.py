@@ -42,8 +42,9 @@ _KEPT: Final = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGraceP
 _STATUS_ON_CREATE: Final = frozenset({("", "nodes"), ("", "events"), ("events.k8s.io", "events")})
 """Kinds whose creator may bring a status (a kubelet registers its node with one)."""
 
-
 _PROTECTED: Final = frozenset({"default", "kube-system", "kube-public"})
+SCALE: Final = "scale"
+"""A subresource by which the object itself is written, replicas only."""
 
 
 @dataclass(slots=True)
@@ -317,7 +318,7 @@ class Registry:
         before = old.obj
         self._check_preconditions(kind, old, obj.get("metadata") or {})
         new = self._carried_over(kind, before, obj, request.subresource)
-        if not request.subresource:
+        if request.subresource in ("", SCALE):
             new = self._defaulted(kind, new)
             if kind.generation and not _same_spec(kind, before, new):
                 new["metadata"]["generation"] = (before["metadata"].get("generation") or 0) + 1
