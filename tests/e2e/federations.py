@@ -46,6 +46,8 @@ _EMULATED_VERSION: Final = (1, 34)
 _FAST: Final = 10.0
 MANAGED_JOBS: Final = (1, 32)
 """From here on `spec.managedBy` of a Job is on by default (before, the API server drops it)."""
+RULES_IN_DEFINITIONS: Final = (1, 29)
+"""From here on an API server holds an object to the CEL rules of its definition, whatever its feature gates."""
 _SUSPENDED_JOBS: Final = (1, 22)
 _OWNERS_BY_SUBRESOURCE: Final = (1, 22)
 """From here on managed fields tell who wrote through the scale subresource, as an HPA does."""

@@ -14,7 +14,7 @@ _FOREGROUND = "foregroundDeletion"
 
 
 class GarbageCollector:
-    """Watches `owners`; their dependents are searched in `dependents` (by controlling owner reference), and in `shared`,
+    """Watches `owners`; their dependents are searched in `dependents` (by controlling owner reference) and in `shared`,
     of which each has several owners and goes with the last of them."""
 
     def __init__(
