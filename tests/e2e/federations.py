@@ -37,16 +37,24 @@ from scheduler.daemon.parts import Daemon
 from scheduler.model.contract import FEDERATED_WORKLOADS, LABEL_ORIGIN_UID, NODES
 from scheduler.model.errors import ExternalError, NotFoundError
 from scheduler.model.ports import RawObject, Resource
-from tests.e2e.real_cluster import RealCluster, find_assets, real_clusters
+from tests.e2e.newer_definitions import newer_definitions
+from tests.e2e.real_cluster import ASSETS, Assets, RealCluster, find_assets, real_clusters
 from tests.loop.harness import until
 
-VARIANTS: Final = {"emulated": (), "mixed": ("onprem", "eks"), "real": ("hub", "onprem", "eks")}
+NEWER: Final = "newer"
+"""All real, with definitions and what they define by a newer Kubernetes."""
+VARIANTS: Final = {
+    "emulated": (),
+    "mixed": ("onprem", "eks"),
+    "real": ("hub", "onprem", "eks"),
+    NEWER: ("hub", "onprem", "eks"),
+}
 """Which of the clusters are real."""
 _EMULATED_VERSION: Final = (1, 34)
 _FAST: Final = 10.0
 MANAGED_JOBS: Final = (1, 32)
 """From here on `spec.managedBy` of a Job is on by default (before, the API server drops it)."""
-RULES_IN_DEFINITIONS: Final = (1, 29)
+_RULES_IN_DEFINITIONS: Final = (1, 29)
 """From here on an API server holds an object to the CEL rules of its definition, whatever its feature gates."""
 _SUSPENDED_JOBS: Final = (1, 22)
 _OWNERS_BY_SUBRESOURCE: Final = (1, 22)
@@ -160,6 +168,11 @@ class Federation:
     def members(self) -> list[str]:
         return [name for name in self.apis if name != "hub"]
 
+    @property
+    def holds_to_rules(self) -> bool:
+        """Whether the hub holds objects to the CEL rules of their definitions."""
+        return self.variant == NEWER or self.versions["hub"] >= _RULES_IN_DEFINITIONS
+
     def member(self, name: str) -> HttpKubeApi:
         return self.apis[name]
 
@@ -263,6 +276,8 @@ async def a_federation(
         if assets is not None:
             federation.versions |= dict.fromkeys(real, assets.version)
             made = await stack.enter_async_context(real_clusters(assets, folder / "real", real))
+            if variant == NEWER:
+                made = await with_newer_definitions(assets, folder, made, stack)
             federation.servers |= made
             federation.kubeconfigs |= {name: one.kubeconfig for name, one in made.items()}
         for cluster in plan.clusters:
@@ -273,6 +288,16 @@ async def a_federation(
         federation.policies.mkdir()
         (federation.policies / "policies.yaml").write_text(policies)
         yield federation
+
+
+async def with_newer_definitions(
+    assets: Assets, folder: Path, made: dict[str, RealCluster], stack: AsyncExitStack
+) -> dict[str, RealCluster]:
+    """The same clusters, until `stack` is closed; skips the test where there is nothing for it."""
+    if assets.definitions is None:
+        pytest.skip(f"put an apiextensions-apiserver into {ASSETS}, too, for newer definitions on real API servers")
+    each = {name: newer_definitions(assets.definitions, folder, name, one) for name, one in made.items()}
+    return {name: await stack.enter_async_context(one) for name, one in each.items()}
 
 
 async def emulated(

@@ -20,7 +20,7 @@ from scheduler.cli import crds
 from scheduler.cli.demo.manifests import route_definition
 from scheduler.model.contract import CRDS
 from scheduler.model.ports import RawObject
-from tests.e2e.federations import emulated
+from tests.e2e.federations import NEWER, emulated, with_newer_definitions
 from tests.e2e.real_cluster import find_assets, real_clusters
 from tests.loop.harness import until
 from tests.loop.test_behaviours_templates import DEFINITIONS
@@ -36,15 +36,17 @@ ALL = {
 }
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["emulated", "real"])
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["emulated", "real", NEWER])
 async def api(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[HttpKubeApi]:
     folder: Path = tmp_path_factory.mktemp("definitions")
     async with AsyncExitStack() as stack:
-        if request.param == "real":
+        if request.param != "emulated":
             assets = find_assets()
             if isinstance(assets, str):
                 pytest.skip(assets)
             made = await stack.enter_async_context(real_clusters(assets, folder / "real", ["one"]))
+            if request.param == NEWER:
+                made = await with_newer_definitions(assets, folder, made, stack)
             path = made["one"].kubeconfig
         else:
             clock = SharedClock.create(folder / "clock", start=SystemClock().now(), speed=1.0)

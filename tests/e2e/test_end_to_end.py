@@ -25,7 +25,7 @@ from scheduler.model.contract import (
 )
 from scheduler.model.errors import RefusedError
 from scheduler.model.ports import RawObject, Resource
-from tests.e2e.federations import RULES_IN_DEFINITIONS, VARIANTS, Federation, a_federation, a_service
+from tests.e2e.federations import VARIANTS, Federation, a_federation, a_service
 from tests.loop import test_behaviours_templates as templates
 from tests.loop.harness import a_job, is_complete, until
 
@@ -376,7 +376,7 @@ async def test_whatever_is_wrapped_is_placed_overridden_and_gone(federation: Fed
 async def refused(federation: Federation, name: str, body: dict[str, Any]) -> None:
     """By the definition's own rules, or, on a hub that is too old for them, by the daemon in the same words."""
     words = "write either clusters or selector"
-    if federation.versions["hub"] >= RULES_IN_DEFINITIONS:
+    if federation.holds_to_rules:
         with pytest.raises(RefusedError, match=words):
             await federation.hub.create(FEDERATED_WORKLOADS, "default", body)
         return
