@@ -162,9 +162,15 @@ async def parts(federation: Federation, resource: Resource, uid: str) -> dict[st
 
 
 async def revisions(federation: Federation, resource: Resource, uid: str) -> set[str]:
-    """Images of the parts that have anything ready or wanted."""
+    """Images of the parts."""
     found = await parts(federation, resource, uid)
-    return {raw["spec"]["template"]["spec"]["containers"][0]["image"] for each in found.values() for raw in each}
+    return {_image(raw["spec"]) for each in found.values() for raw in each}
+
+
+def _image(spec: RawObject) -> str:
+    if "predictor" in spec:
+        return str(spec["predictor"]["model"]["image"])
+    return str(spec["template"]["spec"]["containers"][0]["image"])
 
 
 async def says(federation: Federation, kind: str, reason: str, words: str = "") -> bool:

@@ -91,7 +91,7 @@ async def _only_on(federation: Federation, resource: Resource, uid: str, *member
     return set(await parts(federation, resource, uid)) == set(members)
 
 
-@pytest.mark.parametrize("name", ["deployment", "statefulset"])
+@pytest.mark.parametrize("name", sorted(RESOURCES))
 async def test_a_new_revision_takes_over_and_a_bad_one_is_taken_back(federation: Federation, name: str) -> None:
     played, resource = Played(4.0), RESOURCES[name]
     async with divided(federation, played):
