@@ -36,37 +36,43 @@ ALL = {
 }
 
 
+async def one_api(variant: str, folder: Path, stack: AsyncExitStack) -> HttpKubeApi:
+    """A server alone, until `stack` is closed: emulated, real, or real with newer definitions. Skips the test where
+    there is nothing for it."""
+    folder.mkdir(exist_ok=True)  # noqa: ASYNC240
+    if variant != "emulated":
+        assets = find_assets()
+        if isinstance(assets, str):
+            pytest.skip(assets)
+        made = await stack.enter_async_context(real_clusters(assets, folder / "real", ["one"]))
+        if variant == NEWER:
+            made = await with_newer_definitions(assets, folder, made, stack)
+        path = made["one"].kubeconfig
+    else:
+        clock = SharedClock.create(folder / "clock", start=SystemClock().now(), speed=1.0)
+        path, _ = await emulated("one", clock, folder, stack)
+    api = await HttpKubeApi.connect(name="one", kubeconfig=path, context=None)
+    stack.push_async_callback(api.close)
+    return api
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=["emulated", "real", NEWER])
 async def api(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[HttpKubeApi]:
-    folder: Path = tmp_path_factory.mktemp("definitions")
     async with AsyncExitStack() as stack:
-        if request.param != "emulated":
-            assets = find_assets()
-            if isinstance(assets, str):
-                pytest.skip(assets)
-            made = await stack.enter_async_context(real_clusters(assets, folder / "real", ["one"]))
-            if request.param == NEWER:
-                made = await with_newer_definitions(assets, folder, made, stack)
-            path = made["one"].kubeconfig
-        else:
-            clock = SharedClock.create(folder / "clock", start=SystemClock().now(), speed=1.0)
-            path, _ = await emulated("one", clock, folder, stack)
-        api = await HttpKubeApi.connect(name="one", kubeconfig=path, context=None)
-        stack.push_async_callback(api.close)
-        yield api
+        yield await one_api(request.param, tmp_path_factory.mktemp("definitions"), stack)
 
 
 @pytest.mark.parametrize("name", sorted(ALL))
 async def test_it_is_taken_whole_and_served(api: HttpKubeApi, name: str) -> None:
     made = await api.create(CRDS, "", ALL[name])
     assert made["spec"]["names"]["plural"] == name.partition(".")[0]
-    definition: RawObject = await until(partial(_established, api, name), f"{name} is established")
+    definition: RawObject = await until(partial(established, api, name), f"{name} is established")
     told = {one["type"]: one["status"] for one in definition["status"]["conditions"]}
     assert told.get("NonStructuralSchema", "False") == "False", definition["status"]["conditions"]
     assert told["NamesAccepted"] == "True"
 
 
-async def _established(api: HttpKubeApi, name: str) -> RawObject | None:
+async def established(api: HttpKubeApi, name: str) -> RawObject | None:
     raw = await api.get(CRDS, "", name)
     told = {one["type"]: one["status"] for one in (raw.get("status") or {}).get("conditions") or ()}
     return raw if told.get("Established") == "True" else None
