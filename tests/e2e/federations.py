@@ -37,6 +37,7 @@ from scheduler.daemon.parts import Daemon
 from scheduler.model.contract import FEDERATED_WORKLOADS, LABEL_ORIGIN_UID, NODES
 from scheduler.model.errors import ExternalError, NotFoundError
 from scheduler.model.ports import RawObject, Resource
+from tests.builders import rbac
 from tests.e2e.newer_definitions import newer_definitions
 from tests.e2e.real_cluster import ASSETS, Assets, RealCluster, find_assets, real_clusters
 from tests.loop.harness import until
@@ -211,10 +212,13 @@ class Federation:
         limits: Limits | None = None,
         ping_seconds: float = 15.0,
         dependents: frozenset[str] = frozenset(),
+        restricted: bool = False,
     ) -> AsyncIterator[Daemon]:
         """A daemon that runs for the block, composed as the process composes it. Fails when it ends by itself.
-        `dependents`: kinds of objects that follow workloads to their members."""
-        federation = load_federation(self.federation_file, validate_provider=validate_settings)
+        `dependents`: kinds of objects that follow workloads to their members. `restricted`: as its own account, which
+        may do what roles grant it."""
+        file = self._restricted_file() if restricted else self.federation_file
+        federation = load_federation(file, validate_provider=validate_settings)
         federation = replace(federation, dependents=dependents)
         async with AsyncExitStack() as stack:
             outside = await connect(federation, (self.policies,), stack, limits)
@@ -226,6 +230,22 @@ class Federation:
             finally:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
+
+    def _restricted_file(self) -> Path:
+        text = self.federation_file.read_text()
+        for name, server in self.servers.items():
+            if isinstance(server, RealCluster):
+                account = server.account
+            else:
+                account, token = self.folder / f"{name}-account.yaml", secrets.token_urlsafe(24)
+                server.enroll(token, rbac.ACCOUNT)
+                document = kubeconfig(server)
+                document["users"][0]["user"]["token"] = token
+                write_private(account, dump(document))
+            text = text.replace(str(self.kubeconfigs[name]), str(account))
+        file = self.folder / "restricted.yaml"
+        write_private(file, text)
+        return file
 
     async def find(self, resource: Resource, name: str) -> RawObject | None:
         """The hub object of that name."""

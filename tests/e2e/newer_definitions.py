@@ -37,9 +37,9 @@ async def newer_definitions(server: Path, folder: Path, name: str, core: RealClu
     """That cluster with custom resources by `server`, an apiextensions-apiserver."""
     port, own = free_ports(2)
     log = folder / f"{name}-apiextensions.log"
-    newer, front_file = folder / f"{name}-newer.yaml", folder / f"{name}-front.yaml"
-    for path, at in ((newer, port), (front_file, own)):
-        write_private(path, _readdressed(core.kubeconfig, f"https://127.0.0.1:{at}").encode())
+    newer, front, account = (folder / f"{name}-{what}.yaml" for what in ("newer", "front", "front-account"))
+    for path, of, at in ((newer, core.kubeconfig, port), (front, core.kubeconfig, own), (account, core.account, own)):
+        write_private(path, _readdressed(of, f"https://127.0.0.1:{at}").encode())
     # Its informers are to list and watch: an older kube-apiserver does not stream lists.
     told = {"KUBE_FEATURE_WatchListClient": "false"}
     async with running(log, *_arguments(server, name, core, port), env=told) as process:
@@ -49,7 +49,7 @@ async def newer_definitions(server: Path, folder: Path, name: str, core: RealClu
         finally:
             await api.close()
         async with _front(core, f"https://127.0.0.1:{port}", own):
-            yield replace(core, kubeconfig=front_file, processes=(*core.processes, process))
+            yield replace(core, kubeconfig=front, account=account, processes=(*core.processes, process))
 
 
 def _arguments(server: Path, name: str, core: RealCluster, port: int) -> list[str]:

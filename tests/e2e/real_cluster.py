@@ -33,6 +33,7 @@ from scheduler.model.contract import NAMESPACES
 from scheduler.model.errors import ExternalError
 
 ASSETS = "KUBEBUILDER_ASSETS"
+ACCOUNT = "system:serviceaccount:overspill:overspill"
 _START_SECONDS = 90.0
 _STOP_SECONDS = 20.0
 _LOG_LINES = 25
@@ -75,6 +76,7 @@ class _Server:
     kubeconfig: Path
     log: Path
     process: asyncio.subprocess.Process
+    account: Path
 
     @property
     def url(self) -> str:
@@ -90,6 +92,8 @@ class RealCluster:
     etcd: str
     """Its URL."""
     certificate: ServerCertificate
+    account: Path
+    """The kubeconfig of Overspill's own service account, which may do what roles grant it."""
 
     def fall_silent(self) -> None:
         """It takes connections, as a broken network seems to, and answers none."""
@@ -116,15 +120,20 @@ async def real_clusters(assets: Assets, folder: Path, names: Sequence[str]) -> A
         servers = []
         for name in names:
             port, token, log = next(ports), secrets.token_urlsafe(24), folder / f"{name}-apiserver.log"
-            arguments = _apiserver(assets, folder, name, client, port, token, certificate, keys)
+            account = secrets.token_urlsafe(24)
+            arguments = _apiserver(assets, folder, name, client, port, (token, account), certificate, keys)
             process = await stack.enter_async_context(running(log, *arguments))
             kubeconfig = folder / f"{name}.yaml"
             write_private(kubeconfig, _kubeconfig(name, port, token, certificate).encode())
-            servers.append(_Server(name, port, token, kubeconfig, log, process))
+            restricted = folder / f"{name}-account.yaml"
+            write_private(restricted, _kubeconfig(name, port, account, certificate).encode())
+            servers.append(_Server(name, port, token, kubeconfig, log, process, restricted))
         tls = ssl.create_default_context(cafile=str(certificate.ca_file))
         for server in servers:
             await _until_ready(server, tls)
-        yield {one.name: RealCluster(one.kubeconfig, (one.process,), client, certificate) for one in servers}
+        yield {
+            one.name: RealCluster(one.kubeconfig, (one.process,), client, certificate, one.account) for one in servers
+        }
 
 
 def _apiserver(
@@ -133,12 +142,14 @@ def _apiserver(
     name: str,
     etcd: str,
     port: int,
-    token: str,
+    known: tuple[str, str],
     certificate: ServerCertificate,
     keys: tuple[Path, Path],
 ) -> list[str]:
+    """`known`: the token of one who may do everything, and that of Overspill's own account."""
     tokens = folder / f"{name}-tokens.csv"
-    write_private(tokens, f'{token},test,test,"system:masters"\n'.encode())
+    lines = f'{known[0]},test,test,"system:masters"\n{known[1]},{ACCOUNT},overspill\n'
+    write_private(tokens, lines.encode())
     return [
         str(assets.apiserver),
         f"--etcd-servers={etcd}",

@@ -6,6 +6,7 @@ The real ones run when $KUBEBUILDER_ASSETS names a folder with etcd and kube-api
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from scheduler.daemon.deployed import documents
 from scheduler.model.contract import (
     CONDITION_SERVING,
     CONDITION_TRAFFIC,
@@ -25,9 +27,10 @@ from scheduler.model.contract import (
     KNATIVE_ROUTES,
     KNATIVE_SERVICES,
 )
-from scheduler.model.errors import NotFoundError
+from scheduler.model.errors import AlreadyExistsError, NotFoundError
 from scheduler.model.ports import Resource
 from scheduler.model.serving import CanaryVerdict
+from tests.builders import rbac
 from tests.e2e.federations import VARIANTS, Federation
 from tests.e2e.services import (
     LITTLE,
@@ -114,16 +117,22 @@ async def _is(federation: Federation, resource: Resource, uid: str, *images: str
     return await revisions(federation, resource, uid) == set(images)
 
 
-async def test_weights_of_a_route_follow_over_clusters(federation: Federation) -> None:
+def a_route(federation: Federation) -> dict[str, Any]:
     refs = [{"name": f"chat-{one}", "port": 80, "weight": 1} for one in federation.members]
-    made = {
+    return {
         "apiVersion": HTTP_ROUTES.api_version,
         "kind": HTTP_ROUTES.kind,
         "metadata": {"name": "chat", "namespace": "default"},
         "spec": {"parentRefs": [{"name": "gateway"}], "rules": [{"backendRefs": refs}]},
     }
-    backends = [{"name": f"chat-{one}", "cluster": one} for one in federation.members]
 
+
+def steered(federation: Federation) -> dict[str, Any]:
+    backends = [{"name": f"chat-{one}", "cluster": one} for one in federation.members]
+    return {"routes": [{"name": "chat", "backends": backends}]}
+
+
+async def test_weights_of_a_route_follow_over_clusters(federation: Federation) -> None:
     async def weights(onprem: Callable[[int], bool], eks: Callable[[int], bool]) -> bool:
         raw = await federation.hub.get(HTTP_ROUTES, "default", "chat")
         now = {one["name"]: one["weight"] for one in raw["spec"]["rules"][0]["backendRefs"]}
@@ -131,13 +140,12 @@ async def test_weights_of_a_route_follow_over_clusters(federation: Federation) -
 
     played = Played(LITTLE)
     async with divided(federation, played):
-        traffic = {"routes": [{"name": "chat", "backends": backends}]}
-        uid = await submit(federation, spec={"traffic": traffic})
+        uid = await submit(federation, spec={"traffic": steered(federation)})
         await at_home(federation)
         await until(
             lambda: says(federation, CONDITION_TRAFFIC, "TrafficNotSet", "no HTTPRoute"), "the route is missing"
         )
-        await federation.hub.create(HTTP_ROUTES, "default", made)
+        await federation.hub.create(HTTP_ROUTES, "default", a_route(federation))
         await until(lambda: says(federation, CONDITION_TRAFFIC, "WeightsSet"), "it is found and set")
         assert await weights(lambda one: one == 1000, lambda one: one == 0)
         played.per_second = MUCH
@@ -343,3 +351,37 @@ async def test_what_its_pods_need_follows_to_every_cluster_and_goes_with_it(fede
 
 async def _has(federation: Federation, member: str, want: set[str]) -> bool:
     return await dependents.ours(federation.member(member)) == want
+
+
+async def allow(federation: Federation) -> None:
+    """What the deployment grants for all of this."""
+    await rbac.apply(federation.hub, rbac.manifests("hub"))
+    for name in ("hub-traffic.yaml", "hub-dependents.yaml"):
+        await rbac.apply(federation.hub, documents("rbac", name))
+    for one in federation.members:
+        await rbac.apply(federation.member(one), rbac.manifests("member"))
+        for name in ("member-traffic.yaml", "member-dependents.yaml"):
+            await rbac.apply(federation.member(one), documents("rbac", name))
+
+
+async def test_the_roles_of_the_deployment_suffice(federation: Federation) -> None:
+    """As the API servers judge them: a service with dependents and a route, and one of Knative with its own."""
+    await allow(federation)
+    with contextlib.suppress(AlreadyExistsError):
+        await dependents.make_all(federation.hub)
+    await federation.hub.create(HTTP_ROUTES, "default", a_route(federation))
+    played = Played(LITTLE)
+    async with divided(federation, played, dependents=dependents.ALL, restricted=True):
+        uid = await submit(federation, dependents.whole(), spec={"traffic": steered(federation)})
+        await at_home(federation)
+        await until(lambda: says(federation, CONDITION_TRAFFIC, "WeightsSet"), "its route is set")
+        played.per_second = MUCH
+        await burst(federation)
+        played.per_second = LITTLE
+        await at_home(federation)
+        await remove(federation, DEPLOYMENTS, uid)
+        uid = await submit(federation, made_of("knativeservice"), spec={"traffic": {"knativeRoute": "front"}})
+        await at_home(federation)
+        await until(lambda: says(federation, CONDITION_TRAFFIC, "WeightsSet"), "its route is made")
+        await remove(federation, KNATIVE_SERVICES, uid)
+    await federation.hub.delete(HTTP_ROUTES, "default", "chat")
