@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -154,7 +155,8 @@ async def test_a_member_that_hangs_and_a_hub_that_is_gone_are_marked_and_hold_no
         (silent,) = of(findings, "eks", FAIL)
         assert silent.what.startswith("does not answer: cluster eks")
         (gone,) = of(findings, "hub", FAIL)
-        assert "cannot connect" in gone.what
+        # On a machine that is busy not even the refusal comes in time.
+        assert re.match("does not answer: cluster hub: .*(cannot connect|TimeoutError)", gone.what)
         assert len(of(findings, "onprem", OK)) >= 4
         assert [one.state for one in findings] == sorted([one.state for one in findings], key=[FAIL, WARN, OK].index)
         world.sandbox.servers["eks"].speak()
