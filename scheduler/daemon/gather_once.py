@@ -18,11 +18,11 @@ from scheduler.daemon.main import open_member, open_provider
 from scheduler.daemon.member_mirror import NODES, PODS, POOLS, MemberMirror
 from scheduler.daemon.metrics import MetricsKeeper, open_collector
 from scheduler.daemon.mirror import Mirror
-from scheduler.daemon.parts import round_trip
 from scheduler.daemon.pools import PoolKeeper
 from scheduler.daemon.prices import PriceKeeper, open_book
 from scheduler.daemon.sinks import MemberSink
 from scheduler.daemon.telemetry import Telemetry
+from scheduler.daemon.watching import round_trip
 from scheduler.model import contract
 from scheduler.model.errors import FencedError, OverspillError
 from scheduler.model.ports import Clock, KubeApi, NodePoolProvider, Resource
