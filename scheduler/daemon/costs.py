@@ -15,7 +15,8 @@ from typing import Any, Final
 import orjson
 import structlog
 
-from scheduler.daemon.history import MEMORIES, History
+from scheduler.daemon.history import History
+from scheduler.daemon.history_tables import MEMORIES
 from scheduler.daemon.ledger import Ledger
 from scheduler.daemon.mirror import Mirror
 from scheduler.daemon.runs import RunEnded, RunStarted

@@ -10,7 +10,8 @@ from typing import Any, Final
 import orjson
 import structlog
 
-from scheduler.daemon.history import DECISIONS, History
+from scheduler.daemon.history import History
+from scheduler.daemon.history_tables import DECISIONS
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.engine.preemption import PREEMPTED, RECLAIMED
 from scheduler.model.cluster import ON_DEMAND

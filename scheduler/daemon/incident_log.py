@@ -15,7 +15,8 @@ from typing import Any, Final
 import orjson
 
 from scheduler.aiops.incidents import Incident
-from scheduler.daemon.history import INCIDENTS, History
+from scheduler.daemon.history import History
+from scheduler.daemon.history_tables import INCIDENTS
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.ids import Instant
 from scheduler.model.ports import Clock

@@ -18,7 +18,8 @@ import orjson
 import structlog
 
 from clusters.kubernetes.codec import NodeFacts
-from scheduler.daemon.history import LEARNED, History
+from scheduler.daemon.history import History
+from scheduler.daemon.history_tables import LEARNED
 from scheduler.daemon.mirror import Mirror
 from scheduler.daemon.neighbours import only_neighbour
 from scheduler.daemon.runs import RunEnded, RunStarted

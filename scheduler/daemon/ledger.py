@@ -16,7 +16,8 @@ import orjson
 import structlog
 
 from clusters.kubernetes.codec import PodFacts
-from scheduler.daemon.history import NODE_LIFETIMES, TRANSFERS, History
+from scheduler.daemon.history import History
+from scheduler.daemon.history_tables import NODE_LIFETIMES, TRANSFERS
 from scheduler.daemon.mirror import Mirror, NodeSeen
 from scheduler.engine.spend import (
     BucketKey,

@@ -19,7 +19,8 @@ from clusters.prices.book import BookedSource, PriceBook
 from clusters.prices.merge import PriceOutcome
 from scheduler.daemon.discovery import ZONE_LABEL
 from scheduler.daemon.federation import Federation, Source
-from scheduler.daemon.history import PRICES, History
+from scheduler.daemon.history import History
+from scheduler.daemon.history_tables import PRICES
 from scheduler.daemon.member_mirror import MemberMirror
 from scheduler.daemon.mirror import Mirror
 from scheduler.daemon.routes import cloud_region

@@ -16,7 +16,8 @@ import orjson
 import structlog
 
 from clusters.metrics.queries import own_query
-from scheduler.daemon.history import MEMORIES, History
+from scheduler.daemon.history import History
+from scheduler.daemon.history_tables import MEMORIES
 from scheduler.daemon.metrics import MetricsKeeper
 from scheduler.daemon.mirror import Mirror
 from scheduler.engine.remaining import left_seconds, of_part

@@ -8,7 +8,8 @@ from typing import Final
 
 import structlog
 
-from scheduler.daemon.history import RECLAIMS, History
+from scheduler.daemon.history import History
+from scheduler.daemon.history_tables import RECLAIMS
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.cluster import Reclaim
 from scheduler.model.errors import OverspillError

@@ -21,7 +21,8 @@ from scheduler.aiops.remediation.state import RemediationState, from_json, to_js
 from scheduler.daemon.control import Control
 from scheduler.daemon.effects import Effects
 from scheduler.daemon.fleet_facts import fleet_of
-from scheduler.daemon.history import MEMORIES, REMEDIES, History
+from scheduler.daemon.history import History
+from scheduler.daemon.history_tables import MEMORIES, REMEDIES
 from scheduler.daemon.live_policies import LivePolicies
 from scheduler.daemon.mirror import Mirror
 from scheduler.daemon.planning import Planner

@@ -18,7 +18,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from scheduler.daemon.history import RUNS, History, first_line, read_runs
+from scheduler.daemon.history import History, first_line, read_runs
+from scheduler.daemon.history_tables import RUNS
 from scheduler.daemon.mirror import Mirror
 from scheduler.model.errors import InvalidObjectError, OverspillError
 from scheduler.model.ids import Instant, Uid

@@ -18,7 +18,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from scheduler.aiops.incidents import Incidents
 from scheduler.aiops.keeping import Kept
-from scheduler.daemon.history import STATES, History
+from scheduler.daemon.history import History
+from scheduler.daemon.history_tables import STATES
 from scheduler.model.errors import InvalidObjectError, OverspillError
 from scheduler.model.ids import Instant
 

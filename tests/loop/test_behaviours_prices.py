@@ -12,7 +12,7 @@ import yaml
 
 from clusters.clock import SharedClock
 from clusters.prices.book import BookedSource, PriceBook
-from scheduler.daemon.history import PRICES
+from scheduler.daemon.history_tables import PRICES
 from scheduler.daemon.parts import Daemon
 from scheduler.daemon.prices import OpenBook
 from scheduler.model.errors import TransientError

@@ -14,7 +14,8 @@ import pytest
 import sqlalchemy as sql
 
 from scheduler.daemon.fence import FencedApi, FencedProvider
-from scheduler.daemon.history import LEARNED, PRICES, History
+from scheduler.daemon.history import History
+from scheduler.daemon.history_tables import LEARNED, PRICES
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.contract import JOBS
 from scheduler.model.errors import FencedError, OutcomeUnknownError

@@ -11,7 +11,8 @@ import sqlalchemy as sql
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from clusters.sandbox.scenario import FaultPlan
-from scheduler.daemon.history import LEARNED, saved_learning
+from scheduler.daemon.history import saved_learning
+from scheduler.daemon.history_tables import LEARNED
 from scheduler.daemon.learner import NAME, Learner
 from scheduler.daemon.parts import Daemon
 from scheduler.model.ids import ClusterId, PoolId, PoolRef

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from scheduler.daemon import history
-from scheduler.daemon.history import INCIDENTS, History
+from scheduler.daemon.history import History
+from scheduler.daemon.history_tables import INCIDENTS
 from scheduler.daemon.telemetry import Telemetry
 
 

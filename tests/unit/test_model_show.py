@@ -14,7 +14,7 @@ from rich.console import Console
 from scheduler.cli.main import invoke
 from scheduler.cli.model_page import _smooth, page
 from scheduler.cli.model_show import _tables, described
-from scheduler.daemon.history import LEARNED, METADATA
+from scheduler.daemon.history_tables import LEARNED, METADATA
 from scheduler.daemon.learner import NAME
 from scheduler.predict.learning import Learning
 from scheduler.predict.use import Use

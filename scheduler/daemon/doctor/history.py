@@ -10,7 +10,8 @@ from typing import Final
 import sqlalchemy as sql
 
 from scheduler.daemon.doctor.finding import Report
-from scheduler.daemon.history import METADATA, look
+from scheduler.daemon.history import look
+from scheduler.daemon.history_tables import METADATA
 from scheduler.daemon.migrations import Standing, standing
 
 _SECONDS: Final = 20.0

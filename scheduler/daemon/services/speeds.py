@@ -9,7 +9,8 @@ import orjson
 import structlog
 
 from clusters.kubernetes.annotations import parse_replica_speeds
-from scheduler.daemon.history import MEMORIES, History
+from scheduler.daemon.history import History
+from scheduler.daemon.history_tables import MEMORIES
 from scheduler.daemon.mirror import Mirror
 from scheduler.daemon.services.ports import ServiceObservation
 from scheduler.model.cluster import NodePool
