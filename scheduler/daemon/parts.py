@@ -11,53 +11,53 @@ import structlog
 
 from clusters.clock import BootClock
 from clusters.kubernetes.reviews import Exchange, Wanted
-from scheduler.daemon.access import Access
-from scheduler.daemon.alerts import AlertBook, AlertPoster
-from scheduler.daemon.api import Served
-from scheduler.daemon.control import Control
-from scheduler.daemon.costs import CostBook
-from scheduler.daemon.decisions import DecisionLog
-from scheduler.daemon.effects import Effects
-from scheduler.daemon.events import EventWriter
-from scheduler.daemon.exploration import ExplorationBook
-from scheduler.daemon.federation import Federation
-from scheduler.daemon.fence import FencedApi, FencedProvider
-from scheduler.daemon.fleet_watch import Beside, FleetWatch
-from scheduler.daemon.gathered import Gathered
-from scheduler.daemon.gatherers import Gatherers
-from scheduler.daemon.gauges import WorkloadGauges
-from scheduler.daemon.history import History
-from scheduler.daemon.incident_log import IncidentLog
-from scheduler.daemon.incident_views import IncidentViews
-from scheduler.daemon.leader import Leader, LeaseSettings
-from scheduler.daemon.learner import Learner
-from scheduler.daemon.ledger import Ledger
-from scheduler.daemon.live_policies import LivePolicies
-from scheduler.daemon.metrics import MetricsKeeper, OpenCollector
-from scheduler.daemon.mirror import Mirror
-from scheduler.daemon.node_remedies import NodeRemedies
-from scheduler.daemon.planning import Planner
-from scheduler.daemon.pools import PoolKeeper
-from scheduler.daemon.prices import OpenBook, PriceKeeper
-from scheduler.daemon.progress import ProgressBook
-from scheduler.daemon.reclaims import ReclaimLog
-from scheduler.daemon.reconciler import Reconciler
-from scheduler.daemon.remedies import Remedies
-from scheduler.daemon.runs import RunEnded, RunLog, RunStarted
+from scheduler.daemon.config.federation import Federation
+from scheduler.daemon.config.live_policies import LivePolicies
+from scheduler.daemon.gathering.gathered import Gathered
+from scheduler.daemon.gathering.gatherers import Gatherers
+from scheduler.daemon.gathering.metrics import MetricsKeeper, OpenCollector
+from scheduler.daemon.gathering.prices import OpenBook, PriceKeeper
+from scheduler.daemon.gathering.shards import Gathering, Shards
+from scheduler.daemon.history.store import History
+from scheduler.daemon.http.access import Access
+from scheduler.daemon.http.api import Served
+from scheduler.daemon.http.status import StatusReport
+from scheduler.daemon.http.stream import DecisionStream
+from scheduler.daemon.incidents.alerts import AlertBook, AlertPoster
+from scheduler.daemon.incidents.control import Control
+from scheduler.daemon.incidents.effects import Effects
+from scheduler.daemon.incidents.fleet_watch import Beside, FleetWatch
+from scheduler.daemon.incidents.incident_log import IncidentLog
+from scheduler.daemon.incidents.incident_views import IncidentViews
+from scheduler.daemon.incidents.node_remedies import NodeRemedies
+from scheduler.daemon.incidents.remedies import Remedies
+from scheduler.daemon.incidents.watch_store import WatchStore
+from scheduler.daemon.incidents.workload_facts import Facts
+from scheduler.daemon.leading.fence import FencedApi, FencedProvider
+from scheduler.daemon.leading.leader import Leader, LeaseSettings
+from scheduler.daemon.learning.learner import Learner
+from scheduler.daemon.learning.progress import ProgressBook
+from scheduler.daemon.learning.runs import RunEnded, RunLog, RunStarted
+from scheduler.daemon.learning.waits import WaitBook
+from scheduler.daemon.money.costs import CostBook
+from scheduler.daemon.money.exploration import ExplorationBook
+from scheduler.daemon.money.ledger import Ledger
+from scheduler.daemon.placing.decisions import DecisionLog
+from scheduler.daemon.placing.events import EventWriter
+from scheduler.daemon.placing.planning import Planner
+from scheduler.daemon.placing.pools import PoolKeeper
+from scheduler.daemon.placing.reconciler import Reconciler
 from scheduler.daemon.services.compose import Around, Services, compose
 from scheduler.daemon.services.measuring import open_measuring
 from scheduler.daemon.services.ports import ServiceObservation
 from scheduler.daemon.services.views import ServiceViews
-from scheduler.daemon.shards import Gathering, Shards
-from scheduler.daemon.status import StatusReport
-from scheduler.daemon.stream import DecisionStream
+from scheduler.daemon.state.mirror import Mirror
+from scheduler.daemon.state.reclaims import ReclaimLog
+from scheduler.daemon.state.watching import watches
 from scheduler.daemon.supervise import Pulse, measure_lag, supervised
 from scheduler.daemon.telemetry import Telemetry
-from scheduler.daemon.traces import Trace, TraceBook
-from scheduler.daemon.waits import WaitBook
-from scheduler.daemon.watch_store import WatchStore
-from scheduler.daemon.watching import watches
-from scheduler.daemon.workload_facts import Facts
+from scheduler.daemon.telemetry.gauges import WorkloadGauges
+from scheduler.daemon.telemetry.traces import Trace, TraceBook
 from scheduler.engine.matching import Matcher
 from scheduler.model.ids import ClusterId, Uid, WorkloadRef
 from scheduler.model.ports import Clock, KubeApi, NodePoolProvider, Predictor, WorkloadKind

@@ -20,8 +20,8 @@ from clusters.sandbox.federation_file import dump
 from clusters.sandbox.scenario import default_scenario
 from scheduler.cli import crds
 from scheduler.cli.main import invoke
+from scheduler.daemon.config.federation import load_federation, validate_settings
 from scheduler.daemon.doctor import FAIL, OK, WARN, Finding, examine
-from scheduler.daemon.federation import load_federation, validate_settings
 from tests.builders import rbac
 from tests.loop.harness import World, a_world
 

@@ -20,13 +20,13 @@ from clusters.kubernetes.codec import parse_node, parse_pod
 from clusters.kubernetes.reclaim import node_notices
 from clusters.kubernetes.slim import slim_node, slim_pod
 from clusters.metrics.collector import Collector
-from scheduler.daemon.http import HttpServer
-from scheduler.daemon.leader import LeaseSettings
-from scheduler.daemon.member_mirror import NODES, PODS
-from scheduler.daemon.metrics import OpenCollector
+from scheduler.daemon.gathering.metrics import OpenCollector
+from scheduler.daemon.gathering.shards import Gathering, Shards, shard_of
+from scheduler.daemon.gathering.shared import Published, SharedApi, SharedRoutes
+from scheduler.daemon.http.server import HttpServer
+from scheduler.daemon.leading.leader import LeaseSettings
 from scheduler.daemon.parts import Daemon
-from scheduler.daemon.shards import Gathering, Shards, shard_of
-from scheduler.daemon.shared import Published, SharedApi, SharedRoutes
+from scheduler.daemon.state.member_mirror import NODES, PODS
 from scheduler.model import contract
 from scheduler.model.errors import GoneError, TransientError
 from scheduler.model.ids import ClusterId
