@@ -10,7 +10,7 @@ import typer
 from scheduler.cli.output import CommandError, console, print_json
 
 if TYPE_CHECKING:
-    from scheduler.daemon.gather_once import OneLook
+    from scheduler.daemon.gathering.gather_once import OneLook
 
 app = typer.Typer(
     help="The member clusters, as the federation file, their clouds and their own APIs describe them.",

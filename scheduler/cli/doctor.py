@@ -24,8 +24,8 @@ def run(config: Path, policies: Sequence[Path], *, mode: str | None, as_json: bo
         raise CommandError(f"{config}: no such file; `overspill sandbox` writes an example federation", exit_code=2)
     check_folders(policies)
     from scheduler.cli.gathered import without_logs
+    from scheduler.daemon.config.federation import load_federation, validate_settings
     from scheduler.daemon.doctor import FAIL, examine
-    from scheduler.daemon.federation import load_federation, validate_settings
     from scheduler.daemon.main import configure_logging
 
     federation = load_federation(config, validate_provider=validate_settings)

@@ -13,7 +13,7 @@ from scheduler.cli.api import fetch
 from scheduler.cli.output import UNKNOWN, CommandError, duration
 
 if TYPE_CHECKING:
-    from scheduler.daemon.gather_once import OneLook
+    from scheduler.daemon.gathering.gather_once import OneLook
 
 LookOnce = Callable[["OneLook"], Awaitable[Any]]
 """Gathers, and gives what the daemon's API would answer."""
@@ -33,8 +33,8 @@ def answer(url: str, config: Path | None, path: str, look: LookOnce, **query: st
 
 
 async def _look(config: Path, look: LookOnce) -> Any:
-    from scheduler.daemon.federation import load_federation, validate_settings
-    from scheduler.daemon.gather_once import one_look
+    from scheduler.daemon.config.federation import load_federation, validate_settings
+    from scheduler.daemon.gathering.gather_once import one_look
 
     federation = load_federation(config, validate_provider=validate_settings)
     async with one_look(federation) as once:

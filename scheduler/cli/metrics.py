@@ -11,7 +11,7 @@ from scheduler.cli.metric_views import MetricsReply, view
 from scheduler.cli.output import console, print_json
 
 if TYPE_CHECKING:
-    from scheduler.daemon.gather_once import OneLook
+    from scheduler.daemon.gathering.gather_once import OneLook
 
 
 def run(cluster: str, metric: str, url: str, config: Path | None, *, as_json: bool) -> int:

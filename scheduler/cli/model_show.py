@@ -14,8 +14,8 @@ from sqlalchemy.engine import make_url
 from scheduler.cli.model_page import page
 from scheduler.cli.output import CommandError, console, duration, print_json
 from scheduler.cli.simulate_inputs import read_federation
-from scheduler.daemon.history import saved_learning
-from scheduler.daemon.learner import NAME
+from scheduler.daemon.history.store import saved_learning
+from scheduler.daemon.learning.learner import NAME
 from scheduler.model.errors import InvalidObjectError
 from scheduler.predict import records
 from scheduler.predict.learning import Learning

@@ -41,6 +41,19 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, separators=(",", ":"), default=str), flush=True)
 
 
+def keep_stdout() -> None:
+    """From now on only Python writes to standard output; what a library's own code says goes to standard error. HiGHS
+    prints a line now and then whatever it is told, which is no JSON."""
+    try:
+        if sys.stdout.fileno() != 1:
+            return
+    except (OSError, ValueError):
+        return  # A test's, which is no file.
+    sys.stdout.flush()
+    sys.stdout = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors, buffering=1)
+    os.dup2(2, 1)
+
+
 def console(*, stderr: bool = False) -> Console:
     """A rich console; 80 columns wide where the terminal does not tell, uncoloured when it is no terminal."""
     from rich.console import Console

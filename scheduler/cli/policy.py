@@ -68,7 +68,7 @@ def schema_command(
     if kind is None:
         schema = policy_schema()
     elif kind is Kind.FEDERATION:
-        from scheduler.daemon.federation_schema import FederationDocument
+        from scheduler.daemon.config.federation_schema import FederationDocument
 
         schema = schema_of(FederationDocument, kind.value)
     else:
@@ -82,7 +82,7 @@ def _names(config: Path | None) -> FederationNames | None:
     if config is None:
         return None
     from policies.errors import PolicyErrors
-    from scheduler.daemon.federation import load_federation
+    from scheduler.daemon.config.federation import load_federation
 
     try:
         return load_federation(config).names

@@ -15,7 +15,7 @@ from scheduler.cli.output import UNKNOWN, console, print_json
 from scheduler.cli.tables import wide_table
 
 if TYPE_CHECKING:
-    from scheduler.daemon.gather_once import OneLook
+    from scheduler.daemon.gathering.gather_once import OneLook
 
 
 class AnswerReply(Reply):

@@ -10,7 +10,7 @@ from sqlalchemy.engine import make_url
 from clusters.clock import SharedClock, SystemClock
 from scheduler.cli.output import CommandError
 from scheduler.cli.simulate_inputs import read_federation
-from scheduler.daemon.runs import recorded_runs
+from scheduler.daemon.learning.runs import recorded_runs
 from scheduler.simulate.recorded import trace_of_runs
 from scheduler.simulate.trace import Trace
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from policies.errors import PolicyErrors
 from policies.loader import check_policies
 from scheduler.cli.output import CommandError, print_error
-from scheduler.daemon.federation import Federation, Member, load_federation
-from scheduler.daemon.routes import routes_between
+from scheduler.daemon.config.federation import Federation, Member, load_federation
+from scheduler.daemon.config.routes import routes_between
 from scheduler.model.cluster import Cluster, NodePool, Route
 from scheduler.model.ids import ClusterId, PoolId, PoolRef
 from scheduler.model.policy import ValueOfTime

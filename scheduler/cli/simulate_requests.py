@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from rich.table import Table
 
-from scheduler.cli.output import CommandError, console, print_error, print_json
+from scheduler.cli.output import CommandError, console, keep_stdout, print_error, print_json
 from scheduler.cli.simulate_inputs import parse_nodes, read_federation, read_policies, site_of
 from scheduler.engine.serving.waiting import carried_load
 from scheduler.model.ids import ClusterId
@@ -55,6 +55,7 @@ class RequestOptions:
 
 def run(options: RequestOptions) -> int:
     """Replay, compare, show. Raises: CommandError, InvalidObjectError."""
+    keep_stdout()
     study, about = prepare(options)
     findings = run_study(study, lambda text: print_error(f"replaying {text}"))
     if options.report is not None:

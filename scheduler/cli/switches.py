@@ -1,5 +1,6 @@
 """`overspill pause`, `resume` and `incidents approve`: the switches of the daemon, a ConfigMap on the hub
-(scheduler/daemon/control.py), written with the caller's own credentials: who may throw them is who may write it."""
+(scheduler/daemon/incidents/control.py), written with the caller's own credentials: who may throw them is who may write
+it."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ _KEY = re.compile(r"[-._a-zA-Z0-9]{1,200}")
 
 def throw(config: Path, *, paused: bool, bursting: bool) -> int:
     """Pause or resume remediation or (`bursting`) the buying of capacity."""
-    from scheduler.daemon.control import BURSTING_PAUSED, PAUSED
+    from scheduler.daemon.incidents.control import BURSTING_PAUSED, PAUSED
 
     asyncio.run(_write(config, {BURSTING_PAUSED if bursting else PAUSED: "true" if paused else "false"}))
     what = "bursting" if bursting else "remediation"
@@ -26,7 +27,7 @@ def throw(config: Path, *, paused: bool, bursting: bool) -> int:
 
 def approve(config: Path, incident: str, action: str) -> int:
     """Let `action` be taken for `incident`. Raises: CommandError for words that are none."""
-    from scheduler.daemon.control import APPROVE
+    from scheduler.daemon.incidents.control import APPROVE
 
     check_id(incident)
     if action not in ACTIONS:
@@ -46,8 +47,8 @@ def check_id(incident: str) -> None:
 async def _write(config: Path, data: dict[str, str]) -> None:
     """Lay `data` over the ConfigMap, which is made where there is none. Raises: CommandError, OverspillError."""
     from clusters.kubernetes.client import HttpKubeApi
-    from scheduler.daemon.control import write_switches
-    from scheduler.daemon.federation import load_federation
+    from scheduler.daemon.config.federation import load_federation
+    from scheduler.daemon.incidents.control import write_switches
     from scheduler.daemon.main import lease_settings
 
     federation = load_federation(config)

@@ -21,18 +21,18 @@ from clusters.kubernetes.client import HttpKubeApi
 from clusters.kubernetes.connection import Limits
 from clusters.providers import load_provider
 from clusters.providers._checked import CheckedProvider
-from scheduler.daemon.federation import Federation, Member, load_federation, validate_settings
+from scheduler.daemon.config.federation import Federation, Member, load_federation, validate_settings
+from scheduler.daemon.config.live_policies import LivePolicies
 from scheduler.daemon.garbage import collect_seldom
-from scheduler.daemon.history import History
-from scheduler.daemon.http import HttpServer
-from scheduler.daemon.leader import LeaseSettings
-from scheduler.daemon.live_policies import LivePolicies
-from scheduler.daemon.metrics import open_collector
-from scheduler.daemon.otel import open_spans
+from scheduler.daemon.gathering.metrics import open_collector
+from scheduler.daemon.gathering.prices import open_book
+from scheduler.daemon.gathering.shards import Gathering
+from scheduler.daemon.history.store import History
+from scheduler.daemon.http.server import HttpServer
+from scheduler.daemon.leading.leader import LeaseSettings
 from scheduler.daemon.parts import Daemon, Outside
-from scheduler.daemon.prices import open_book
-from scheduler.daemon.shards import Gathering
 from scheduler.daemon.telemetry import Telemetry
+from scheduler.daemon.telemetry.otel import open_spans
 from scheduler.model.errors import FencedError
 from scheduler.model.ids import ClusterId
 from scheduler.model.ports import Clock, NodePoolProvider

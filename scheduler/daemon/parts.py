@@ -3,80 +3,70 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
-from clusters.clock import BootClock, SystemClock
-from clusters.kubernetes.reflector import Reflector
+from clusters.clock import BootClock
 from clusters.kubernetes.reviews import Exchange, Wanted
-from scheduler.daemon.access import Access
-from scheduler.daemon.alerts import AlertBook, AlertPoster
-from scheduler.daemon.api import Served
-from scheduler.daemon.control import Control
-from scheduler.daemon.costs import CostBook
-from scheduler.daemon.decisions import DecisionLog
-from scheduler.daemon.effects import Effects
-from scheduler.daemon.events import EventWriter
-from scheduler.daemon.exploration import ExplorationBook
-from scheduler.daemon.federation import Federation
-from scheduler.daemon.fence import FencedApi, FencedProvider
-from scheduler.daemon.fleet_watch import Beside, FleetWatch
-from scheduler.daemon.gathered import Gathered
-from scheduler.daemon.gatherers import Gatherers, Wish
-from scheduler.daemon.gauges import WorkloadGauges
-from scheduler.daemon.history import History
-from scheduler.daemon.incident_log import IncidentLog
-from scheduler.daemon.incident_views import IncidentViews
-from scheduler.daemon.leader import Leader, LeaseSettings
-from scheduler.daemon.learner import Learner
-from scheduler.daemon.ledger import Ledger
-from scheduler.daemon.live_policies import LivePolicies
-from scheduler.daemon.member_mirror import NODE_EVENTS, NODES, PODS
-from scheduler.daemon.metrics import MetricsKeeper, OpenCollector
-from scheduler.daemon.mirror import Mirror
-from scheduler.daemon.node_remedies import NodeRemedies
-from scheduler.daemon.planning import Planner
-from scheduler.daemon.pools import PoolKeeper
-from scheduler.daemon.prices import OpenBook, PriceKeeper
-from scheduler.daemon.progress import ProgressBook
-from scheduler.daemon.reclaims import ReclaimLog
-from scheduler.daemon.reconciler import Reconciler
-from scheduler.daemon.remedies import Remedies
-from scheduler.daemon.runs import RunEnded, RunLog, RunStarted
+from scheduler.daemon.config.federation import Federation
+from scheduler.daemon.config.live_policies import LivePolicies
+from scheduler.daemon.gathering.gathered import Gathered
+from scheduler.daemon.gathering.gatherers import Gatherers
+from scheduler.daemon.gathering.metrics import MetricsKeeper, OpenCollector
+from scheduler.daemon.gathering.prices import OpenBook, PriceKeeper
+from scheduler.daemon.gathering.shards import Gathering, Shards
+from scheduler.daemon.history.store import History
+from scheduler.daemon.http.access import Access
+from scheduler.daemon.http.api import Served
+from scheduler.daemon.http.status import StatusReport
+from scheduler.daemon.http.stream import DecisionStream
+from scheduler.daemon.incidents.alerts import AlertBook, AlertPoster
+from scheduler.daemon.incidents.control import Control
+from scheduler.daemon.incidents.effects import Effects
+from scheduler.daemon.incidents.fleet_watch import Beside, FleetWatch
+from scheduler.daemon.incidents.incident_log import IncidentLog
+from scheduler.daemon.incidents.incident_views import IncidentViews
+from scheduler.daemon.incidents.node_remedies import NodeRemedies
+from scheduler.daemon.incidents.remedies import Remedies
+from scheduler.daemon.incidents.watch_store import WatchStore
+from scheduler.daemon.incidents.workload_facts import Facts
+from scheduler.daemon.leading.fence import FencedApi, FencedProvider
+from scheduler.daemon.leading.leader import Leader, LeaseSettings
+from scheduler.daemon.learning.learner import Learner
+from scheduler.daemon.learning.progress import ProgressBook
+from scheduler.daemon.learning.runs import RunEnded, RunLog, RunStarted
+from scheduler.daemon.learning.waits import WaitBook
+from scheduler.daemon.money.costs import CostBook
+from scheduler.daemon.money.exploration import ExplorationBook
+from scheduler.daemon.money.ledger import Ledger
+from scheduler.daemon.placing.decisions import DecisionLog
+from scheduler.daemon.placing.events import EventWriter
+from scheduler.daemon.placing.planning import Planner
+from scheduler.daemon.placing.pools import PoolKeeper
+from scheduler.daemon.placing.reconciler import Reconciler
 from scheduler.daemon.services.compose import Around, Services, compose
 from scheduler.daemon.services.measuring import open_measuring
 from scheduler.daemon.services.ports import ServiceObservation
 from scheduler.daemon.services.views import ServiceViews
-from scheduler.daemon.shards import Gathering, Shards
-from scheduler.daemon.shared import SHARED
-from scheduler.daemon.sinks import HubSink, MemberSink, NodeEventSink
-from scheduler.daemon.status import StatusReport
-from scheduler.daemon.stream import DecisionStream
+from scheduler.daemon.state.mirror import Mirror
+from scheduler.daemon.state.reclaims import ReclaimLog
+from scheduler.daemon.state.watching import watches
 from scheduler.daemon.supervise import Pulse, measure_lag, supervised
 from scheduler.daemon.telemetry import Telemetry
-from scheduler.daemon.traces import Trace, TraceBook
-from scheduler.daemon.waits import WaitBook
-from scheduler.daemon.watch_store import WatchStore
-from scheduler.daemon.workload_facts import Facts
+from scheduler.daemon.telemetry.gauges import WorkloadGauges
+from scheduler.daemon.telemetry.traces import Trace, TraceBook
 from scheduler.engine.matching import Matcher
-from scheduler.model import contract
-from scheduler.model.errors import ExternalError, TransientError
 from scheduler.model.ids import ClusterId, Uid, WorkloadRef
-from scheduler.model.ports import Clock, KubeApi, NodePoolProvider, Predictor, Resource, WorkloadKind
+from scheduler.model.ports import Clock, KubeApi, NodePoolProvider, Predictor, WorkloadKind
 from scheduler.model.remediation import NOTIFY, Action
 from scheduler.model.workload import Workload
 
 log = structlog.get_logger(__name__)
-_PINGS_UNANSWERED: Final = 2
-"""In a row, and the member counts as unreachable."""
 _LOOK_AGAIN_SECONDS: Final = 20.0
 _LEAST_ROUND_WALL_SECONDS: Final = 0.05
-_PING_TIMEOUT_SECONDS: Final = 5.0
 _SAVE_SECONDS: Final = 5.0
 """At the end, for a history that is slow: a standby waits for the Lease meanwhile."""
 
@@ -442,61 +432,15 @@ class Daemon:
     def _watches(self) -> dict[str, Callable[[], Awaitable[None]]]:
         """One reflector for each resource of each cluster, and what looks at the node pools (it acts on plans only, of
         which a standby makes none)."""
-        wall = SystemClock()
         loops: dict[str, Callable[[], Awaitable[None]]] = {
             f"pools:{cluster}": keeper.run for cluster, keeper in self.keepers.items()
         }
         loops |= {f"clusters:{cluster}": keeper.run_discovery for cluster, keeper in self.keepers.items()}
         loops |= {"prices": self.prices.run, "metrics": self.readings.run, "alerts in": self.watch.run_alerts}
-        loops |= {f"ping:{cluster}": partial(self._ping, cluster) for cluster in self.outside.member_apis}
-        for name, kind in self.outside.kinds.items():
-            loops[f"watch:hub:{name}"] = Reflector(
-                self.outside.hub_api,
-                kind.hub_resource,
-                HubSink(self.mirror, kind),
-                wall=wall,
-                jitter=random.random,
-                on_failure=partial(self._watch_failed, "hub", name),
-                label_selector=contract.LABEL_QUEUE,
-            ).run
-        for cluster, api in self.outside.member_apis.items():
-            for wish in self._wishes(cluster, api):
-                name = f"watch:{cluster}:{wish.name}"
-                if self.gatherers is not None and wish.name in SHARED:
-                    loops[name] = self.gatherers.loop(wish)
-                    continue
-                loops[name] = Reflector(
-                    api,
-                    wish.resource,
-                    wish.sink,
-                    wall=wall,
-                    jitter=random.random,
-                    on_failure=wish.on_failure,
-                    **wish.selection,
-                ).run
+        loops |= watches(self.outside, self.mirror, self.gatherers)
         if self.gatherers is not None:
             loops["shards"] = self.gatherers.shards.run
         return loops
-
-    def _wishes(self, cluster: ClusterId, api: KubeApi) -> Iterator[Wish]:
-        """What is watched of a member."""
-        member = self.mirror.members[cluster]
-        watched: dict[str, tuple[Resource, str, WorkloadKind | None]] = {
-            NODES: (contract.NODES, "", None),
-            PODS: (contract.PODS, "", None),
-        }
-        for kind in self.outside.kinds.values():
-            for resource in kind.member_resources:
-                watched[resource.key] = (resource, contract.LABEL_ORIGIN_UID, kind)
-        for name, (resource, selector, copied) in watched.items():
-            sink = MemberSink(self.mirror, member, name, copied)
-            failed = partial(self._watch_failed, cluster, name)
-            optional = copied is not None and len(copied.member_resources) > 1
-            options: dict[str, Any] = {"label_selector": selector, "optional": optional}
-            yield Wish(cluster, name, api, resource, sink, failed, options)
-        about_nodes = {"namespace": contract.NODE_EVENTS_NAMESPACE, "field_selector": "involvedObject.kind=Node"}
-        failed = partial(self._watch_failed, cluster, NODE_EVENTS)
-        yield Wish(cluster, NODE_EVENTS, api, contract.EVENTS, NodeEventSink(self.mirror, member), failed, about_nodes)
 
     def _gatherers(self) -> Gatherers | None:
         """None: this process gathers all by itself."""
@@ -507,10 +451,6 @@ class Daemon:
             outside.hub_api, outside.identity, outside.gathering, outside.clock, outside.lease, outside.lease_clock
         )
         return Gatherers(shards, outside.gathering, tuple(outside.member_apis))
-
-    def _watch_failed(self, cluster: str, resource: str, error: ExternalError) -> None:
-        self.outside.telemetry.watch_failures.labels(cluster, resource, type(error).__name__).inc()
-        log.warning("watch_failed", cluster=cluster, resource=resource, error=str(error)[:300])
 
     def _deciders(self) -> dict[str, Callable[[], Awaitable[None]]]:
         loops: dict[str, Callable[[], Awaitable[None]]] = {
@@ -543,26 +483,6 @@ class Daemon:
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
             for uid in self.mirror.unsettled():
                 self.reconciler.keys.add(uid)
-
-    async def _ping(self, cluster: ClusterId) -> None:
-        """How long a small read of the member takes, for policies that limit it and for people; and whether it answers
-        at all, for a connection that is cut without a word keeps its watches waiting for minutes."""
-        api, member, unanswered = self.outside.member_apis[cluster], self.mirror.members[cluster], 0
-        while True:
-            try:
-                async with asyncio.timeout(_PING_TIMEOUT_SECONDS):
-                    answered = await round_trip(api)
-            except (TransientError, TimeoutError) as error:
-                unanswered += 1
-                member.set_round_trip(None, self.outside.clock.now())
-                if unanswered == _PINGS_UNANSWERED:
-                    self.mirror.set_reachable(member, "ping", False, str(error) or "a ping is not answered")
-            else:
-                member.set_round_trip(answered, self.outside.clock.now())
-                if unanswered >= _PINGS_UNANSWERED:
-                    self.mirror.set_reachable(member, "ping", True, None)
-                unanswered = 0
-            await asyncio.sleep(self.outside.ping_seconds)
 
     def _nodes_listed(self, cluster: ClusterId) -> None:
         self.ledger.nodes_listed(cluster)
@@ -610,19 +530,3 @@ class Daemon:
         policy = Matcher(self.outside.policies.current).policy_of(workload) if workload is not None else None
         limit = policy.disruption.member_lost_seconds if policy is not None else None
         return limit is not None and self.outside.clock.now() - since >= limit
-
-
-async def round_trip(api: KubeApi) -> float | None:
-    """Seconds that a small read takes; None when it answers, but not to this (it is not permitted, say).
-
-    Raises: TransientError when it does not answer.
-    """
-    clock = asyncio.get_running_loop().time
-    began = clock()
-    try:
-        await api.get(contract.NAMESPACES, "", "default")
-    except TransientError:
-        raise
-    except ExternalError:
-        return None
-    return round(clock() - began, 4)

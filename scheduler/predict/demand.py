@@ -22,8 +22,11 @@ _DAY: Final = 1440
 _MOST: Final = 2 * _DAY
 _MOST_ERRORS: Final = 4 * _DAY
 _ALIKE: Final = 300
-"""Errors that were made at the forecasts nearest to this one."""
+"""Errors that were made at the forecasts nearest to this one: so many at most, and at most half of all."""
 _LEAST_ERRORS: Final = 30
+_LEAST_SEEN: Final = 15
+"""Intervals. What is said before so many were seen tells nothing of how well it is known later: a service that begins
+goes from nothing to all it will ever be asked."""
 _UNTRIED: Final = 2.0
 """Standard deviations of a Poisson count, while too few errors are known."""
 _SPANS: Final = {"of2": 2.0, "of5": 5.0, "of15": 15.0, "of60": 60.0}
@@ -67,7 +70,7 @@ class DemandForecaster:
         self._roots.append(root)
         for steps, lead in self._leads.items():
             lead.arrived(root)
-            lead.say(self._said(steps))
+            lead.say(self._said(steps), sure=self._seen_enough)
 
     def expected(self, ahead_seconds: float, confidence: float) -> float | None:
         """Requests per second that are not exceeded so far ahead, in `confidence` of all cases; None: nothing known.
@@ -82,9 +85,13 @@ class DemandForecaster:
             if len(self._leads) >= _MOST_LEADS:
                 del self._leads[next(iter(self._leads))]
             lead = self._leads[steps] = _Lead(steps)
-            lead.say(self._said(steps))
+            lead.say(self._said(steps), sure=self._seen_enough)
         root = lead.high(confidence)
         return max(0.0, root * root - 0.375) / INTERVAL_SECONDS
+
+    @property
+    def _seen_enough(self) -> bool:
+        return len(self._roots) >= _LEAST_SEEN
 
     @property
     def at(self) -> float | None:
@@ -116,7 +123,7 @@ class DemandForecaster:
             if not 1 <= int(steps) <= _MOST or not roots:
                 raise ValueError(f"a lead of {steps} intervals")
             lead = found._leads[int(steps)] = _Lead.from_state(int(steps), one)
-            lead.say(found._said(int(steps)))
+            lead.say(found._said(int(steps)), sure=found._seen_enough)
         return found
 
     def _said(self, steps: int) -> dict[str, float]:
@@ -143,8 +150,9 @@ class _Lead:
     def __init__(self, steps: int) -> None:
         self._steps = steps
         self._mix = Experts(_EXPERTS, _WORST)
-        self._open: deque[tuple[Mapping[str, float], float]] = deque(maxlen=steps)
-        """What was said of the intervals that are still to come, with the mixture; oldest first."""
+        self._open: deque[tuple[Mapping[str, float], float, bool]] = deque(maxlen=steps)
+        """What was said of the intervals that are still to come, with the mixture, and whether enough had been seen
+        for it; oldest first."""
         self._levels = np.zeros(_MOST_ERRORS)
         self._errors = np.zeros(_MOST_ERRORS)
         self._known = 0
@@ -176,15 +184,17 @@ class _Lead:
     def arrived(self, root: float) -> None:
         if len(self._open) < self._steps:
             return
-        said, mixed = self._open.popleft()
+        said, mixed, sure = self._open.popleft()
+        if not sure:
+            return
         self._mix.learn(said, root)
         index = self._known % _MOST_ERRORS
         self._levels[index], self._errors[index] = mixed, root - mixed
         self._known += 1
 
-    def say(self, said: Mapping[str, float]) -> None:
+    def say(self, said: Mapping[str, float], *, sure: bool) -> None:
         mixed = self._mix.mixed(said)
-        self._open.append((said, 0.0 if mixed is None else mixed))
+        self._open.append((said, 0.0 if mixed is None else mixed, sure))
 
     def high(self, confidence: float) -> float:
         """Of what was said last: with the margin."""
@@ -192,10 +202,10 @@ class _Lead:
         known = min(self._known, _MOST_ERRORS)
         if known < _LEAST_ERRORS:
             return mixed + 0.5 * _UNTRIED
+        alike = max(_LEAST_ERRORS, min(_ALIKE, known // 2))
         errors = self._errors[:known]
-        if known > _ALIKE:
-            nearest = np.argpartition(np.abs(self._levels[:known] - mixed), _ALIKE)[:_ALIKE]
-            errors = errors[nearest]
+        if known > alike:
+            errors = errors[np.argpartition(np.abs(self._levels[:known] - mixed), alike)[:alike]]
         # The finite-sample quantile of split-conformal prediction.
         rank = min(len(errors) - 1, math.ceil(confidence * (len(errors) + 1)) - 1)
         return max(0.0, mixed + float(np.partition(errors, rank)[rank]))

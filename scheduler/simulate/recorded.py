@@ -21,7 +21,7 @@ _ALWAYS: Final = (
 
 
 def trace_of_runs(rows: Sequence[Mapping[str, Any]], until: Instant) -> tuple[Trace, tuple[str, ...]]:
-    """Jobs of the rows that `scheduler.daemon.runs` recorded, and notes on what they do not tell.
+    """Jobs of the rows that `scheduler.daemon.learning.runs` recorded, and notes on what they do not tell.
 
     The trace begins with the first arrival. A job that still runs at `until`, or that was deleted, counts with what its
     user expected or, when that is longer or unknown, with what it ran. Raises: InvalidObjectError when no job is left,

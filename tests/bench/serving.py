@@ -9,8 +9,9 @@ out of the SLO than the policy, at the least cost. Reported on days 9 to 13, onc
 with the one that is best there in hindsight.
 
 loss: a steady stream of requests with the recorded service times, each twenty-six times as short (a chat service:
-about a second); a cluster is lost with everything on it. Restored is when as much is ready as before. Steady, so that
-no fall of the demand is taken for it.
+about a second); a cluster is lost with everything on it. Restored is when what is ready carries within the SLO what was
+carried before, or what was planned for if that was less: a replica more in a queue that many share brings more than one
+in another, so that fewer may do. Steady, so that no fall of the demand is taken for it.
 
 canary: an hour of the recorded requests, as short; a new revision is 30 % slower, or the same. Twenty seeds each.
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -165,24 +167,18 @@ def chat_run(
 
 
 def restored_after(run: ServingRun) -> tuple[float | None, float | None]:
-    """Seconds from the loss until as much is ready as before, replicas by their speed; and until that also carries what
-    is planned for with what had to wait meanwhile worked off. None: never."""
-    speeds = {str(pool.pool): pool.speed for pool in run.world.site.pools}
-
-    def ready(moment: Moment) -> float:
-        return sum(speeds[name] * count for name, count in moment.replicas.items())
-
+    """Seconds from the loss until what is ready carries within the SLO what was carried before, or what was or is
+    planned for if that is less; and until it does so with what had to wait meanwhile worked off. None: never."""
     before = [moment for moment in run.moments if moment.at < LOST_AT][-1]
     after = [moment for moment in run.moments if moment.at >= LOST_AT]
-    again = next((moment.at - LOST_AT for moment in after if ready(moment) >= ready(before) - 1e-9), None)
+
+    def wanted(moment: Moment) -> float:
+        planned = (one.planned_per_second for one in (before, moment))
+        return min(before.unhindered_per_second, *(math.inf if one is None else one for one in planned)) - 1e-9
+
+    again = next((moment.at - LOST_AT for moment in after if moment.unhindered_per_second >= wanted(moment)), None)
     calm = next(
-        (
-            moment.at - LOST_AT
-            for moment in after
-            if (moment.capacity_per_second or 0.0)
-            >= min(before.capacity_per_second or 0.0, moment.planned_per_second or 0.0) - 1e-9
-        ),
-        None,
+        (moment.at - LOST_AT for moment in after if (moment.capacity_per_second or 0.0) >= wanted(moment)), None
     )
     return again, calm
 

@@ -21,8 +21,8 @@ import orjson
 
 from clusters.kubernetes.codec import parse_pod
 from scheduler.cli.output import print_json
-from scheduler.daemon.member_mirror import PODS
-from scheduler.daemon.shared import Published
+from scheduler.daemon.gathering.shared import Published
+from scheduler.daemon.state.member_mirror import PODS
 from scheduler.model.ports import WatchEvent
 
 TIMES = 3

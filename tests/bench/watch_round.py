@@ -21,7 +21,7 @@ import numpy as np
 
 from scheduler.aiops.fleet_bank import FleetBank
 from scheduler.cli.output import print_json
-from scheduler.daemon.fleet_watch import Beside, FleetWatch
+from scheduler.daemon.incidents.fleet_watch import Beside, FleetWatch
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.ids import ClusterId
 from scheduler.model.metrics import OK, Reading, Sample

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from clusters.kubernetes.codec import PodFacts
-from scheduler.daemon.member_mirror import CopyEntry
-from scheduler.daemon.metrics import MetricsKeeper
-from scheduler.daemon.mirror import HubEntry, Mirror
+from scheduler.daemon.gathering.metrics import MetricsKeeper
 from scheduler.daemon.services.readings import ServiceMeasures
 from scheduler.daemon.services.replicas import Place
+from scheduler.daemon.state.member_mirror import CopyEntry
+from scheduler.daemon.state.mirror import HubEntry, Mirror
 from scheduler.model.cluster import NodePool
 from scheduler.model.ids import ClusterId, PoolId, PoolRef, Uid, WorkloadRef
 from scheduler.model.metrics import FAILED, OK, MetricQuery, Reading, Sample

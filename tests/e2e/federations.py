@@ -31,7 +31,7 @@ from clusters.sandbox.ports import PoolSpec
 from clusters.sandbox.scenario import ClusterPlan, PoolPlan, Scenario, pool_labels
 from clusters.sandbox.silence import FallibleApiServer
 from scheduler.cli import crds
-from scheduler.daemon.federation import load_federation, validate_settings
+from scheduler.daemon.config.federation import load_federation, validate_settings
 from scheduler.daemon.main import connect
 from scheduler.daemon.parts import Daemon
 from scheduler.model.contract import FEDERATED_WORKLOADS, LABEL_ORIGIN_UID, NODES

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from deploy.helm.render import render
-from scheduler.daemon.federation import load_federation, validate_settings
+from scheduler.daemon.config.federation import load_federation, validate_settings
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "gitops"

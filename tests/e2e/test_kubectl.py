@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
-from scheduler.daemon.federation import load_federation, validate_settings
+from scheduler.daemon.config.federation import load_federation, validate_settings
 from tests.loop.harness import POLICIES, until
 
 ROOT = Path(__file__).parents[2]

@@ -26,8 +26,8 @@ import structlog
 
 from clusters.metrics.collector import Collector
 from clusters.sandbox.emulation.billing import Charge, total
-from scheduler.daemon.leader import LeaseSettings
-from scheduler.daemon.metrics import OpenCollector
+from scheduler.daemon.gathering.metrics import OpenCollector
+from scheduler.daemon.leading.leader import LeaseSettings
 from scheduler.daemon.parts import Daemon
 from scheduler.model.errors import FencedError, OutcomeUnknownError, TransientError
 from scheduler.model.ports import Clock, KubeApi, NodePoolProvider

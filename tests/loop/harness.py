@@ -12,11 +12,11 @@ from typing import Any, Protocol
 from clusters.kubernetes.connection import Limits
 from clusters.sandbox.federation import Sandbox
 from clusters.sandbox.scenario import ClusterPlan, PoolPlan, Scenario, default_scenario
-from scheduler.daemon.federation import load_federation, validate_settings
-from scheduler.daemon.leader import LeaseSettings
+from scheduler.daemon.config.federation import load_federation, validate_settings
+from scheduler.daemon.gathering.prices import OpenBook
+from scheduler.daemon.leading.leader import LeaseSettings
 from scheduler.daemon.main import connect
 from scheduler.daemon.parts import Daemon, Outside
-from scheduler.daemon.prices import OpenBook
 from scheduler.model.contract import CONDITION_PLACED, JOBS, LABEL_ORIGIN_UID, LABEL_QUEUE, PODS
 from scheduler.model.errors import NotFoundError
 from scheduler.model.ids import ClusterId

@@ -13,10 +13,10 @@ import aiohttp
 import pytest
 
 from clusters.sandbox.apiserver.authorization import User
-from scheduler.daemon.http import HttpServer
+from scheduler.daemon.http.server import HttpServer
+from scheduler.daemon.http.stream import LISTENERS_AT_MOST
 from scheduler.daemon.parts import Daemon
 from scheduler.daemon.permissions import permissions_of
-from scheduler.daemon.stream import LISTENERS_AT_MOST
 from scheduler.model.contract import CONFIG_MAPS, NODES
 from tests.builders import rbac
 from tests.loop import test_behaviours_remedies as remedies

@@ -12,8 +12,8 @@ import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
-from scheduler.daemon.http import HttpServer
-from scheduler.daemon.page import FILES
+from scheduler.daemon.http.page import FILES
+from scheduler.daemon.http.server import HttpServer
 from scheduler.daemon.parts import Daemon
 from scheduler.model.contract import NODES
 from tests.loop import test_behaviours_remedies as remedies

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from scheduler.cli import crds
-from scheduler.daemon.dependents import MISSING, NOT_OURS
 from scheduler.daemon.parts import Daemon
+from scheduler.daemon.placing.dependents import MISSING, NOT_OURS
 from scheduler.model.contract import (
     ANNOTATION_KEEP,
     CONFIG_MAPS,

@@ -13,7 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from yarl import URL
 
-from scheduler.daemon.http import HttpServer
+from scheduler.daemon.http.server import HttpServer
 from tests.loop.harness import World, a_world, until
 
 BOUNDED = {

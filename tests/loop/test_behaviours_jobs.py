@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from scheduler.daemon import reconciler
+from scheduler.daemon.placing import reconciler
 from scheduler.model.contract import ANNOTATION_PLACEMENT, EVENTS, JOBS, LABEL_ORIGIN_UID, PODS, copy_name
 from scheduler.model.ports import RawObject
 from tests.loop.harness import World, a_job, a_world, counting, tiny_scenario, until

@@ -12,9 +12,9 @@ import yaml
 
 from clusters.clock import SharedClock
 from clusters.prices.book import BookedSource, PriceBook
-from scheduler.daemon.history import PRICES
+from scheduler.daemon.gathering.prices import OpenBook
+from scheduler.daemon.history.tables import PRICES
 from scheduler.daemon.parts import Daemon
-from scheduler.daemon.prices import OpenBook
 from scheduler.model.errors import TransientError
 from scheduler.model.ids import ClusterId, PoolId
 from scheduler.model.money import Usd, cost_usd

@@ -19,9 +19,9 @@ from clusters.clock import SystemClock
 from clusters.kubernetes.connection import Limits
 from clusters.sandbox.emulation.billing import total
 from clusters.sandbox.scenario import FaultPlan
-from scheduler.daemon.history import History
-from scheduler.daemon.leader import LeaseSettings
-from scheduler.daemon.live_policies import LivePolicies
+from scheduler.daemon.config.live_policies import LivePolicies
+from scheduler.daemon.history.store import History
+from scheduler.daemon.leading.leader import LeaseSettings
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.contract import LEASES, NODES
 from scheduler.model.errors import FencedError, InvalidObjectError

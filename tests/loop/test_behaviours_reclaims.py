@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sql
 
 from clusters.sandbox.scenario import FaultPlan, default_scenario
-from scheduler.daemon.history import RECLAIMS
+from scheduler.daemon.history.tables import RECLAIMS
 from scheduler.daemon.parts import Daemon
 from scheduler.model.contract import EVENTS, NODES, PODS
 from scheduler.model.ids import ClusterId

@@ -12,7 +12,7 @@ import pytest
 
 from clusters.sandbox.scenario import FaultPlan
 from scheduler.cli.main import invoke
-from scheduler.daemon.http import HttpServer
+from scheduler.daemon.http.server import HttpServer
 from scheduler.daemon.parts import Daemon
 from scheduler.model.contract import NODES
 from tests.loop.harness import POLICIES, a_job, a_world, counting, tiny_scenario, until

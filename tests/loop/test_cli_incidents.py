@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scheduler.cli.main import invoke
-from scheduler.daemon.http import HttpServer
+from scheduler.daemon.http.server import HttpServer
 from scheduler.model.contract import NODES
 from tests.loop import test_behaviours_remedies as remedies
 from tests.loop.harness import POLICIES, a_world, tiny_scenario, until

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +20,8 @@ from clusters.sandbox.federation_file import dump
 from clusters.sandbox.scenario import default_scenario
 from scheduler.cli import crds
 from scheduler.cli.main import invoke
+from scheduler.daemon.config.federation import load_federation, validate_settings
 from scheduler.daemon.doctor import FAIL, OK, WARN, Finding, examine
-from scheduler.daemon.federation import load_federation, validate_settings
 from tests.builders import rbac
 from tests.loop.harness import World, a_world
 
@@ -154,7 +155,8 @@ async def test_a_member_that_hangs_and_a_hub_that_is_gone_are_marked_and_hold_no
         (silent,) = of(findings, "eks", FAIL)
         assert silent.what.startswith("does not answer: cluster eks")
         (gone,) = of(findings, "hub", FAIL)
-        assert "cannot connect" in gone.what
+        # On a machine that is busy not even the refusal comes in time.
+        assert re.match("does not answer: cluster hub: .*(cannot connect|TimeoutError)", gone.what)
         assert len(of(findings, "onprem", OK)) >= 4
         assert [one.state for one in findings] == sorted([one.state for one in findings], key=[FAIL, WARN, OK].index)
         world.sandbox.servers["eks"].speak()

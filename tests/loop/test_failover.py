@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sql
 
-from scheduler.daemon.fence import FencedApi, FencedProvider
-from scheduler.daemon.history import LEARNED, PRICES, History
+from scheduler.daemon.history.store import History
+from scheduler.daemon.history.tables import LEARNED, PRICES
+from scheduler.daemon.leading.fence import FencedApi, FencedProvider
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.contract import JOBS
 from scheduler.model.errors import FencedError, OutcomeUnknownError

@@ -26,7 +26,7 @@ import yaml
 from clusters.sandbox.apiserver.authorization import ADMIN, Attributes, User
 from clusters.sandbox.apiserver.server import kubeconfig
 from clusters.sandbox.emulation.billing import total
-from scheduler.daemon.leader import LeaseSettings
+from scheduler.daemon.leading.leader import LeaseSettings
 from scheduler.model.contract import LEASES
 from scheduler.model.money import to_cents
 from tests.builders.postgres_process import PASSWORD, USER, RunningPostgres, running_postgres

@@ -15,9 +15,9 @@ import yaml
 
 from clusters.kubernetes import reflector
 from clusters.kubernetes.connection import Limits
-from scheduler.daemon import keys
-from scheduler.daemon.leader import LeaseSettings
+from scheduler.daemon.leading.leader import LeaseSettings
 from scheduler.daemon.parts import Daemon
+from scheduler.daemon.placing import keys
 from tests.builders.liar import LIES, Liar, Lie, a_liar, garbled
 from tests.loop.harness import POLICIES, PodCounter, World, a_world, is_complete, until
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from scheduler.daemon.leader import Leader, LeaseSettings
+from scheduler.daemon.leading.leader import Leader, LeaseSettings
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.errors import (
     AlreadyExistsError,

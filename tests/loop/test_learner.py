@@ -11,8 +11,9 @@ import sqlalchemy as sql
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from clusters.sandbox.scenario import FaultPlan
-from scheduler.daemon.history import LEARNED, saved_learning
-from scheduler.daemon.learner import NAME, Learner
+from scheduler.daemon.history.store import saved_learning
+from scheduler.daemon.history.tables import LEARNED
+from scheduler.daemon.learning.learner import NAME, Learner
 from scheduler.daemon.parts import Daemon
 from scheduler.model.ids import ClusterId, PoolId, PoolRef
 from scheduler.model.workload import Workload

@@ -13,7 +13,7 @@ import yaml
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from scheduler.cli.main import invoke
-from scheduler.daemon.runs import recorded_runs
+from scheduler.daemon.learning.runs import recorded_runs
 from scheduler.model.contract import JOBS
 from scheduler.model.errors import InvalidObjectError
 from tests.loop.harness import World, a_world, until

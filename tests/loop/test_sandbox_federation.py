@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from clusters.sandbox.emulation.objects import condition_true
 from clusters.sandbox.federation import Sandbox
-from scheduler.daemon.federation import load_federation, validate_settings
+from scheduler.daemon.config.federation import load_federation, validate_settings
 from scheduler.model.contract import DEPLOYMENTS, JOBS, NODES, PODS
 from scheduler.model.errors import InvalidObjectError
 from scheduler.model.money import cost_usd

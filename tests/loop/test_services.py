@@ -9,7 +9,7 @@ from rich.console import Console, RenderableType
 from scheduler.cli import explain
 from scheduler.cli import status as status_view
 from scheduler.cli.api import parse_explain, parse_status
-from scheduler.daemon import answers
+from scheduler.daemon.http import answers
 from scheduler.model.contract import (
     ANNOTATION_DIVISION,
     ANNOTATION_PLACEMENT,

@@ -17,10 +17,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from scheduler.daemon.otel import Spans, open_spans
+from scheduler.daemon.learning.runs import RunStarted
 from scheduler.daemon.parts import Daemon
-from scheduler.daemon.runs import RunStarted
-from scheduler.daemon.traces import Part, Trace, TraceBook, trace_id
+from scheduler.daemon.telemetry.otel import Spans, open_spans
+from scheduler.daemon.telemetry.traces import Part, Trace, TraceBook, trace_id
 from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import Uid
 from tests.loop.harness import World, a_world, until

@@ -57,6 +57,11 @@ def test_a_signed_token_opens_the_cluster_that_it_names(cluster: str) -> None:
     assert IDENTITIES.accepts_token(token_for(cluster)) is (cluster == "burst")
 
 
+def test_a_scheme_in_other_letters_is_not_let_in() -> None:
+    token = token_for("burst")
+    assert IDENTITIES.accepts_token(token[:16] + "F" + token[17:]) is False  # httpS
+
+
 @given(st.data())
 def test_no_changed_character_goes_unnoticed(data: st.DataObject) -> None:
     token = token_for("burst")

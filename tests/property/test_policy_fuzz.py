@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import policies
 from policies.errors import PolicyError, PolicyErrors
 from policies.loader import FederationNames, check_bytes
-from scheduler.daemon.federation import check_federation
+from scheduler.daemon.config.federation import check_federation
 
 ROOT = Path(policies.__file__).parent.parent
 SEEDS = [path.read_bytes() for path in sorted((ROOT / "policies" / "examples").iterdir())]

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.daemon.learner import lesson_of
-from scheduler.daemon.progress import throttled_nodes
-from scheduler.daemon.runs import RunEnded
+from scheduler.daemon.learning.learner import lesson_of
+from scheduler.daemon.learning.progress import throttled_nodes
+from scheduler.daemon.learning.runs import RunEnded
 from scheduler.engine.remaining import left_seconds, of_part, part_left, told_left_seconds
 from scheduler.engine.world import World
 from scheduler.model.ids import ClusterId, Uid

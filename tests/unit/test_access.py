@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from clusters.kubernetes.reviews import Wanted
-from scheduler.daemon.access import Access, Caller, DeniedError
+from scheduler.daemon.http.access import Access, Caller, DeniedError
 from scheduler.model.errors import AuthError, TransientError
 
 THROW = Wanted("patch", "", "configmaps", "kube-system", "overspill-x")

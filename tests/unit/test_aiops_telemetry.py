@@ -12,9 +12,9 @@ import numpy as np
 
 from scheduler.aiops.findings import Subject
 from scheduler.aiops.telemetry import rows_of, telemetry_of
-from scheduler.daemon.fleet_watch import Beside, FleetWatch
+from scheduler.daemon.incidents.fleet_watch import Beside, FleetWatch
+from scheduler.daemon.incidents.watch_store import WatchStore
 from scheduler.daemon.telemetry import Telemetry
-from scheduler.daemon.watch_store import WatchStore
 from scheduler.model.ids import ClusterId
 from scheduler.model.metrics import OK, STALE, Reading, Sample
 from scheduler.model.snapshot import Snapshot

@@ -25,8 +25,8 @@ from scheduler.aiops.monitor import Monitor, View, look, new_monitor, rearranged
 from scheduler.aiops.rules import load_rule
 from scheduler.aiops.series import bytes_per_series, empty
 from scheduler.aiops.topology import NodePlace, Topology, topology
-from scheduler.daemon import watch_store
-from scheduler.daemon.watch_store import decode_incidents, decode_rows, encode_incidents, encode_rows
+from scheduler.daemon.incidents import watch_store
+from scheduler.daemon.incidents.watch_store import decode_incidents, decode_rows, encode_incidents, encode_rows
 from scheduler.model.errors import InvalidObjectError
 
 ROUND = 30.0

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from clusters.clock import SystemClock
 from scheduler.aiops.remediation.facts import Incident, Subject
-from scheduler.daemon.alert_payloads import MAX_BYTES, alerts_of, incident_of, parse_webhook
-from scheduler.daemon.alerts import AlertBook, read_token
+from scheduler.daemon.incidents.alert_payloads import MAX_BYTES, alerts_of, incident_of, parse_webhook
+from scheduler.daemon.incidents.alerts import AlertBook, read_token
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.errors import AuthError, InvalidObjectError
 

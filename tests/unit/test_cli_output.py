@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from scheduler.cli.output import bar, duration, print_error, usd
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -41,3 +47,14 @@ def test_usd(amount: str | float | None, want: str) -> None:
 def test_an_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     print_error("it broke\n  here\n")
     assert capsys.readouterr().err == "overspill: it broke here\n"
+
+
+def test_what_a_library_prints_by_itself_is_not_among_the_json() -> None:
+    """C code writes to the descriptor, not to `sys.stdout`."""
+    script = (
+        "import os\nfrom scheduler.cli.output import keep_stdout, print_json\n"
+        "keep_stdout()\nos.write(1, b'noise\\n')\nprint_json({'a': 1})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == '{"a":1}\n'
+    assert "noise" in done.stderr

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from clusters.kubernetes.codec import PodFacts
-from scheduler.daemon.history import History
-from scheduler.daemon.ledger import Ledger
+from scheduler.daemon.history.store import History
+from scheduler.daemon.money.ledger import Ledger
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.cluster import Route
 from scheduler.model.ids import ClusterId, NodeName

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from decimal import Decimal
 
-from scheduler.daemon.decisions import to_json, to_text
+from scheduler.daemon.placing.decisions import to_json, to_text
 from scheduler.engine.cycle import cycle
 from scheduler.model.ids import ClusterId, PoolId, PoolRef
 from scheduler.model.policy import BurstRule, ValueOfTime

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from scheduler.daemon.discovery import Discovered, differences
+from scheduler.daemon.gathering.discovery import Discovered, differences
 from scheduler.model.cloud import CloudCluster
 from scheduler.model.cluster import Node, NodePool, Taint
 from scheduler.model.ids import ClusterId, NodeName, PoolId, PoolRef

@@ -15,12 +15,12 @@ import pytest
 from clusters.clock import SystemClock
 from clusters.kubernetes.credentials import certificate_end, token_end
 from clusters.kubernetes.probing import Probe, _skew
+from scheduler.daemon.config.federation import Member
 from scheduler.daemon.doctor.clouds import check_cloud
 from scheduler.daemon.doctor.finding import FAIL, OK, WARN, Finding, Report, in_order
 from scheduler.daemon.doctor.history import check_history
 from scheduler.daemon.doctor.kubernetes import _clock, _version
-from scheduler.daemon.federation import Member
-from scheduler.daemon.history import History
+from scheduler.daemon.history.store import History
 from scheduler.daemon.permissions import Permission, permissions_of
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.cloud import AccessCheck, CloudCluster, ClusterLogin

@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from clusters.clock import SystemClock
+from scheduler.daemon.config.federation import Federation, load_federation, validate_settings
 from scheduler.daemon.doctor.finding import FAIL, OK, WARN, Report
 from scheduler.daemon.doctor.metrics import _member, check_metrics
 from scheduler.daemon.doctor.prices import check_prices
-from scheduler.daemon.federation import Federation, load_federation, validate_settings
 from scheduler.model.ids import ClusterId
 from scheduler.model.metrics import Reading, Sample
 

@@ -9,7 +9,7 @@ import pytest
 
 from clusters.sandbox.federation_file import dump, federation_document
 from clusters.sandbox.scenario import default_scenario, load_scenario
-from scheduler.daemon.federation import load_federation
+from scheduler.daemon.config.federation import load_federation
 from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import ClusterId, PoolId
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from clusters.kubernetes.annotations import parse_hints
-from scheduler.daemon.federation import load_federation
-from scheduler.daemon.routes import routes_between
+from scheduler.daemon.config.federation import load_federation
+from scheduler.daemon.config.routes import routes_between
 from scheduler.engine.cycle import cycle
 from scheduler.engine.transfer import DEFAULT_BYTES_PER_SECOND, Transfer, transfer
 from scheduler.model.cluster import Route

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from scheduler.daemon.exploration import NAME, ExplorationBook
+from scheduler.daemon.money.exploration import NAME, ExplorationBook
 from scheduler.model.errors import OverspillError
 from scheduler.model.ids import Uid
 from scheduler.model.snapshot import Explored

@@ -12,7 +12,7 @@ import pytest
 import policies
 from policies.documents import Problem
 from policies.errors import PolicyErrors
-from scheduler.daemon.federation import Federation, Hub, Source, load_federation, validate_settings
+from scheduler.daemon.config.federation import Federation, Hub, Source, load_federation, validate_settings
 from scheduler.daemon.main import gathering_of
 from scheduler.model.cluster import NodePool, Taint
 from scheduler.model.errors import InvalidObjectError

@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 
 from clusters.kinds.job import Job
-from scheduler.daemon.mirror import Mirror
-from scheduler.daemon.reconciler import Reconciler
+from scheduler.daemon.placing.reconciler import Reconciler
+from scheduler.daemon.state.mirror import Mirror
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.contract import CONDITION_PLACED
 from scheduler.model.ids import DecisionId, Uid

@@ -17,10 +17,10 @@ import yaml
 from deploy.grafana.build import BOARDS
 from deploy.helm.render import BASE, CHART, base, carried, copies, render
 from policies.loader import load_policies
-from scheduler.daemon.federation import check_federation, load_federation
-from scheduler.daemon.leader import LeaseSettings
+from scheduler.daemon.config.federation import check_federation, load_federation
+from scheduler.daemon.gathering.shards import shard_leases
+from scheduler.daemon.leading.leader import LeaseSettings
 from scheduler.daemon.permissions import role_file
-from scheduler.daemon.shards import shard_leases
 from tests.builders.pod_security import violations
 
 ROOT = Path(__file__).parents[2]

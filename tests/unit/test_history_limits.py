@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.daemon import history
-from scheduler.daemon.history import INCIDENTS, History
+from scheduler.daemon.history import store as history
+from scheduler.daemon.history.store import History
+from scheduler.daemon.history.tables import INCIDENTS
 from scheduler.daemon.telemetry import Telemetry
 
 

@@ -12,7 +12,7 @@ import pytest
 from scheduler.aiops.findings import Subject
 from scheduler.aiops.incidents import OPEN, RESOLVED, Impact, Incident, Signal
 from scheduler.aiops.topology import Scope
-from scheduler.daemon.incident_log import IncidentLog
+from scheduler.daemon.incidents.incident_log import IncidentLog
 from scheduler.daemon.telemetry import Telemetry
 
 SUBJECT = Subject("c", "p", "n1", "0")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from scheduler.daemon.keys import KeyQueue
+from scheduler.daemon.placing.keys import KeyQueue
 
 
 async def test_a_key_waits_once_however_often_it_is_added() -> None:

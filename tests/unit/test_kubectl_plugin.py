@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.daemon.status import _split
+from scheduler.daemon.http.status import _split
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from rich.console import Console
 from scheduler.cli.main import invoke
 from scheduler.cli.model_page import _smooth, page
 from scheduler.cli.model_show import _tables, described
-from scheduler.daemon.history import LEARNED, METADATA
-from scheduler.daemon.learner import NAME
+from scheduler.daemon.history.tables import LEARNED, METADATA
+from scheduler.daemon.learning.learner import NAME
 from scheduler.predict.learning import Learning
 from scheduler.predict.use import Use
 from tests.property.test_predict_learned import learned

@@ -9,10 +9,10 @@ from typing import Any, cast
 import pytest
 
 from clusters.kinds.job import Job
-from scheduler.daemon.federation import Member
-from scheduler.daemon.member_mirror import MemberMirror
-from scheduler.daemon.mirror import Mirror
-from scheduler.daemon.neighbours import only_neighbour
+from scheduler.daemon.config.federation import Member
+from scheduler.daemon.state.member_mirror import MemberMirror
+from scheduler.daemon.state.mirror import Mirror
+from scheduler.daemon.state.neighbours import only_neighbour
 from scheduler.model.cluster import NodePool
 from scheduler.model.ids import ClusterId, PoolRef, Uid
 from scheduler.model.workload import Workload

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from clusters.kubernetes.codec import format_mark, parse_mark, parse_node
-from scheduler.daemon.fleet_facts import is_held
-from scheduler.daemon.node_remedies import NodeRemedies
+from scheduler.daemon.incidents.fleet_facts import is_held
+from scheduler.daemon.incidents.node_remedies import NodeRemedies
 from scheduler.model.contract import (
     ANNOTATION_REMEDIATION,
     ANNOTATION_REQUEST,

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from scheduler.daemon.exploration import ExplorationBook
-from scheduler.daemon.planning import Planner
+from scheduler.daemon.money.exploration import ExplorationBook
+from scheduler.daemon.placing.planning import Planner
 from scheduler.daemon.telemetry import Telemetry
 
 

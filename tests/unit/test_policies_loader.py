@@ -15,7 +15,7 @@ from policies.errors import PolicyErrors
 from policies.expressions import CelExpression
 from policies.loader import FederationNames, check_bytes, check_policies, load_policies
 from policies.reload import PolicyFolder
-from scheduler.daemon.watch_files import changes
+from scheduler.daemon.config.watch_files import changes
 from scheduler.model.errors import InvalidObjectError
 from scheduler.model.policy import (
     Budget,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from clusters.kubernetes.codec import parse_node
-from scheduler.daemon.pools import PoolKeeper
+from scheduler.daemon.placing.pools import PoolKeeper
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.contract import ANNOTATION_CLOSED
 from scheduler.model.errors import CapacityError, FencedError

@@ -56,3 +56,25 @@ def test_nothing_known_is_none_and_nonsense_is_passed_over() -> None:
     expected = model.expected(300.0, 0.9)
     assert expected is not None
     assert expected < 20.0
+
+
+def test_a_service_that_has_begun_is_not_expected_to_begin_again() -> None:
+    model = DemandForecaster()
+    rng = np.random.default_rng(3)
+    for minute in range(180):
+        model.learn(60.0 * minute, 0.0 if minute < 3 else float(rng.poisson(960)) / 60.0)
+        expected = model.expected(360.0, 0.95)
+        assert expected is not None
+        if minute > 15:
+            assert 14.0 < expected < 20.0, minute
+
+
+def test_an_hour_after_a_quiet_time_what_is_expected_is_what_is_usual_while_there_are_requests() -> None:
+    model = DemandForecaster()
+    rng = np.random.default_rng(4)
+    for minute in range(240):
+        model.learn(60.0 * minute, 0.0 if minute < 60 else float(rng.poisson(960)) / 60.0)
+        expected = model.expected(360.0, 0.95)
+        assert expected is not None
+        if minute > 120:
+            assert 14.0 < expected < 20.0, minute

@@ -8,7 +8,7 @@ from typing import Any
 
 from prometheus_client import generate_latest
 
-from scheduler.daemon.decisions import DecisionLog
+from scheduler.daemon.placing.decisions import DecisionLog
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.engine.cycle import cycle
 from scheduler.model.ids import QueueId

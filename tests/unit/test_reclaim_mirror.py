@@ -7,11 +7,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from clusters.kubernetes.codec import format_time
-from scheduler.daemon.federation import Member
-from scheduler.daemon.history import History
-from scheduler.daemon.learner import Learner
-from scheduler.daemon.member_mirror import MemberMirror
-from scheduler.daemon.mirror import Mirror
+from scheduler.daemon.config.federation import Member
+from scheduler.daemon.history.store import History
+from scheduler.daemon.learning.learner import Learner
+from scheduler.daemon.state.member_mirror import MemberMirror
+from scheduler.daemon.state.mirror import Mirror
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.cluster import NodePool, Reclaim
 from scheduler.model.contract import TOPOLOGY_ZONE

@@ -12,7 +12,7 @@ from clusters.kinds import load_kinds
 from clusters.kubernetes.annotations import format_places, parse_hints, parse_places
 from clusters.kubernetes.hubobjects import pinned_template
 from policies.reload import PolicyFolder
-from scheduler.daemon.control import Control, read_switches
+from scheduler.daemon.incidents.control import Control, read_switches
 from scheduler.engine.cycle import cycle
 from scheduler.model.contract import CONFIG_MAPS
 from scheduler.model.errors import TransientError

@@ -15,7 +15,8 @@ import orjson
 import pytest
 from structlog.testing import capture_logs
 
-from scheduler.daemon.history import MEMORIES, History
+from scheduler.daemon.history.store import History
+from scheduler.daemon.history.tables import MEMORIES
 from scheduler.daemon.services.canaries import Canaries
 from scheduler.daemon.services.forecasts import NAME, DemandForecasts
 from scheduler.daemon.telemetry import Telemetry

@@ -10,7 +10,7 @@ from scheduler.daemon.services.ports import ServiceObservation
 from scheduler.daemon.services.revision_gauges import RevisionGauges
 from scheduler.daemon.services.spans import ServiceTraces
 from scheduler.daemon.telemetry import Telemetry
-from scheduler.daemon.traces import Trace, trace_id
+from scheduler.daemon.telemetry.traces import Trace, trace_id
 from scheduler.model.division import ROLLED_BACK, Division, ReplicaTarget, ServingCondition
 from scheduler.model.ids import ClusterId, DecisionId, PoolId, Uid
 from scheduler.model.serving import RevisionMetrics, TrafficWeight

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler.daemon.stream import HELD, KEPT, DecisionStream
+from scheduler.daemon.http.stream import HELD, KEPT, DecisionStream
 from scheduler.model.ids import DecisionId, QueueId, Uid, WorkloadRef
 from scheduler.model.plan import Decision
 from scheduler.model.verdict import Reason

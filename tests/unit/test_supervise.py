@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from scheduler.daemon.status import StatusReport
+from scheduler.daemon.http.status import StatusReport
 from scheduler.daemon.supervise import Pulse, measure_lag, supervised
 from scheduler.daemon.telemetry import Telemetry
 

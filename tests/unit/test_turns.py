@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scheduler.daemon.turns import Turns
+from scheduler.daemon.placing.turns import Turns
 from scheduler.model.ids import ClusterId, Uid
 
 HERE, THERE = ClusterId("here"), ClusterId("there")

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from itertools import count
 from pathlib import Path
 
-from scheduler.daemon.watch_files import changes
+from scheduler.daemon.config.watch_files import changes
 
 
 def turn(link: Path, target: Path) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from scheduler.daemon.decisions import regret_usd
-from scheduler.daemon.gauges import WorkloadGauges
+from scheduler.daemon.placing.decisions import regret_usd
 from scheduler.daemon.telemetry import Telemetry
+from scheduler.daemon.telemetry.gauges import WorkloadGauges
 from scheduler.model.ids import ClusterId, PoolId, PoolRef
 from scheduler.model.plan import Candidate, CostPart, WaitOption
 from scheduler.model.snapshot import Progress

@@ -13,10 +13,10 @@ import pytest
 
 from scheduler.aiops.telemetry import telemetry_of
 from scheduler.aiops.workload_rows import Forecast, PodPlace, WorkloadFacts, workload_rows
-from scheduler.daemon.fleet_watch import Beside, FleetWatch
-from scheduler.daemon.forecasts import MOST_WAITING, forecasts
+from scheduler.daemon.incidents.fleet_watch import Beside, FleetWatch
+from scheduler.daemon.incidents.forecasts import MOST_WAITING, forecasts
+from scheduler.daemon.incidents.workload_facts import Facts, digest_of
 from scheduler.daemon.telemetry import Telemetry
-from scheduler.daemon.workload_facts import Facts, digest_of
 from scheduler.model.ids import ClusterId, PoolId, PoolRef, QueueId, owner_uid
 from scheduler.model.metrics import OK, Reading, Sample
 from scheduler.model.policy import BurstRule, Constraints, Match, QueueSpec

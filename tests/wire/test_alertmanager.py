@@ -16,8 +16,8 @@ import yaml
 from clusters.clock import SystemClock
 from clusters.kubernetes.codec import format_time
 from scheduler.aiops.remediation.facts import Incident, Subject
-from scheduler.daemon.alerts import AlertBook, AlertPoster
-from scheduler.daemon.http import HttpServer
+from scheduler.daemon.http.server import HttpServer
+from scheduler.daemon.incidents.alerts import AlertBook, AlertPoster
 from tests.builders.alertmanager_process import alertmanager, alertmanager_command
 from tests.builders.prometheus_process import prometheus, prometheus_binary
 from tests.loop.harness import a_world, until

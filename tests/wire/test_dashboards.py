@@ -23,9 +23,9 @@ from clusters.sandbox.emulation.requests import LOAD as CLIENTS
 from clusters.sandbox.scenario import FaultPlan
 from scheduler.cli import crds
 from scheduler.cli.demo.manifests import route_definition
-from scheduler.daemon.http import HttpServer
+from scheduler.daemon.http.server import HttpServer
 from scheduler.daemon.parts import Daemon
-from scheduler.daemon.planning import phase_of
+from scheduler.daemon.placing.planning import phase_of
 from scheduler.model.contract import ANNOTATION_REPLICA_SPEED, CRDS, FEDERATED_WORKLOADS, HTTP_ROUTES, JOBS, NODES
 from tests.builders.dashboards import panels_of
 from tests.builders.prometheus_process import RunningPrometheus, Scraped, prometheus

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from clusters.sandbox.clouds.certificates import make_server_certificate
 from policies.errors import PolicyErrors
-from scheduler.daemon.federation import DnsHook, load_federation
+from scheduler.daemon.config.federation import DnsHook, load_federation
 from scheduler.daemon.services import dns_hook
 from scheduler.daemon.services.dns_hook import DnsPoster
 from scheduler.model.errors import (

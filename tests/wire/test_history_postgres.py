@@ -15,7 +15,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from scheduler.daemon.doctor.finding import Report
 from scheduler.daemon.doctor.history import check_history
-from scheduler.daemon.history import DECISIONS, LEARNED, METADATA, PRICES, STATES, TRANSFERS, History
+from scheduler.daemon.history.store import History
+from scheduler.daemon.history.tables import DECISIONS, LEARNED, METADATA, PRICES, STATES, TRANSFERS
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.errors import InvalidObjectError, OverspillError
 from tests.builders.postgres_process import RunningPostgres, running_postgres

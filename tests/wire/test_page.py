@@ -12,11 +12,11 @@ from typing import Any, cast
 import aiohttp
 import pytest
 
-from scheduler.daemon.api import Served
-from scheduler.daemon.http import HttpServer
-from scheduler.daemon.page import FILES, POLICY
+from scheduler.daemon.http.api import Served
+from scheduler.daemon.http.page import FILES, POLICY
+from scheduler.daemon.http.server import HttpServer
+from scheduler.daemon.http.status import StatusReport
 from scheduler.daemon.parts import Daemon
-from scheduler.daemon.status import StatusReport
 from scheduler.model.contract import CONFIG_MAPS, NODES
 from tests.builders.browser import Tab, browser, browser_command
 from tests.builders.rbac import LEASE

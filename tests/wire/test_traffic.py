@@ -14,10 +14,10 @@ import yaml
 
 from clusters.clock import SharedClock
 from clusters.kubernetes.client import HttpKubeApi
-from scheduler.daemon.fence import FencedApi
-from scheduler.daemon.mirror import HubEntry, Mirror
+from scheduler.daemon.leading.fence import FencedApi
 from scheduler.daemon.services.replicas import Places
 from scheduler.daemon.services.traffic import Traffic
+from scheduler.daemon.state.mirror import HubEntry, Mirror
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.contract import (
     BACKEND_TRAFFIC_POLICIES,

@@ -109,7 +109,7 @@ class Identities:
     def accepts_token(self, token: str) -> bool:
         """Whether the token's presigned URL, asked of STS in this cluster's name, would be answered.
 
-        Stricter than the real thing in one point: of the region's own STS only.
+        Stricter than the real thing in two points: of the region's own STS only, and "https" in small letters.
         """
         url = _decoded(token)
         if url is None:
@@ -123,7 +123,8 @@ class Identities:
         expires = given.get("x-amz-expires", "")
         region = region_of(self._pools)
         formed = (
-            (parts.scheme, parts.netloc, parts.path) == ("https", f"sts.{region}.amazonaws.com", "/")
+            url.startswith("https://")
+            and (parts.netloc, parts.path) == (f"sts.{region}.amazonaws.com", "/")
             and len(given) == len(pairs)
             and given.keys() <= _TOKEN_PARAMETERS
             and given.get("action") == "GetCallerIdentity"

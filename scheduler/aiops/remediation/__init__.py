@@ -5,5 +5,5 @@ state.py     what is remembered: frozen, bounded, JSON          order.py     act
 guards.py    why an action must not begin                       breaker.py   when to stop altogether, and how to go on
 choice.py    all of it together: `remediate` and `settle`
 
-What is carried out, and how, is the daemon's (`scheduler.daemon.remedies`).
+What is carried out, and how, is the daemon's (`scheduler.daemon.incidents.remedies`).
 """

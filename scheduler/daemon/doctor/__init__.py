@@ -19,6 +19,7 @@ import structlog
 from clusters.clock import SharedClock, SystemClock
 from clusters.kubernetes.client import HttpKubeApi
 from clusters.kubernetes.connection import Limits
+from scheduler.daemon.config.federation import Federation, Member
 from scheduler.daemon.doctor.clouds import check_cloud
 from scheduler.daemon.doctor.finding import FAIL, OK, WARN, Finding, Report, in_order
 from scheduler.daemon.doctor.history import check_history
@@ -27,10 +28,9 @@ from scheduler.daemon.doctor.metrics import check_metrics
 from scheduler.daemon.doctor.policies import check_policies
 from scheduler.daemon.doctor.prices import check_prices
 from scheduler.daemon.doctor.traffic import check_traffic
-from scheduler.daemon.federation import Federation, Member
+from scheduler.daemon.gathering.shards import shard_leases
 from scheduler.daemon.main import lease_settings, open_member, open_provider
 from scheduler.daemon.permissions import HUB, MEMBER
-from scheduler.daemon.shards import shard_leases
 from scheduler.model.errors import OverspillError
 from scheduler.model.ports import Clock, NodePoolProvider
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from scheduler.daemon.discovery import Discovered, differences
+from scheduler.daemon.config.federation import Member
 from scheduler.daemon.doctor.finding import Report
-from scheduler.daemon.federation import Member
+from scheduler.daemon.gathering.discovery import Discovered, differences
 from scheduler.model.ports import Clock, NodePoolProvider
 
 _CALL_SECONDS: Final = 60.0

@@ -10,8 +10,9 @@ from typing import Final
 import sqlalchemy as sql
 
 from scheduler.daemon.doctor.finding import Report
-from scheduler.daemon.history import METADATA, look
-from scheduler.daemon.migrations import Standing, standing
+from scheduler.daemon.history.migrations import Standing, standing
+from scheduler.daemon.history.store import look
+from scheduler.daemon.history.tables import METADATA
 
 _SECONDS: Final = 20.0
 _REMEDY: Final = "let this user write it, or correct spec.history.url; without it the daemon does not start"

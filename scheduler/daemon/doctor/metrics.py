@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from clusters.metrics.queries import load_queries
+from scheduler.daemon.config.federation import Federation
 from scheduler.daemon.doctor.finding import Report
-from scheduler.daemon.federation import Federation
-from scheduler.daemon.metrics import open_collector
+from scheduler.daemon.gathering.metrics import open_collector
 from scheduler.model.metrics import ABSENT, FAILED, OK, STALE, Reading
 from scheduler.model.ports import Clock
 

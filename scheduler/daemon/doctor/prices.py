@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from clusters.prices.merge import PriceOutcome
+from scheduler.daemon.config.federation import Federation
 from scheduler.daemon.doctor.finding import Report
-from scheduler.daemon.federation import Federation
-from scheduler.daemon.mirror import Mirror
-from scheduler.daemon.prices import OpenBook, PriceKeeper, open_book
+from scheduler.daemon.gathering.prices import OpenBook, PriceKeeper, open_book
+from scheduler.daemon.state.mirror import Mirror
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.ports import Clock
 

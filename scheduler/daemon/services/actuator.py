@@ -13,15 +13,15 @@ from typing import Final
 
 import structlog
 
-from scheduler.daemon.keys import KeyQueue
-from scheduler.daemon.member_mirror import CopyEntry
-from scheduler.daemon.mirror import HubEntry, Mirror
+from scheduler.daemon.placing.keys import KeyQueue
+from scheduler.daemon.placing.writes import Writes
 from scheduler.daemon.services.ports import TrafficKeeper
 from scheduler.daemon.services.sights import Sights
 from scheduler.daemon.services.telling import conditions, refused
 from scheduler.daemon.services.traffic_spec import STEERED
+from scheduler.daemon.state.member_mirror import CopyEntry
+from scheduler.daemon.state.mirror import HubEntry, Mirror
 from scheduler.daemon.telemetry import Telemetry
-from scheduler.daemon.writes import Writes
 from scheduler.engine.serving.parts import parts_of
 from scheduler.engine.serving.steps import DeletePart, MakePart, PartStep, PartsView, ScalePart, due, may_let_go
 from scheduler.model.contract import CONDITION_PLACED, CONDITION_TRAFFIC

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from scheduler.daemon.decisions import DecisionLog
-from scheduler.daemon.history import History
-from scheduler.daemon.live_policies import LivePolicies
-from scheduler.daemon.mirror import Mirror
-from scheduler.daemon.reconciler import Reconciler
+from scheduler.daemon.config.live_policies import LivePolicies
+from scheduler.daemon.history.store import History
+from scheduler.daemon.placing.decisions import DecisionLog
+from scheduler.daemon.placing.reconciler import Reconciler
 from scheduler.daemon.services.actuator import ServiceActuator
 from scheduler.daemon.services.gauges import ServiceGauges
 from scheduler.daemon.services.keeper import ServiceKeeper
@@ -18,6 +17,7 @@ from scheduler.daemon.services.ports import Canary, DemandBook, ServiceReadings,
 from scheduler.daemon.services.sights import Sights
 from scheduler.daemon.services.speeds import Speeds
 from scheduler.daemon.services.telling import Teller
+from scheduler.daemon.state.mirror import Mirror
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.engine.serving.matching import is_divided
 from scheduler.engine.serving.offers import Expected

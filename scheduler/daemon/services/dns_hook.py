@@ -13,8 +13,8 @@ from typing import Any, Final, Protocol
 import aiohttp
 import orjson
 
-from scheduler.daemon.alerts import read_token
-from scheduler.daemon.federation import DnsHook
+from scheduler.daemon.config.federation import DnsHook
+from scheduler.daemon.incidents.alerts import read_token
 from scheduler.model.errors import (
     AuthError,
     ConflictError,

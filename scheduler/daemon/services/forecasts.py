@@ -10,7 +10,8 @@ from typing import Any, Final
 import orjson
 import structlog
 
-from scheduler.daemon.history import MEMORIES, History
+from scheduler.daemon.history.store import History
+from scheduler.daemon.history.tables import MEMORIES
 from scheduler.engine.serving.demand import ABSURD, STALE_SECONDS
 from scheduler.model.errors import OverspillError
 from scheduler.model.ids import Instant, Uid, WorkloadRef

@@ -13,13 +13,13 @@ from typing import Final
 
 import structlog
 
-from scheduler.daemon.live_policies import LivePolicies
-from scheduler.daemon.member_mirror import CopyEntry
-from scheduler.daemon.mirror import Mirror
+from scheduler.daemon.config.live_policies import LivePolicies
 from scheduler.daemon.services.actuator import ServiceActuator
 from scheduler.daemon.services.ports import DemandBook
 from scheduler.daemon.services.sights import Sights
 from scheduler.daemon.services.telling import Teller, ends
+from scheduler.daemon.state.member_mirror import CopyEntry
+from scheduler.daemon.state.mirror import Mirror
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.daemon.waiting import happened_or_due
 from scheduler.engine.memory import Memory as Rooms

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from scheduler.daemon.federation import Federation
-from scheduler.daemon.fence import Lead
-from scheduler.daemon.history import History
-from scheduler.daemon.metrics import MetricsKeeper
-from scheduler.daemon.mirror import Mirror
+from scheduler.daemon.config.federation import Federation
+from scheduler.daemon.gathering.metrics import MetricsKeeper
+from scheduler.daemon.history.store import History
+from scheduler.daemon.leading.fence import Lead
 from scheduler.daemon.services.canaries import Canaries
 from scheduler.daemon.services.compose import Measured
 from scheduler.daemon.services.dns_hook import DnsPoster
@@ -20,8 +19,9 @@ from scheduler.daemon.services.readings import ServiceMeasures
 from scheduler.daemon.services.revision_gauges import RevisionGauges
 from scheduler.daemon.services.spans import ServiceTraces
 from scheduler.daemon.services.traffic import Traffic
+from scheduler.daemon.state.mirror import Mirror
 from scheduler.daemon.telemetry import Telemetry
-from scheduler.daemon.traces import Trace
+from scheduler.daemon.telemetry.traces import Trace
 from scheduler.model.ids import ClusterId
 from scheduler.model.ports import Clock, KubeApi
 

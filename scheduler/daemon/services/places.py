@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from clusters.kubernetes.codec import PodFacts
-from scheduler.daemon.member_mirror import CopyEntry
-from scheduler.daemon.mirror import HubEntry, Mirror
 from scheduler.daemon.services.replicas import Place
+from scheduler.daemon.state.member_mirror import CopyEntry
+from scheduler.daemon.state.mirror import HubEntry, Mirror
 from scheduler.engine.serving.parts import slot_of
 from scheduler.engine.serving.slots import Slot
 from scheduler.model.ids import ClusterId

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from scheduler.daemon.mirror import HubEntry
+from scheduler.daemon.state.mirror import HubEntry
 from scheduler.model.division import Division
 from scheduler.model.ids import Instant, WorkloadRef
 from scheduler.model.serving import (

@@ -17,8 +17,7 @@ from typing import Final
 from clusters.kubernetes.annotations import ServingQueries, parse_serving_queries
 from clusters.kubernetes.codec import PodFacts
 from clusters.metrics.queries import own_query
-from scheduler.daemon.metrics import MetricsKeeper
-from scheduler.daemon.mirror import HubEntry, Mirror
+from scheduler.daemon.gathering.metrics import MetricsKeeper
 from scheduler.daemon.services.growth import Counters, Growth, per_second
 from scheduler.daemon.services.ports import ServiceObservation
 from scheduler.daemon.services.replicas import (
@@ -33,6 +32,7 @@ from scheduler.daemon.services.replicas import (
     replicas_of,
 )
 from scheduler.daemon.services.traffic_spec import NO_TRAFFIC, TrafficSpec, traffic_of
+from scheduler.daemon.state.mirror import HubEntry, Mirror
 from scheduler.engine.serving.demand import STALE_SECONDS
 from scheduler.model.errors import InvalidObjectError
 from scheduler.model.ids import ClusterId, Instant, PoolRef, Uid, WorkloadRef

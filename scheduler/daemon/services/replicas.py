@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
 from clusters.kubernetes.codec import PodFacts
-from scheduler.daemon.member_mirror import CopyEntry
-from scheduler.daemon.mirror import Mirror
 from scheduler.daemon.services.growth import Counters, Growth
+from scheduler.daemon.state.member_mirror import CopyEntry
+from scheduler.daemon.state.mirror import Mirror
 from scheduler.model.ids import ClusterId, Instant, PoolId, PoolRef, Uid
 from scheduler.model.metrics import OK, Reading
 from scheduler.model.money import Usd

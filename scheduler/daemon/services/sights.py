@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from scheduler.daemon.member_mirror import CopyEntry
-from scheduler.daemon.mirror import Mirror
 from scheduler.daemon.services.ports import Canary, ServiceReadings, TrafficKeeper
+from scheduler.daemon.state.member_mirror import CopyEntry
+from scheduler.daemon.state.mirror import Mirror
 from scheduler.engine.serving.looking import PartState, Sight
 from scheduler.engine.serving.parts import parts_of
 from scheduler.engine.serving.slots import Slot

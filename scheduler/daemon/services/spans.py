@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from scheduler.daemon.traces import Part, Trace, Value, trace_id
+from scheduler.daemon.telemetry.traces import Part, Trace, Value, trace_id
 from scheduler.model.division import ROLLED_BACK, Division
 from scheduler.model.ids import DecisionId, Instant, PoolRef, Uid
 from scheduler.model.serving import TrafficWeight

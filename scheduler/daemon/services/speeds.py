@@ -9,9 +9,10 @@ import orjson
 import structlog
 
 from clusters.kubernetes.annotations import parse_replica_speeds
-from scheduler.daemon.history import MEMORIES, History
-from scheduler.daemon.mirror import Mirror
+from scheduler.daemon.history.store import History
+from scheduler.daemon.history.tables import MEMORIES
 from scheduler.daemon.services.ports import ServiceObservation
+from scheduler.daemon.state.mirror import Mirror
 from scheduler.model.cluster import NodePool
 from scheduler.model.errors import OverspillError
 from scheduler.model.ids import Instant, PoolRef, Uid, WorkloadRef

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from clusters.kubernetes.conditions import with_note
-from scheduler.daemon.decisions import DecisionLog
+from scheduler.daemon.placing.decisions import DecisionLog
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.engine.serving.looking import SUSPENDED, Looked
 from scheduler.model import division as reasons

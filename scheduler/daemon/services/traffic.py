@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from scheduler.daemon.fence import Lead, fenced
-from scheduler.daemon.member_mirror import MemberMirror
-from scheduler.daemon.mirror import HubEntry, Mirror
+from scheduler.daemon.leading.fence import Lead, fenced
 from scheduler.daemon.permissions import MEMBER, traffic_file
 from scheduler.daemon.services import routes
 from scheduler.daemon.services.dns_hook import Hook, by_cluster
 from scheduler.daemon.services.replicas import Places
 from scheduler.daemon.services.traffic_spec import HUB, Backend, RateLimit, Route, TrafficSpec, traffic_of
+from scheduler.daemon.state.member_mirror import MemberMirror
+from scheduler.daemon.state.mirror import HubEntry, Mirror
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.model.contract import (
     BACKEND_TRAFFIC_POLICIES,

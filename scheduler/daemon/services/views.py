@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from scheduler.daemon.decisions import to_json
+from scheduler.daemon.placing.decisions import to_json
 from scheduler.daemon.services.keeper import ServiceKeeper
 from scheduler.engine.serving.looking import Looked
 from scheduler.model.ids import Uid

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 
+from scheduler.engine.serving.capacity import carried, rate
 from scheduler.model.cluster import SPOT
-from scheduler.model.ids import ClusterId, QueueId, Uid, WorkloadRef
+from scheduler.model.division import Division
+from scheduler.model.ids import ClusterId, PoolRef, QueueId, Uid, WorkloadRef
 from scheduler.model.serving import (
     ClientDemand,
     ClientLatency,
@@ -66,7 +68,9 @@ class Moment:
     demand_per_second: float
     planned_per_second: float | None
     capacity_per_second: float | None
-    """What is ready carries, within the SLO."""
+    """What is ready carries within the SLO; less where requests have waited for too long, until they are served."""
+    unhindered_per_second: float
+    """What is ready carries within the SLO where nothing has waited."""
     replicas: Mapping[str, int]
     """Ready, by pool."""
     shares: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
@@ -122,8 +126,7 @@ def replay(
         division = orders.division
         if division is not None:
             solvers[division.solver] = solvers.get(division.solver, 0) + 1
-        moments.append(observer.moment(None if division is None else division.planned_per_second,
-                                       None if division is None else division.ready_per_second))  # fmt: skip
+        moments.append(observer.moment(view, division))
     world.close()
     return ServingRun(decider.name, decider.kind, seed, world, slo, tuple(moments), changes, solvers)
 
@@ -179,14 +182,24 @@ class _Observer:
     def obeyed(self, weights: tuple[TrafficWeight, ...]) -> None:
         self._weights = weights or self._weights
 
-    def moment(self, planned: float | None, capacity: float | None) -> Moment:
-        ready: dict[str, int] = {}
+    def moment(self, view: ServiceView, division: Division | None) -> Moment:
+        ready: dict[PoolRef, int] = {}
         for slot, (_, count) in self._world.counts().items():
-            ready[str(slot.pool)] = ready.get(str(slot.pool), 0) + count
+            ready[slot.pool] = ready.get(slot.pool, 0) + count
+        calm = replace(view.service, metrics=())
+        unhindered = carried([rate(offer, view.slo, calm) for offer in view.offers], ready)
         shares: dict[str, float] = {}
         for one in self._weights:
             shares[one.revision] = shares.get(one.revision, 0.0) + one.weight / 1000.0
-        return Moment(self._world.now, self._demand, planned, capacity, ready, shares)
+        return Moment(
+            self._world.now,
+            self._demand,
+            None if division is None else division.planned_per_second,
+            None if division is None else division.ready_per_second,
+            unhindered,
+            {str(pool): count for pool, count in ready.items()},
+            shares,
+        )
 
     def _learn(self) -> None:
         """What a request takes of a worker of the recorded speed, from those that ended lately."""

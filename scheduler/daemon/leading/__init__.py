@@ -1,0 +1,1 @@
+"""Who leads: the Lease, and the fence that every write passes."""

@@ -1,0 +1,1 @@
+"""What was spent, what is going to be, and what trying things out may cost."""
