@@ -41,7 +41,8 @@ class ServingCondition:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaTarget:
-    """What is to be asked for on one pool now. `bounds` set: another autoscaler owns the number, within these."""
+    """What is to be asked for on one pool now. `bounds` set: another autoscaler owns the number, within these; then it
+    may be 0: nothing runs there until a request wakes it."""
 
     pool: PoolRef
     revision: str
@@ -82,8 +83,8 @@ class OfferChoice:
 class Division:
     """What is to be done for one service now, and why.
 
-    `targets` leave out what is to be 0. `weights` add up to `WEIGHT_TOTAL`, or are empty: nothing is ready, then what
-    is set stays.
+    `targets` leave out what is to be 0, but for what sleeps until a request wakes it. `weights` add up to
+    `WEIGHT_TOTAL`, or are empty: nothing is ready, then what is set stays.
     """
 
     service: WorkloadRef

@@ -1,9 +1,9 @@
 """The whole loop over real API servers: etcd and kube-apiservers of $KUBEBUILDER_ASSETS, and the daemon as a process.
 
-Run: KUBEBUILDER_ASSETS=... python -m tests.bench.real [--variant real|mixed] [--json]. Prints one JSON line. Measured
-are Jobs (submitted -> a copy exists; the copy has finished -> the hub says so; Jobs in a second through the whole
-loop), or, where the hub is older than 1.32 and would drop spec.managedBy, FederatedWorkloads of one replica (the copy
-is ready -> the hub says so). "mixed": real members under an emulated hub.
+Run: KUBEBUILDER_ASSETS=... python -m tests.bench.real [--variant real|mixed|newer] [--json]. Prints one JSON line.
+Measured are Jobs (submitted -> a copy exists; the copy has finished -> the hub says so; Jobs in a second through the
+whole loop), or, where the hub is older than 1.32 and would drop spec.managedBy, FederatedWorkloads of one replica (the
+copy is ready -> the hub says so). "mixed": real members under an emulated hub; "newer": tests/e2e/newer_definitions.py.
 
 Kubelets and controllers are the sandbox's, in this one Python process, over the same API servers: the throughput is
 what all of it together reaches on this machine, not the most that the daemon could do.
@@ -159,7 +159,7 @@ def spacious() -> Scenario:
 
 
 async def measure(variant: str, assets: Assets) -> dict[str, Any]:
-    name = "jobs" if variant != "real" or assets.version >= MANAGED_JOBS else "services"
+    name = "jobs" if "hub" not in VARIANTS[variant] or assets.version >= MANAGED_JOBS else "services"
     what = MEASURED[name]
     with tempfile.TemporaryDirectory(prefix="overspill-bench-") as folder:
         async with a_federation(variant, Path(folder), spacious()) as federation, watched(federation, what) as seen:

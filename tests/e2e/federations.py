@@ -20,7 +20,8 @@ import pytest
 
 from clusters.clock import SharedClock, SystemClock
 from clusters.kubernetes.client import HttpKubeApi
-from clusters.sandbox.apiserver.server import ApiServer, kubeconfig
+from clusters.kubernetes.connection import Limits
+from clusters.sandbox.apiserver.server import kubeconfig
 from clusters.sandbox.clouds import start_cloud
 from clusters.sandbox.emulation.billing import total
 from clusters.sandbox.emulation.cluster import ClusterEmulation, run_emulation
@@ -28,6 +29,7 @@ from clusters.sandbox.emulation.kubelet import Pace
 from clusters.sandbox.federation_file import dump, federation_document, write_private
 from clusters.sandbox.ports import PoolSpec
 from clusters.sandbox.scenario import ClusterPlan, PoolPlan, Scenario, pool_labels
+from clusters.sandbox.silence import FallibleApiServer
 from scheduler.cli import crds
 from scheduler.daemon.config.federation import load_federation, validate_settings
 from scheduler.daemon.main import connect
@@ -35,16 +37,29 @@ from scheduler.daemon.parts import Daemon
 from scheduler.model.contract import FEDERATED_WORKLOADS, LABEL_ORIGIN_UID, NODES
 from scheduler.model.errors import ExternalError, NotFoundError
 from scheduler.model.ports import RawObject, Resource
-from tests.e2e.real_cluster import find_assets, real_clusters
+from tests.builders import rbac
+from tests.e2e.newer_definitions import newer_definitions
+from tests.e2e.real_cluster import ASSETS, Assets, RealCluster, find_assets, real_clusters
 from tests.loop.harness import until
 
-VARIANTS: Final = {"emulated": (), "mixed": ("onprem", "eks"), "real": ("hub", "onprem", "eks")}
+NEWER: Final = "newer"
+"""All real, with definitions and what they define by a newer Kubernetes."""
+VARIANTS: Final = {
+    "emulated": (),
+    "mixed": ("onprem", "eks"),
+    "real": ("hub", "onprem", "eks"),
+    NEWER: ("hub", "onprem", "eks"),
+}
 """Which of the clusters are real."""
 _EMULATED_VERSION: Final = (1, 34)
 _FAST: Final = 10.0
 MANAGED_JOBS: Final = (1, 32)
 """From here on `spec.managedBy` of a Job is on by default (before, the API server drops it)."""
+_RULES_IN_DEFINITIONS: Final = (1, 29)
+"""From here on an API server holds an object to the CEL rules of its definition, whatever its feature gates."""
 _SUSPENDED_JOBS: Final = (1, 22)
+_OWNERS_BY_SUBRESOURCE: Final = (1, 22)
+"""From here on managed fields tell who wrote through the scale subresource, as an HPA does."""
 _PACE: Final = Pace(image_pull_seconds=0.3, startup_seconds=0.2)
 
 POLICIES: Final = """
@@ -141,6 +156,8 @@ class Federation:
     apis: dict[str, HttpKubeApi] = field(default_factory=dict)
     emulations: dict[str, ClusterEmulation] = field(default_factory=dict)
     kubeconfigs: dict[str, Path] = field(default_factory=dict)
+    servers: dict[str, RealCluster | FallibleApiServer] = field(default_factory=dict)
+    """What can be cut off."""
     started: dict[str, set[str]] = field(default_factory=dict)
     """UIDs of the pods that ever ran, by the UID of the hub object that they are for."""
 
@@ -151,6 +168,14 @@ class Federation:
     @property
     def members(self) -> list[str]:
         return [name for name in self.apis if name != "hub"]
+
+    @property
+    def holds_to_rules(self) -> bool:
+        """Whether the hub holds objects to the CEL rules of their definitions."""
+        return self.variant == NEWER or self.versions["hub"] >= _RULES_IN_DEFINITIONS
+
+    def member(self, name: str) -> HttpKubeApi:
+        return self.apis[name]
 
     @property
     def federation_file(self) -> Path:
@@ -177,13 +202,27 @@ class Federation:
                 has, wanted = (".".join(map(str, one)) for one in (self.versions[name], version))
                 pytest.skip(f"{what} needs Kubernetes {wanted}; the API server of {name} is {has}")
 
+    def needs_owners_of_fields(self) -> None:
+        self._needs(self.members, _OWNERS_BY_SUBRESOURCE, "managed fields that name subresources")
+
     @asynccontextmanager
-    async def daemon(self) -> AsyncIterator[Daemon]:
-        """A daemon that runs for the block, composed as the process composes it. Fails when it ends by itself."""
-        federation = load_federation(self.federation_file, validate_provider=validate_settings)
+    async def daemon(
+        self,
+        *,
+        limits: Limits | None = None,
+        ping_seconds: float = 15.0,
+        dependents: frozenset[str] = frozenset(),
+        restricted: bool = False,
+    ) -> AsyncIterator[Daemon]:
+        """A daemon that runs for the block, composed as the process composes it. Fails when it ends by itself.
+        `dependents`: kinds of objects that follow workloads to their members. `restricted`: as its own account, which
+        may do what roles grant it."""
+        file = self._restricted_file() if restricted else self.federation_file
+        federation = load_federation(file, validate_provider=validate_settings)
+        federation = replace(federation, dependents=dependents)
         async with AsyncExitStack() as stack:
-            outside = await connect(federation, (self.policies,), stack)
-            daemon = Daemon(replace(outside, identity="test"), shadow=False)
+            outside = await connect(federation, (self.policies,), stack, limits)
+            daemon = Daemon(replace(outside, identity="test", ping_seconds=ping_seconds), shadow=False)
             task = asyncio.get_running_loop().create_task(daemon.run())
             try:
                 yield daemon
@@ -191,6 +230,22 @@ class Federation:
             finally:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
+
+    def _restricted_file(self) -> Path:
+        text = self.federation_file.read_text()
+        for name, server in self.servers.items():
+            if isinstance(server, RealCluster):
+                account = server.account
+            else:
+                account, token = self.folder / f"{name}-account.yaml", secrets.token_urlsafe(24)
+                server.enroll(token, rbac.ACCOUNT)
+                document = kubeconfig(server)
+                document["users"][0]["user"]["token"] = token
+                write_private(account, dump(document))
+            text = text.replace(str(self.kubeconfigs[name]), str(account))
+        file = self.folder / "restricted.yaml"
+        write_private(file, text)
+        return file
 
     async def find(self, resource: Resource, name: str) -> RawObject | None:
         """The hub object of that name."""
@@ -224,7 +279,9 @@ class Federation:
 
 
 @asynccontextmanager
-async def a_federation(variant: str, folder: Path, plan: Scenario | None = None) -> AsyncIterator[Federation]:
+async def a_federation(
+    variant: str, folder: Path, plan: Scenario | None = None, policies: str = POLICIES
+) -> AsyncIterator[Federation]:
     """The federation of that variant; skips the test that asks for it when there are no binaries for real APIs."""
     real = VARIANTS[variant]
     assets = find_assets() if real else None
@@ -238,21 +295,41 @@ async def a_federation(variant: str, folder: Path, plan: Scenario | None = None)
     async with AsyncExitStack() as stack:
         if assets is not None:
             federation.versions |= dict.fromkeys(real, assets.version)
-            federation.kubeconfigs |= await stack.enter_async_context(real_clusters(assets, folder / "real", real))
+            made = await stack.enter_async_context(real_clusters(assets, folder / "real", real))
+            if variant == NEWER:
+                made = await with_newer_definitions(assets, folder, made, stack)
+            federation.servers |= made
+            federation.kubeconfigs |= {name: one.kubeconfig for name, one in made.items()}
         for cluster in plan.clusters:
             if cluster.name not in federation.kubeconfigs:
-                federation.kubeconfigs[cluster.name] = await _emulated(cluster.name, clock, folder, stack)
+                path, server = await emulated(cluster.name, clock, folder, stack)
+                federation.kubeconfigs[cluster.name], federation.servers[cluster.name] = path, server
         await _populate(federation, plan, clock, stack)
+        federation.policies.mkdir()
+        (federation.policies / "policies.yaml").write_text(policies)
         yield federation
 
 
-async def _emulated(name: str, clock: SharedClock, folder: Path, stack: AsyncExitStack) -> Path:
-    server = ApiServer(name, clock, token=secrets.token_urlsafe(24))
+async def with_newer_definitions(
+    assets: Assets, folder: Path, made: dict[str, RealCluster], stack: AsyncExitStack
+) -> dict[str, RealCluster]:
+    """The same clusters, until `stack` is closed; skips the test where there is nothing for it."""
+    if assets.definitions is None:
+        pytest.skip(f"put an apiextensions-apiserver into {ASSETS}, too, for newer definitions on real API servers")
+    each = {name: newer_definitions(assets.definitions, folder, name, one) for name, one in made.items()}
+    return {name: await stack.enter_async_context(one) for name, one in each.items()}
+
+
+async def emulated(
+    name: str, clock: SharedClock, folder: Path, stack: AsyncExitStack
+) -> tuple[Path, FallibleApiServer]:
+    """The kubeconfig of an API server of the sandbox that runs until `stack` is closed, and the server."""
+    server = FallibleApiServer(name, clock, token=secrets.token_urlsafe(24))
     await server.start()
     stack.push_async_callback(server.stop)
     path = folder / f"{name}.yaml"
     write_private(path, dump(kubeconfig(server)))
-    return path
+    return path, server
 
 
 async def _populate(federation: Federation, plan: Scenario, clock: SharedClock, stack: AsyncExitStack) -> None:
@@ -280,8 +357,6 @@ async def _populate(federation: Federation, plan: Scenario, clock: SharedClock, 
     )
     document["spec"]["listen"]["port"] = 0
     write_private(federation.federation_file, dump(document))
-    federation.policies.mkdir()
-    (federation.policies / "policies.yaml").write_text(POLICIES)
 
 
 async def _serves(api: HttpKubeApi, resource: Resource) -> bool:

@@ -13,10 +13,11 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from scheduler.model.contract import NAMESPACES
 from scheduler.model.errors import ExternalError
 
 ASSETS = "KUBEBUILDER_ASSETS"
+ACCOUNT = "system:serviceaccount:overspill:overspill"
 _START_SECONDS = 90.0
 _STOP_SECONDS = 20.0
 _LOG_LINES = 25
@@ -44,6 +46,8 @@ class Assets:
     etcd: Path
     apiserver: Path
     version: tuple[int, int]
+    definitions: Path | None
+    """An apiextensions-apiserver of a newer Kubernetes (tests/e2e/newer_definitions.py); None: there is none."""
 
 
 def find_assets() -> Assets | str:
@@ -59,7 +63,9 @@ def find_assets() -> Assets | str:
     found = re.search(r"v(\d+)\.(\d+)", told)
     if found is None:
         return f"{ASSETS}: kube-apiserver --version says {told[:80]!r}"
-    return Assets(etcd, apiserver, (int(found[1]), int(found[2])))
+    definitions = Path(named) / "apiextensions-apiserver"
+    newer = definitions if os.access(definitions, os.X_OK) else None
+    return Assets(etcd, apiserver, (int(found[1]), int(found[2])), newer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,36 +76,64 @@ class _Server:
     kubeconfig: Path
     log: Path
     process: asyncio.subprocess.Process
+    account: Path
 
     @property
     def url(self) -> str:
         return f"https://127.0.0.1:{self.port}"
 
 
+@dataclass(frozen=True, slots=True)
+class RealCluster:
+    """How it is reached, and how it is cut off."""
+
+    kubeconfig: Path
+    processes: tuple[asyncio.subprocess.Process, ...]
+    etcd: str
+    """Its URL."""
+    certificate: ServerCertificate
+    account: Path
+    """The kubeconfig of Overspill's own service account, which may do what roles grant it."""
+
+    def fall_silent(self) -> None:
+        """It takes connections, as a broken network seems to, and answers none."""
+        for process in self.processes:
+            process.send_signal(signal.SIGSTOP)
+
+    def speak(self) -> None:
+        for process in self.processes:
+            process.send_signal(signal.SIGCONT)
+
+
 @asynccontextmanager
-async def real_clusters(assets: Assets, folder: Path, names: Sequence[str]) -> AsyncIterator[dict[str, Path]]:
-    """The kubeconfig of each named cluster, while they run. They share one etcd, each under its own prefix; their logs
-    stay in `folder`."""
+async def real_clusters(assets: Assets, folder: Path, names: Sequence[str]) -> AsyncIterator[dict[str, RealCluster]]:
+    """Each named cluster, while they run. They share one etcd, each under its own prefix; their logs stay in
+    `folder`."""
     folder.mkdir(parents=True)  # noqa: ASYNC240
     certificate = make_server_certificate(folder, "apiserver")
     keys = _service_account_keys(folder)
-    ports = iter(_free_ports(2 + len(names)))
+    ports = iter(free_ports(2 + len(names)))
     client, peer = (f"http://127.0.0.1:{next(ports)}" for _ in range(2))
     async with AsyncExitStack() as stack:
         stack.callback(shutil.rmtree, folder / "etcd", ignore_errors=True)
-        await stack.enter_async_context(_process(folder / "etcd.log", *_etcd(assets, folder, client, peer)))
+        await stack.enter_async_context(running(folder / "etcd.log", *_etcd(assets, folder, client, peer)))
         servers = []
         for name in names:
             port, token, log = next(ports), secrets.token_urlsafe(24), folder / f"{name}-apiserver.log"
-            arguments = _apiserver(assets, folder, name, client, port, token, certificate, keys)
-            process = await stack.enter_async_context(_process(log, *arguments))
+            account = secrets.token_urlsafe(24)
+            arguments = _apiserver(assets, folder, name, client, port, (token, account), certificate, keys)
+            process = await stack.enter_async_context(running(log, *arguments))
             kubeconfig = folder / f"{name}.yaml"
             write_private(kubeconfig, _kubeconfig(name, port, token, certificate).encode())
-            servers.append(_Server(name, port, token, kubeconfig, log, process))
+            restricted = folder / f"{name}-account.yaml"
+            write_private(restricted, _kubeconfig(name, port, account, certificate).encode())
+            servers.append(_Server(name, port, token, kubeconfig, log, process, restricted))
         tls = ssl.create_default_context(cafile=str(certificate.ca_file))
         for server in servers:
             await _until_ready(server, tls)
-        yield {server.name: server.kubeconfig for server in servers}
+        yield {
+            one.name: RealCluster(one.kubeconfig, (one.process,), client, certificate, one.account) for one in servers
+        }
 
 
 def _apiserver(
@@ -108,12 +142,14 @@ def _apiserver(
     name: str,
     etcd: str,
     port: int,
-    token: str,
+    known: tuple[str, str],
     certificate: ServerCertificate,
     keys: tuple[Path, Path],
 ) -> list[str]:
+    """`known`: the token of one who may do everything, and that of Overspill's own account."""
     tokens = folder / f"{name}-tokens.csv"
-    write_private(tokens, f'{token},test,test,"system:masters"\n'.encode())
+    lines = f'{known[0]},test,test,"system:masters"\n{known[1]},{ACCOUNT},overspill\n'
+    write_private(tokens, lines.encode())
     return [
         str(assets.apiserver),
         f"--etcd-servers={etcd}",
@@ -177,7 +213,7 @@ def _kubeconfig(name: str, port: int, token: str, certificate: ServerCertificate
     )
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports that were free a moment ago; all held at once, so that no two are the same."""
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]
@@ -187,23 +223,31 @@ def _free_ports(count: int) -> list[int]:
 
 
 @asynccontextmanager
-async def _process(log: Path, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def running(
+    log: Path, *arguments: str, env: Mapping[str, str] | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """A child for the block: asked to end, then made to."""
     with log.open("wb") as file:
-        child = await asyncio.create_subprocess_exec(
-            *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+        process = await asyncio.create_subprocess_exec(
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+            env={**os.environ, **(env or {})},
         )
         try:
-            yield child
+            yield process
         finally:
             with contextlib.suppress(ProcessLookupError):
-                child.terminate()
+                process.send_signal(signal.SIGCONT)
+                process.terminate()
                 try:
                     async with asyncio.timeout(_STOP_SECONDS):
-                        await child.wait()
+                        await process.wait()
                 except TimeoutError:
-                    child.kill()
-            await child.wait()
+                    process.kill()
+            await process.wait()
 
 
 async def _until_ready(server: _Server, tls: ssl.SSLContext) -> None:

@@ -65,8 +65,8 @@ async def kubectl(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Kub
     if assets.version < _CHART_NEEDS:
         pytest.skip("the chart needs Kubernetes 1.32; the API server is {}.{}".format(*assets.version))
     command = kubectl_command()
-    async with real_clusters(assets, tmp_path_factory.mktemp("chart") / "real", ["hub"]) as kubeconfigs:
-        made = Kubectl(command, kubeconfigs["hub"])
+    async with real_clusters(assets, tmp_path_factory.mktemp("chart") / "real", ["hub"]) as clusters:
+        made = Kubectl(command, clusters["hub"].kubeconfig)
         made.apply([a_namespace(name) for name in ("overspill", "grafana", "kube-system")])
         define(made, monitoring_crds())
         yield made

@@ -298,6 +298,6 @@ async def test_every_request_is_answered_alike(tmp_path: Path) -> None:
     if isinstance(assets, str):
         pytest.skip(assets)
     async with real_clusters(assets, tmp_path / "real", ["real"]) as real, emulated(tmp_path) as path:
-        theirs = await answers(real["real"], assets.version)
+        theirs = await answers(real["real"].kubeconfig, assets.version)
         ours = await answers(path, assets.version)
     assert ours == theirs

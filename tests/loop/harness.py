@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from clusters.kubernetes.connection import Limits
 from clusters.sandbox.federation import Sandbox
@@ -70,6 +70,18 @@ def tiny_scenario(nodes: int) -> Scenario:
     return replace(small, members=members)
 
 
+class Clusters(Protocol):
+    """A hub and its members, as tests ask them: the sandbox's, or real ones (tests/e2e)."""
+
+    @property
+    def hub(self) -> KubeApi: ...
+
+    @property
+    def members(self) -> Sequence[str]: ...
+
+    def member(self, name: str) -> KubeApi: ...
+
+
 @dataclass
 class World:
     """A running sandbox, and what tests ask of it."""
@@ -83,6 +95,10 @@ class World:
     @property
     def hub(self) -> KubeApi:
         return self.sandbox.servers["hub"].local
+
+    @property
+    def members(self) -> list[str]:
+        return [one.name for one in self.sandbox.scenario.members]
 
     def member(self, name: str) -> KubeApi:
         return self.sandbox.servers[name].local

@@ -24,7 +24,7 @@ from scheduler.model.contract import (
 from scheduler.model.ids import Instant, WorkloadRef
 from scheduler.model.ports import RawObject
 from scheduler.model.serving import CanaryVerdict, ClientDemand
-from tests.loop.harness import POLICIES, World, a_world, until
+from tests.loop.harness import POLICIES, Clusters, World, a_world, until
 from tests.loop.test_behaviours_serving import deployment
 
 SLO = """
@@ -64,6 +64,7 @@ class Played(Unmeasured):
     clock: Any = None
     verdicts: dict[str, CanaryVerdict] = field(default_factory=dict)
     """By revision; "": of all others."""
+    last_request_at: Instant | None = None
 
     def of(self, ref: WorkloadRef) -> ServiceObservation:
         if self.per_second is None:
@@ -71,7 +72,16 @@ class Played(Unmeasured):
         now: Instant = self.clock.now()
         # A little different each time: a measurement that never changes is not believed.
         rate = self.per_second * (1.0 + 1e-6 * (now % 1000.0))
-        return ServiceObservation(demand=(ClientDemand("eu", rate, now),))
+        return ServiceObservation((ClientDemand("eu", rate, now),), last_request_at=self.last_request_at)
+
+    def play_to(self, daemon: Daemon) -> None:
+        """In place of what it would measure."""
+        self.clock = daemon.outside.clock
+        daemon.services.sights.readings = self
+        daemon.services.sights.canary = self
+        daemon.services.keeper.book = self
+        # What the sandbox's exporters tell of replicas is another story.
+        daemon.measuring.measures.on_told = lambda told: None
 
     def verdict(self, ref: WorkloadRef, revision: str) -> CanaryVerdict | None:
         found = self.verdicts.get(revision) or self.verdicts.get("")
@@ -83,12 +93,7 @@ async def divided(world: World, played: Played | None = None, **options: Any) ->
     """A daemon that measures what is played (None: nothing)."""
     async with world.daemon(**options) as (daemon, _):
         if played is not None:
-            played.clock = daemon.outside.clock
-            daemon.services.sights.readings = played
-            daemon.services.sights.canary = played
-            daemon.services.keeper.book = played
-            # What the sandbox's exporters tell of replicas is another story.
-            daemon.measuring.measures.on_told = lambda told: None
+            played.play_to(daemon)
         yield daemon
 
 
@@ -100,7 +105,7 @@ async def a_serving_world(folder: Path, policies: str = POLICIES + SLO, **option
 
 
 async def submit(
-    world: World,
+    world: Clusters,
     template: dict[str, Any] | None = None,
     *,
     labels: dict[str, str] | None = None,
@@ -121,36 +126,36 @@ async def submit(
     return str((await world.hub.create(FEDERATED_WORKLOADS, "default", body))["metadata"]["uid"])
 
 
-async def hub_object(world: World) -> RawObject:
+async def hub_object(world: Clusters) -> RawObject:
     return await world.hub.get(FEDERATED_WORKLOADS, "default", "chat")
 
 
-async def patch(world: World, body: dict[str, Any]) -> None:
+async def patch(world: Clusters, body: dict[str, Any]) -> None:
     await world.hub.patch(FEDERATED_WORKLOADS, "default", "chat", body)
 
 
-async def status(world: World) -> dict[str, Any]:
+async def status(world: Clusters) -> dict[str, Any]:
     return dict((await hub_object(world)).get("status") or {})
 
 
-async def condition(world: World, kind: str = CONDITION_SERVING) -> dict[str, str]:
+async def condition(world: Clusters, kind: str = CONDITION_SERVING) -> dict[str, str]:
     listed = (await status(world)).get("conditions") or []
     return next((one for one in listed if one["type"] == kind), {})
 
 
-async def serving(world: World, reason: str) -> bool:
+async def serving(world: Clusters, reason: str) -> bool:
     return (await condition(world)).get("reason") == reason
 
 
-async def copies(world: World, uid: str, members: Sequence[str] = ()) -> list[tuple[str, RawObject]]:
+async def copies(world: Clusters, uid: str, members: Sequence[str] = ()) -> list[tuple[str, RawObject]]:
     found = []
-    for member in members or [one.name for one in world.sandbox.scenario.members]:
+    for member in members or world.members:
         listed = await world.member(member).list(DEPLOYMENTS, label_selector=f"{LABEL_ORIGIN_UID}={uid}")
         found += [(member, raw) for raw in listed.items]
     return found
 
 
-async def ready_on(world: World, uid: str) -> dict[str, int]:
+async def ready_on(world: Clusters, uid: str) -> dict[str, int]:
     """Ready replicas by member."""
     found: dict[str, int] = {}
     for member, raw in await copies(world, uid):
@@ -158,7 +163,7 @@ async def ready_on(world: World, uid: str) -> dict[str, int]:
     return {member: count for member, count in found.items() if count}
 
 
-async def revisions(world: World, uid: str) -> dict[str, int]:
+async def revisions(world: Clusters, uid: str) -> dict[str, int]:
     """Ready replicas by revision; "": of copies that are of no part."""
     found: dict[str, int] = {}
     for _, raw in await copies(world, uid):
@@ -171,7 +176,7 @@ def is_part(raw: RawObject) -> bool:
     return LABEL_PART in raw["metadata"]["labels"]
 
 
-async def until_ready(world: World, uid: str, want: dict[str, int], what: str, seconds: float = 60.0) -> None:
+async def until_ready(world: Clusters, uid: str, want: dict[str, int], what: str, seconds: float = 60.0) -> None:
     async def there() -> bool:
         return await ready_on(world, uid) == want
 

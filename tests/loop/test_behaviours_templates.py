@@ -31,7 +31,7 @@ from scheduler.model.ids import DecisionId, Uid
 from scheduler.model.plan import SetPlacement
 from scheduler.model.ports import KubeApi, RawObject, Resource
 from scheduler.model.workload import PlacementState
-from tests.loop.harness import World, a_world, until
+from tests.loop.harness import Clusters, World, a_world, until
 from tests.loop.test_behaviours_serving import deployment, placed, status, submit
 
 DEFINITIONS = Path(__file__).parents[1] / "crds"
@@ -95,14 +95,14 @@ async def defined(folder: Path, *members: str) -> AsyncIterator[tuple[World, Dae
             yield world, daemon
 
 
-async def copies(world: World, resource: Resource, uid: str) -> list[tuple[str, RawObject]]:
+async def copies(world: Clusters, resource: Resource, uid: str) -> list[tuple[str, RawObject]]:
     found = []
-    for member in world.sandbox.scenario.members:
+    for member in world.members:
         try:
-            listed = await world.member(member.name).list(resource, label_selector=f"{LABEL_ORIGIN_UID}={uid}")
+            listed = await world.member(member).list(resource, label_selector=f"{LABEL_ORIGIN_UID}={uid}")
         except NotServedError:
             continue
-        found += [(member.name, raw) for raw in listed.items]
+        found += [(member, raw) for raw in listed.items]
     return found
 
 

@@ -434,7 +434,12 @@ async def test_scale() -> None:
     scale = await world.api.patch(DEPLOYMENTS, "default", "web", {"spec": {"replicas": 5}}, subresource="scale")
     assert scale["kind"] == "Scale"
     assert scale["spec"] == {"replicas": 5}
-    assert (await world.api.get(DEPLOYMENTS, "default", "web"))["spec"]["replicas"] == 5
+    scaled = await world.api.get(DEPLOYMENTS, "default", "web")
+    assert scaled["spec"]["replicas"] == 5
+    assert scaled["metadata"]["generation"] == 2
+    (entry,) = [one for one in scaled["metadata"]["managedFields"] if one.get("subresource") == "scale"]
+    assert entry["fieldsV1"] == {"f:spec": {"f:replicas": {}}}, "whose the replicas are, and by which door"
+    assert (entry["operation"], entry["apiVersion"]) == ("Update", "apps/v1")
     with pytest.raises(RefusedError, match=r"spec\.replicas: Invalid value: -1"):
         await world.api.patch(DEPLOYMENTS, "default", "web", {"spec": {"replicas": -1}}, subresource="scale")
 

@@ -16,6 +16,7 @@ from scheduler.model.division import ReplicaTarget
 from scheduler.model.ids import ClusterId
 from scheduler.model.service_intent import StoredRevision
 from scheduler.model.serving import ClientDemand, ReplicaOwner, ServingOffer
+from scheduler.model.serving_policy import ScalingRule
 from tests.builders.serving import NOW, a_pool, an_offer, an_slo
 from tests.unit.engine_world import pods, workload
 
@@ -144,3 +145,21 @@ def test_another_owner_keeps_its_replicas() -> None:
     found = looked(sight)
     assert all(one.bounds is not None and one.bounds[1] <= 10 for one in found.intent.targets)
     assert "ReplicasOwnedElsewhere" in {one.reason for one in found.division.conditions}
+
+
+def test_what_sleeps_is_written_once_and_handed_back_asleep() -> None:
+    slo = replace(an_slo(), scaling=ScalingRule(zero_after_seconds=60.0, down_after_seconds=0.0, down_step=1.0))
+    sight = a_sight({"onprem/a10": 1}, 0.0, owner=ReplicaOwner.KNATIVE, owner_bounds=(0, 9), last_request_at=NOW - 61.0)
+    first = look(sight, slo, Offered(OFFERS, 10**6), (), remembered(None))
+    (target,) = first.intent.targets
+    assert (target.replicas, target.bounds) == (0, (0, 9))
+    seen = after(sight, first)
+    again = look(seen, slo, Offered(OFFERS, 10**6), (), first.memory)
+    assert again.intent.targets == first.intent.targets
+    assert not again.differs
+    assert not again.division.changed
+    leaving = leave(seen, OFFERS)
+    assert leaving.home == Slot(target.pool, target.revision)
+    assert leaving.done, "nobody wakes it to be counted"
+    awake = replace(seen, parts={Slot(target.pool, target.revision): PartState(0, 1)}, replicas=3)
+    assert not leave(awake, OFFERS).done

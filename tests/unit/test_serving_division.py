@@ -223,14 +223,42 @@ def test_another_autoscaler_keeps_the_number() -> None:
     assert division.conditions[0].reason == reasons.NOT_OWNER
 
 
-def test_nobody_asks_and_it_can_be_woken() -> None:
+def sleeper(*groups: ReplicaGroup, last: float, **changes: object) -> ServiceView:
     slo = an_slo(scaling=ScalingRule(zero_after_seconds=600.0, down_after_seconds=0.0, down_step=1.0))
-    service = a_service(a_group("onprem/a10", 1), demand=0.0, scales_to_zero=True, last_request_at=NOW - 601.0)
-    only = an_offer()
-    assert targets(a_view(service, only, slo=slo)) == {}
-    assert reason_of(a_view(service, only, slo=slo)) == reasons.SCALED_TO_ZERO
-    assert targets(a_view(replace(service, last_request_at=NOW - 599.0), only, slo=slo)) == {"onprem/a10": 1}
-    assert targets(a_view(replace(service, scales_to_zero=False), only, slo=slo)) == {"onprem/a10": 1}
+    service = a_service(*groups, demand=0.0, scales_to_zero=True, owner=ReplicaOwner.KNATIVE, last_request_at=last)
+    service = replace(service, owner_bounds=(0, 9), **changes)  # type: ignore[arg-type]
+    return a_view(service, an_offer(), an_offer("aws/g5"), slo=slo)
+
+
+def test_what_a_request_can_wake_goes_down_to_nothing_and_stays_where_it_is() -> None:
+    awake = sleeper(a_group("onprem/a10", 1), last=NOW - 599.0)
+    assert targets(awake) == {"onprem/a10": 1}
+    asleep = sleeper(a_group("onprem/a10", 1), last=NOW - 601.0)
+    assert targets(asleep) == {"onprem/a10": 0}
+    assert serve(asleep, NEW)[0].targets[0].bounds == (0, 9)
+    assert reason_of(asleep) == reasons.SCALED_TO_ZERO
+    assert targets(replace(asleep, service=replace(asleep.service, scales_to_zero=False))) == {"onprem/a10": 1}
+
+
+def test_what_sleeps_stays_in_all_its_places_until_something_is_ready() -> None:
+    places = a_group("onprem/a10", 0), a_group("aws/g5", 0)
+    assert targets(sleeper(*places, last=NOW - 601.0)) == {"onprem/a10": 0, "aws/g5": 0}
+    asked = replace(sleeper(*places, last=NOW).service, demand=(ClientDemand("eu", 0.5, NOW),))
+    view = sleeper(*places, last=NOW)
+    waking = targets(replace(view, service=asked))
+    assert waking["onprem/a10"] >= 1
+    assert waking["aws/g5"] == 0
+    ready = (replace(places[0], wanted=waking["onprem/a10"], ready=1), places[1])
+    assert "aws/g5" not in targets(replace(view, service=replace(asked, groups=ready)))
+
+
+def test_what_nobody_has_asked_for_yet_is_somewhere_to_be_woken() -> None:
+    assert targets(sleeper(last=NOW - 601.0)) == {"onprem/a10": 0}
+
+
+def test_what_sleeps_is_kept_when_nobody_tells_of_it_any_more() -> None:
+    view = sleeper(a_group("onprem/a10", 0), last=NOW - 601.0, demand=(), asked_before=0)
+    assert targets(view) == {"onprem/a10": 0}
 
 
 def test_a_cluster_that_was_slower_than_the_slo_gets_help() -> None:

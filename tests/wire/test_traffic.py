@@ -44,7 +44,7 @@ from scheduler.model.ports import KubeApi, RawObject, Resource
 from scheduler.model.serving import TrafficWeight
 from scheduler.model.workload import Workload
 from tests.builders.measured import REF, Hand
-from tests.e2e.federations import _emulated
+from tests.e2e.federations import NEWER, emulated, with_newer_definitions
 from tests.e2e.real_cluster import find_assets, real_clusters
 from tests.loop.harness import until
 
@@ -199,14 +199,17 @@ async def define(api: KubeApi, *names: str) -> None:
 async def steered(variant: str, folder: Path, *definitions: str) -> AsyncIterator[Steered]:
     """With these definitions on both clusters."""
     async with AsyncExitStack() as stack:
-        if variant == "real":
+        if variant in ("real", NEWER):
             assets = find_assets()
             if isinstance(assets, str):
                 pytest.skip(assets)
-            kubeconfigs = await stack.enter_async_context(real_clusters(assets, folder / "real", CLUSTERS))
+            real = await stack.enter_async_context(real_clusters(assets, folder / "real", CLUSTERS))
+            if variant == NEWER:
+                real = await with_newer_definitions(assets, folder, real, stack)
+            kubeconfigs = {name: one.kubeconfig for name, one in real.items()}
         else:
             clock = SharedClock.create(folder / "clock", start=1_790_000_000.0, speed=1.0)
-            kubeconfigs = {name: await _emulated(name, clock, folder, stack) for name in CLUSTERS}
+            kubeconfigs = {name: (await emulated(name, clock, folder, stack))[0] for name in CLUSTERS}
         apis: dict[str, KubeApi] = {}
         for name, path in kubeconfigs.items():
             api = await HttpKubeApi.connect(name=name, kubeconfig=path, context=None)
@@ -216,7 +219,10 @@ async def steered(variant: str, folder: Path, *definitions: str) -> AsyncIterato
         yield Steered(apis)
 
 
-@pytest.fixture(params=["emulated", pytest.param("real", marks=pytest.mark.xdist_group("real"))])
+REAL = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ("real", NEWER)]
+
+
+@pytest.fixture(params=["emulated", *REAL])
 def variant(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -7,6 +7,7 @@ the value of a field that another manager owns; any other write takes over what 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from clusters.sandbox.apiserver.schema import ANYTHING, LIST, Type
 APPLY: Final = "Apply"
 UPDATE: Final = "Update"
 _ROOT_SKIPPED: Final = frozenset({"apiVersion", "kind"})
+_BARE: Final = ("f:metadata", "f:spec", "f:status")
 _META_TRACKED: Final = frozenset({"labels", "annotations", "finalizers", "ownerReferences"})
 
 
@@ -62,18 +64,23 @@ def tracked(obj: Json, *, skip: str = "", only: str = "") -> Json:
     return out
 
 
-def on_create(made: Type, obj: Json, writer: Writer, time: str, *, skip: str) -> list[Json]:
-    """managedFields of an object that a plain POST creates."""
-    fields = _with_containers(fieldsets.fields_of(made, tracked(obj, skip=skip)))
+def on_create(made: Type, obj: Json, writer: Writer, time: str, *, skip: str, custom: bool = False) -> list[Json]:
+    """managedFields of an object that a plain POST creates. `custom`: of a custom resource, without a spec before."""
+    fields = fieldsets.fields_of(made, tracked(obj, skip=skip))
+    if custom:
+        meta = {key: _with_containers(node) for key, node in fields.items() if key == "f:metadata"}
+        fields = {**_with_containers(fields), **meta}
+    else:
+        fields = _with_containers(fields, _BARE)
     return [writer.entry(fields, time)] if fields else []
 
 
-def _with_containers(fields: Fields) -> Fields:
-    """A non-apply write owns the containers that it brings, too."""
+def _with_containers(fields: Fields, bare: Collection[str] = ()) -> Fields:
+    """A non-apply write owns the containers that it brings, too, but for `bare` ones, which are there before."""
     return {
-        key: {fieldsets.SELF: {}, **_with_containers(node)}
-        if node and key not in ("f:metadata", "f:spec", "f:status")
-        else _with_containers(node)
+        key: {fieldsets.SELF: {}, **_with_containers(node, bare)}
+        if node and key not in bare
+        else _with_containers(node, bare)
         for key, node in fields.items()
     }
 

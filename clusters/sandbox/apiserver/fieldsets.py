@@ -65,7 +65,9 @@ def fields_of(made: Type, value: Any) -> Fields:
     inner = made.value or ANYTHING
     out: Fields = {}
     for key, item in keyed(value, made).items():
-        out[key] = {SELF: {}, **fields_of(inner, item)} if key[0] == "k" else {}
+        fields = fields_of(inner, item)
+        # An item that is owned as a whole has none.
+        out[key] = {SELF: {}, **fields} if fields else {}
     return out
 
 
@@ -100,7 +102,7 @@ def _whole(made: Type, value: Any, key: str, *, container: bool = False) -> Fiel
     inside = fields_of(made, value)
     if inside and (container or key[0] == "k"):
         return {SELF: {}, **inside}
-    return {SELF: {}} if key[0] == "k" else inside
+    return inside
 
 
 def _pairs(made: Type, old: Any, new: Any) -> Iterator[tuple[str, Type, Any, Any]]:

@@ -42,8 +42,9 @@ _KEPT: Final = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGraceP
 _STATUS_ON_CREATE: Final = frozenset({("", "nodes"), ("", "events"), ("events.k8s.io", "events")})
 """Kinds whose creator may bring a status (a kubelet registers its node with one)."""
 
-
 _PROTECTED: Final = frozenset({"default", "kube-system", "kube-public"})
+SCALE: Final = "scale"
+"""A subresource by which the object itself is written, replicas only."""
 
 
 @dataclass(slots=True)
@@ -141,7 +142,11 @@ class Registry:
         writer = apply.Writer(request.manager, apply.UPDATE, kind.api_version)
         skip = "status" if kind.has_status and kind.key not in _STATUS_ON_CREATE else ""
         stamp = given["metadata"]["creationTimestamp"]
-        obj["metadata"]["managedFields"] = apply.on_create(kind.type, given, writer, stamp, skip=skip)
+        # Defaults of custom resources are filled in as they are read, before anybody owns fields.
+        custom = kind.custom is not None
+        owned = self._defaulted(kind, given) if custom else given
+        fields = apply.on_create(kind.type, owned, writer, stamp, skip=skip, custom=custom)
+        obj["metadata"]["managedFields"] = fields
         return self._store_new(kind, namespace, obj, request)
 
     def _new(self, kind: Kind, namespace: str, obj: Json) -> Json:
@@ -317,7 +322,7 @@ class Registry:
         before = old.obj
         self._check_preconditions(kind, old, obj.get("metadata") or {})
         new = self._carried_over(kind, before, obj, request.subresource)
-        if not request.subresource:
+        if request.subresource in ("", SCALE):
             new = self._defaulted(kind, new)
             if kind.generation and not _same_spec(kind, before, new):
                 new["metadata"]["generation"] = (before["metadata"].get("generation") or 0) + 1
@@ -457,7 +462,7 @@ class Registry:
         assert kind.custom is not None
         meta = schema.decode(schema.object_meta(), body.get("metadata") or {}, "metadata", found)
         obj: Json = crds.pruned(kind.custom, {**body, "metadata": meta}, "", found.unknown)
-        return obj
+        return {key: _plain(value) for key, value in obj.items()}
 
     def _defaulted(self, kind: Kind, obj: Json) -> Json:
         if kind.custom is not None:
@@ -476,6 +481,17 @@ class Registry:
         key = (crd["spec"]["group"], crd["spec"]["names"]["plural"])
         self.kinds.drop(key)
         self.store.drop_collection(key)
+
+
+def _plain(value: Any) -> Any:
+    """As JSON is written again by a server in Go: whole numbers without a fraction."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e21:
+        return int(value)
+    return value
 
 
 def _custom_causes(made: schema.Type, new: Json, old: Json | None) -> Iterator[Cause]:

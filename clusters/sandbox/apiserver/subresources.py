@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 from clusters.sandbox.apiserver import failures
 from clusters.sandbox.apiserver.failures import Json, StatusError
 from clusters.sandbox.apiserver.kinds import Kind
-from clusters.sandbox.apiserver.registry import Deletion, Registry, Request
+from clusters.sandbox.apiserver.registry import SCALE, Deletion, Registry, Request
 from clusters.sandbox.apiserver.selectors import from_object
 from clusters.sandbox.apiserver.store import Entry
 
@@ -66,7 +67,9 @@ def set_scale(registry: Registry, kind: Kind, namespace: str, name: str, scale: 
     meta = {**obj["metadata"], "resourceVersion": given.get("resourceVersion") or obj["metadata"]["resourceVersion"]}
     if given.get("uid"):
         meta["uid"] = given["uid"]
-    return scale_of(kind, registry.update(kind, namespace, name, {**obj, "metadata": meta}, request))
+    # Managed fields tell by which door replicas were set: so an autoscaler is known.
+    written = registry.update(kind, namespace, name, {**obj, "metadata": meta}, replace(request, subresource=SCALE))
+    return scale_of(kind, written)
 
 
 def bind(registry: Registry, kind: Kind, namespace: str, name: str, body: Any, request: Request) -> Json:

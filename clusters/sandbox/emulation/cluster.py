@@ -27,6 +27,7 @@ from scheduler.model.contract import (
     DEPLOYMENTS,
     INFERENCE_SERVICES,
     JOBS,
+    KNATIVE_ROUTES,
     KNATIVE_SERVICES,
     NODES,
     PODS,
@@ -78,9 +79,11 @@ class ClusterEmulation:
         self.pools = NodePools(plan, api, clock, timers, self.nodes, self.kubelets, seed=seed)
         self.billing = Billing(plan, clock, self.nodes)
         owners = (self.jobs, self._sets, self._deployments, self._stateful)
-        self._optional = (self._inference, self._knative)
+        routes = Informer(api, KNATIVE_ROUTES, optional=True)
+        self._optional = (self._inference, self._knative, routes)
         """Of definitions that may be installed, or not."""
-        self._garbage = GarbageCollector(api, (*owners, *self._optional), (self.pods, self._sets, self._deployments))
+        controlled = (self.pods, self._sets, self._deployments)
+        self._garbage = GarbageCollector(api, (*owners, *self._optional), controlled, (routes,))
         self._informers = (*owners, self.pods, self.nodes)
         self._supervisor = Supervisor(plan.name)
         self.xids: dict[str, int] = {}

@@ -14,25 +14,43 @@ _FOREGROUND = "foregroundDeletion"
 
 
 class GarbageCollector:
-    """Watches `owners`; their dependents are searched in `dependents` (by controlling owner reference)."""
+    """Watches `owners`; their dependents are searched in `dependents` (by controlling owner reference) and in `shared`,
+    of which each has several owners and goes with the last of them."""
 
-    def __init__(self, api: KubeApi, owners: Sequence[Informer], dependents: Sequence[Informer]) -> None:
+    def __init__(
+        self, api: KubeApi, owners: Sequence[Informer], dependents: Sequence[Informer], shared: Sequence[Informer] = ()
+    ) -> None:
         self._api = api
         self._owners = {owner.resource.plural: owner for owner in owners}
         self._dependents = {kind.resource.plural: (kind, kind.index(controller_uid)) for kind in dependents}
+        self._shared = {kind.resource.plural: kind for kind in shared}
         self.queue = WorkQueue("garbage", self._collect, workers=4)
         for owner in owners:
             owner.handle(partial(self._on_owner, owner.resource.plural))
         for dependent in dependents:
             dependent.handle(partial(self._on_child, dependent.resource.plural))
+        for each in shared:
+            each.handle(partial(self._on_shared, each.resource.plural))
 
     def _on_owner(self, plural: str, kind: str, old: RawObject | None, owner: RawObject) -> None:
         if kind == "DELETED":
             for child_plural, (_, index) in self._dependents.items():
                 for key in index.get(owner["metadata"]["uid"]):
                     self.queue.add(f"{child_plural} {key}")
+            for shared_plural, informer in self._shared.items():
+                for key, child in informer.objects.items():
+                    if owner["metadata"]["uid"] in _owner_uids(child):
+                        self.queue.add(f"{shared_plural} {key}")
         elif is_deleting(owner) and _FOREGROUND in (owner["metadata"].get("finalizers") or ()):
             self.queue.add(f"{plural} {key_of(owner)}")
+
+    def _on_shared(self, plural: str, kind: str, old: RawObject | None, child: RawObject) -> None:
+        if kind != "DELETED" and self._is_left(child):
+            self.queue.add(f"{plural} {key_of(child)}")
+
+    def _is_left(self, child: RawObject) -> bool:
+        uids = _owner_uids(child)
+        return bool(uids) and all(any(owner.was_deleted(uid) for owner in self._owners.values()) for uid in uids)
 
     def _on_child(self, plural: str, kind: str, old: RawObject | None, child: RawObject) -> None:
         """A child that appears after its owner has gone, or goes while its owner waits for that."""
@@ -55,6 +73,11 @@ class GarbageCollector:
         found = owner.get(key) if owner is not None else None
         if owner is not None and found is not None and is_deleting(found):
             await self._collect_foreground(owner, found)
+            return
+        if plural in self._shared:
+            left = self._shared[plural].get(key)
+            if left is not None and not is_deleting(left) and self._is_left(left):
+                await self._api.delete(self._shared[plural].resource, *split_key(key), uid=left["metadata"]["uid"])
             return
         if plural not in self._dependents:
             return
@@ -84,3 +107,7 @@ class GarbageCollector:
                 "finalizers": finalizers or None,
             }
             await self._api.patch(informer.resource, *split_key(key_of(owner)), {"metadata": metadata})
+
+
+def _owner_uids(child: RawObject) -> frozenset[str]:
+    return frozenset(str(one.get("uid")) for one in child["metadata"].get("ownerReferences") or ())

@@ -40,7 +40,7 @@ def leave(sight: Sight, offers: Sequence[ServingOffer]) -> Leaving:
     targets = (*others, ReplicaTarget(home.pool, home.revision, wanted, _bounds(sight, before, home)))
     ready = sight.parts[home].ready
     scaled = sight.owner is not ReplicaOwner.OVERSPILL or sight.parts[home].wanted == wanted
-    done = ready >= wanted and scaled
+    done = (ready >= wanted or _sleeps(sight)) and scaled
     text = f"no ServingSLO matches it any more; it gathers on {home.pool}: {ready} of {wanted} replicas are ready there"
     return Leaving(home, _written(sight, before, targets), done, text)
 
@@ -58,6 +58,12 @@ def _home(sight: Sight, offers: Sequence[ServingOffer]) -> Slot | None:
         return slot.revision != sight.revision.name, not fits, math.inf if price is None else float(price), slot
 
     return min(there, key=rank, default=None)
+
+
+def _sleeps(sight: Sight) -> bool:
+    """Nothing of it runs, for nobody asks: there is nothing to wait for."""
+    another = sight.owner is not ReplicaOwner.OVERSPILL and sight.owner_bounds[0] == 0
+    return another and not any(part.ready for part in sight.parts.values())
 
 
 def _bounds(sight: Sight, before: ServiceIntent, home: Slot) -> tuple[int, int] | None:

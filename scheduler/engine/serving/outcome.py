@@ -25,10 +25,11 @@ def division(course: Course) -> Division:
     view, service = course.view, course.view.service
     asked, answer, question = course.handover.asked, course.answer, course.question
     counts = by_pool(asked) if answer is None else answer.counts
-    targets = tuple(_target(course, slot, count) for slot, count in sorted(asked.items()))
+    found = dict.fromkeys(asleep(course), 0) | asked
+    targets = tuple(_target(course, slot, count) for slot, count in sorted(found.items()))
     told = conditions(course)
     have = {(group.pool, group.revision): group.wanted for group in service.groups if group.wanted > 0}
-    changed = {(one.pool, one.revision): one.replicas for one in targets} != have
+    changed = {(one.pool, one.revision): one.replicas for one in targets if one.replicas > 0} != have
     weights = course.weights
     ready = {group.pool: 0 for group in service.groups}
     for group in service.groups:
@@ -64,6 +65,29 @@ def _target(course: Course, slot: Slot, count: int) -> ReplicaTarget:
     # Its own autoscaler moves between these: not below what is expected to be needed, up to what there is room for.
     high = max(count, room if most is None else min(room, most - others))
     return ReplicaTarget(slot.pool, slot.revision, count, (count, high))
+
+
+def asleep(course: Course) -> tuple[Slot, ...]:
+    """Where it stays though nothing of it is to run there: a request wakes what is there, not what is deleted.
+
+    All places that it has, for requests may be sent to any of them, while nothing is asked for, and then until
+    something is ready; the cheapest one where it has none.
+    """
+    service, asked = course.view.service, course.handover.asked
+    if not service.scales_to_zero or (asked and any(group.ready > 0 for group in service.groups)):
+        return ()
+    stable = course.memory.stable
+    usable = {one.offer.pool: one for one in course.rated if one.offer.open}
+    there = {
+        Slot(group.pool, stable)
+        for group in service.groups
+        if group.revision == stable and group.pool in usable and (not asked or group.wanted == 0)
+    }
+    if there or asked:
+        return tuple(sorted(there - asked.keys()))
+    prices = {pool: one.offer.usd_per_replica_hour for pool, one in usable.items() if one.usable}
+    cheapest = min(prices, key=lambda pool: (prices[pool] is None, prices[pool] or Decimal(0), pool), default=None)
+    return () if cheapest is None else (Slot(cheapest, stable),)
 
 
 def _open(rated: tuple[Rated, ...], ready: dict[PoolRef, int]) -> dict[PoolRef, int]:
@@ -138,11 +162,11 @@ def conditions(course: Course) -> tuple[ServingCondition, ...]:
     found += _short(course)
     found += _rolling(course)
     found += _leaving(course)
+    if course.answer is not None and not course.answer.counts and not found:
+        found.append(ServingCondition(model.SCALED_TO_ZERO, "nobody has asked for long enough"))
     if course.view.service.owner is not ReplicaOwner.OVERSPILL:
         text = f"{course.view.service.owner.value} owns the replicas; only bounds and places are set"
         found.append(ServingCondition(model.NOT_OWNER, text))
-    if course.answer is not None and not course.answer.counts and not found:
-        found.append(ServingCondition(model.SCALED_TO_ZERO, "nobody has asked for long enough"))
     if not found:
         found.append(ServingCondition(model.SERVING, "the SLO is expected to hold"))
     return tuple(found)
