@@ -254,8 +254,11 @@ async def test_what_is_measured_wrong_or_promised_in_vain_keeps_what_runs(federa
         await kept("ImplausibleMetrics")
         played.per_second = 1e9
         await kept("ImplausibleMetrics")
-        played.per_second = LITTLE
+        policies, sound = daemon.outside.policies, daemon.outside.policies.current
         (federation.policies / "policies.yaml").write_text(vain)
+        # Before anything is measured that the sound policy could be followed by.
+        await until(lambda: policies.current is not sound, "the policy is read")
+        played.per_second = LITTLE
         await kept("ContradictorySLO")
         (federation.policies / "policies.yaml").write_text(WHOLE)
         await at_home(federation)
