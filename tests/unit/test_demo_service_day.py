@@ -100,6 +100,8 @@ def test_the_report_is_one_page_that_loads_nothing(tmp_path: Path) -> None:
     assert page.count("<svg") == 3
     assert "ready replicas" in page
     assert "src=" not in page
+    assert all(f"<td>{name}</td>" in page for name, _ in GOOD.rows())
+    assert "{'" not in page, "words, not Python's own"
     write_report(tmp_path / "plain.html", GOOD)
     assert "<svg" not in (tmp_path / "plain.html").read_text(encoding="utf-8")
 

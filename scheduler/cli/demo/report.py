@@ -26,14 +26,13 @@ svg {{ width: 100%; max-width: 46rem; height: auto; }}
 
 def write_report(path: Path, summary: Summary) -> None:
     """Raises: OSError."""
-    told = summary.as_json()
-    rows = "".join(_row(name, told[name]) for name in told if name not in ("violations", "service"))
+    rows = "".join(_row(name, text.plain) for name, text in summary.rows())
     service = "" if summary.service is None else _service(summary.service)
     path.write_text(_PAGE.format(rows=rows, service=service), encoding="utf-8")
 
 
-def _row(name: str, value: object) -> str:
-    return f"<tr><td>{html.escape(name.replace('_', ' '))}</td><td>{html.escape(str(value))}</td></tr>"
+def _row(name: str, text: str) -> str:
+    return f"<tr><td>{html.escape(name)}</td><td>{html.escape(text)}</td></tr>"
 
 
 def _service(day: ServiceDay) -> str:

@@ -92,32 +92,41 @@ class Summary:
         table = Table(title="Summary", title_justify="left", title_style="bold", box=None, show_header=False)
         table.add_column(style="dim", no_wrap=True)
         table.add_column()
+        for name, text in self.rows():
+            table.add_row(name, text)
+        return table
+
+    def rows(self) -> list[tuple[str, Text]]:
+        """What was reached, by name; what belongs to the row before has none."""
         jobs = f"{self.finished} of {self.submitted} finished, {self.lost} lost, {self.duplicated} ran twice"
         good = self.finished == self.submitted and not self.lost and not self.duplicated
-        table.add_row("jobs", Text(jobs, style="green" if good else "red"))
         waits = " / ".join(duration(percentile(self.waits_seconds, share)) for share in (0.5, 0.95))
-        table.add_row("wait, median / 95 %", f"{waits} (submitted to running)")
-        table.add_row("bursts", f"{self.bursts} jobs ran on machines bought for them")
         left = f"{self.bought_nodes_left} left" if self.bought_nodes_left else "none left"
-        table.add_row("returns", f"{self.returns} bought machines given back, {left}")
+        rows = [
+            ("jobs", Text(jobs, style="green" if good else "red")),
+            ("wait, median / 95 %", Text(f"{waits} (submitted to running)")),
+            ("bursts", Text(f"{self.bursts} jobs ran on machines bought for them")),
+            ("returns", Text(f"{self.returns} bought machines given back, {left}")),
+        ]
         if self.service is not None:
             style = "green" if self.service.kept else "red" if self.promised else "yellow"
-            table.add_row("service", Text(self.service.text(), style=style))
-        table.add_row("spend", f"{usd(self.spend_usd)} by the daemon's ledger, {usd(self.metered_usd)} on the bill")
-        table.add_row("invariants", self._invariants_text())
-        for one in self.violations[:8]:
-            table.add_row("", Text(f"{one.kind}: {one.text}", style="red"))
+            rows.append(("service", Text(self.service.text(), style=style)))
+        spend = f"{usd(self.spend_usd)} by the daemon's ledger, {usd(self.metered_usd)} on the bill"
+        rows += [("spend", Text(spend)), ("invariants", self._invariants_text())]
+        rows += [("", Text(f"{one.kind}: {one.text}", style="red")) for one in self.violations[:8]]
         copies = [percentile(self.copy_latencies_seconds, share) for share in (0.5, 0.99)]
         latency = " / ".join(UNKNOWN if value is None else f"{value * 1000:.0f} ms" for value in copies)
-        table.add_row("submit to copy", f"{latency} (median / 99 %, of jobs that could start at once)")
         memory = UNKNOWN if self.daemon_rss_mib is None else f"{self.daemon_rss_mib:.0f} MiB"
-        table.add_row("daemon memory", memory)
-        table.add_row("time", f"{duration(self.virtual_seconds)} of the federation in {duration(self.wall_seconds)}")
-        for note in self.notes:
-            table.add_row("", Text(note, style="yellow"))
+        took = f"{duration(self.virtual_seconds)} of the federation in {duration(self.wall_seconds)}"
+        rows += [
+            ("submit to copy", Text(f"{latency} (median / 99 %, of jobs that could start at once)")),
+            ("daemon memory", Text(memory)),
+            ("time", Text(took)),
+        ]
+        rows += [("", Text(note, style="yellow")) for note in self.notes]
         if self.aborted:
-            table.add_row("cut short", Text(self.aborted, style="red"))
-        return table
+            rows.append(("cut short", Text(self.aborted, style="red")))
+        return rows
 
     def _invariants_text(self) -> Text:
         if not self.violations:
