@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +25,8 @@ from tests.builders import rbac
 from tests.loop.harness import World, a_world
 
 SHORT = Limits(connect_seconds=1.0, read_seconds=1.0, call_seconds=1.0)
+PATIENT = Limits(connect_seconds=4.0, read_seconds=4.0, call_seconds=4.0)
+"""On a machine that is busy a refusal may take more than a second to come."""
 """Where something hangs."""
 PATIENT = Limits(connect_seconds=10.0, read_seconds=10.0, call_seconds=10.0)
 """Where everything answers, however busy this machine is."""
@@ -151,12 +152,11 @@ async def test_a_member_that_hangs_and_a_hub_that_is_gone_are_marked_and_hold_no
     async with a_world(tmp_path) as world:
         world.sandbox.servers["eks"].fall_silent()
         await world.sandbox.servers["hub"].stop()
-        findings = await examined(world, limits=SHORT)
+        findings = await examined(world, limits=PATIENT)
         (silent,) = of(findings, "eks", FAIL)
         assert silent.what.startswith("does not answer: cluster eks")
         (gone,) = of(findings, "hub", FAIL)
-        # On a machine that is busy not even the refusal comes in time.
-        assert re.match("does not answer: cluster hub: .*(cannot connect|TimeoutError)", gone.what)
+        assert "cannot connect" in gone.what
         assert len(of(findings, "onprem", OK)) >= 4
         assert [one.state for one in findings] == sorted([one.state for one in findings], key=[FAIL, WARN, OK].index)
         world.sandbox.servers["eks"].speak()
